@@ -1,0 +1,1 @@
+"""Scene sets, overlap levels and recipes: YAML, no code."""

@@ -1,0 +1,1 @@
+"""Renderers: a camera in, colour and depth out."""

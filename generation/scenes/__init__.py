@@ -1,0 +1,1 @@
+"""Scenes: meshes from files, and rooms that we generate."""

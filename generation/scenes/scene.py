@@ -1,0 +1,85 @@
+"""What a scene is: one coloured triangle mesh in the world's axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from generation.errors import CrossviewError
+from generation.geometry import Float32, Int32, UInt8
+
+WRAP_MODES = ("repeat", "mirror", "clamp")
+
+
+class SceneError(CrossviewError):
+    """A scene that cannot be used, with a reason that its owner can act on."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Texture:
+    """An image that covers the unit square of texture coordinates."""
+
+    image: UInt8
+    """(H, W, 3) RGB; row 0 is at v = 0 (glTF's convention)."""
+    wrap_u: str = "repeat"
+    """What happens outside of 0..1: one of WRAP_MODES."""
+    wrap_v: str = "repeat"
+    """As wrap_u."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Material:
+    """A surface's colour before its vertex colours: factor times texture, unlit."""
+
+    base_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Factor on the colour, each 0 to 1, applied to the stored values as they are."""
+    texture: Texture | None = None
+    """None is white."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scene:
+    """A triangle mesh with unlit colour: base colour * texture * vertex colour.
+
+    Faces are seen from the side from which their vertices run counter-clockwise.
+    """
+
+    scene_id: str
+    """Stable name, without dots or slashes; part of every key and of every random seed."""
+    vertices: Float32
+    """(V, 3) metres, world axes (Y-up)."""
+    faces: Int32
+    """(F, 3) indices into vertices."""
+    uvs: Float32
+    """(V, 2) texture coordinates; zeros where a material has no texture."""
+    vertex_colors: UInt8
+    """(V, 3) RGB factors; white where the file has none."""
+    face_materials: Int32
+    """(F,) index into materials."""
+    materials: tuple[Material, ...] = field(default=(Material(),))
+
+    def __post_init__(self) -> None:
+        if len(self.faces) == 0:
+            raise SceneError(f"scene {self.scene_id!r} has no faces")
+        if not np.isfinite(self.vertices).all():
+            bad = int((~np.isfinite(self.vertices).all(axis=1)).sum())
+            raise SceneError(
+                f"scene {self.scene_id!r}: {bad} of {len(self.vertices)} vertices "
+                "are NaN or infinite; clean the mesh"
+            )
+        if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
+            raise SceneError(
+                f"scene {self.scene_id!r}: faces index vertices "
+                f"{self.faces.min()}..{self.faces.max()}, expected 0..{len(self.vertices) - 1}"
+            )
+
+    @property
+    def num_faces(self) -> int:
+        """Number of triangles."""
+        return len(self.faces)
+
+    @property
+    def bounds(self) -> Float32:
+        """(2, 3) smallest and largest corner in metres."""
+        return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])

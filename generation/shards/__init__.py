@@ -1,0 +1,1 @@
+"""Shards: WebDataset tars of pairs, their sidecars and their index."""

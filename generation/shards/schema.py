@@ -1,0 +1,106 @@
+"""The shard format: names, sidecars and the index, as they lie on disk.
+
+A dataset is a folder of WebDataset tars. Beside each ``NAME.tar`` lies ``NAME.json``, its sidecar,
+written last: a tar without one does not exist for any reader. ``index.json`` collects the sidecars.
+A sample holds ``KEY.view1.jpg``, ``KEY.view2.jpg``, ``KEY.meta.json`` and, if depth was asked for,
+``KEY.depth1.png`` and ``KEY.depth2.png`` (16 bit, millimetres, 0 where nothing was hit).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from generation.errors import CrossviewError
+
+SCHEMA_VERSION = 1
+INDEX_NAME = "index.json"
+
+VIEWS = ("view1.jpg", "view2.jpg")
+DEPTHS = ("depth1.png", "depth2.png")
+META = "meta.json"
+
+
+class ShardError(CrossviewError):
+    """A shard, sidecar or index that is missing, damaged or not ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """What the index knows of one shard."""
+
+    name: str
+    """File name of the tar, relative to the dataset's folder."""
+    scene: str
+    """The one scene that all of its pairs show."""
+    count: int
+    """Number of pairs, at least 1."""
+    size_bytes: int
+    """Size of the tar."""
+    sha256: str
+    """Of the tar's bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """Everything about one shard that a reader or a resumed run asks for."""
+
+    entry: ShardEntry | None
+    """None where the task found no pair at all; then there is no tar either."""
+    task: dict[str, Any]
+    """The task that made it, as plain values; a re-run compares this."""
+    samples: dict[str, dict[str, tuple[int, int]]]
+    """Key -> member ending -> (offset of its first byte in the tar, size in bytes)."""
+    attempts: int
+    """Proposals judged: accepted pairs and rejections add up to this."""
+    rejections: dict[str, int]
+    """Reason -> number of proposals."""
+    shortfall: str = ""
+    """Why the shard holds fewer pairs than were asked for; empty where it does not."""
+
+    def to_json(self) -> str:
+        """Return the sidecar's text: the same bytes for the same shard."""
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Sidecar:
+        """Read a sidecar. Raises ShardError where it is missing or not one of this schema."""
+        raw = read_json(path, "a shard's sidecar")
+        try:
+            entry = raw["entry"]
+            return cls(
+                entry=ShardEntry(**entry) if entry else None,
+                task=raw["task"],
+                samples={
+                    key: {ending: (int(o), int(s)) for ending, (o, s) in members.items()}
+                    for key, members in raw["samples"].items()
+                },
+                attempts=raw["attempts"],
+                rejections=raw["rejections"],
+                shortfall=raw["shortfall"],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ShardError(f"{path}: not a shard's sidecar ({error!r})") from error
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object of this schema's version. Raises ShardError, naming what was expected."""
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ShardError(f"{path}: expected {what}, found no such file") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShardError(f"{path}: expected {what}, found {error}") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ShardError(
+            f"{path}: expected {what} of schema version {SCHEMA_VERSION}, found version {version}"
+        )
+    return dict(raw)
+
+
+def sidecar_path(shard_path: Path) -> Path:
+    """Return where the sidecar of a tar lies."""
+    return shard_path.with_suffix(".json")

@@ -1,0 +1,1 @@
+"""The workflow: configuration, executors and the crossview command."""

@@ -1,0 +1,1 @@
+"""Pre-train CroCo on shards of pairs, and see what it learnt."""
