@@ -1,0 +1,81 @@
+"""The default renderer: ray casting on the CPU, from pip alone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from generation.geometry import Camera, Float32
+from generation.raycast import RayCaster
+from generation.renderers.protocol import View
+from generation.renderers.texturing import SurfaceColors
+from generation.scenes.scene import Scene
+
+
+class EmbreeRenderer:
+    """Renders a scene's unlit colour and depth with one ray a pixel."""
+
+    name = "embree"
+
+    def __init__(
+        self, scene: Scene, *, caster: RayCaster | None = None, supersampling: int = 1
+    ) -> None:
+        """Prepare a scene; pass its caster where one exists already.
+
+        supersampling: colour is the mean of this number squared of rays a pixel; depth is always
+        that of the pixel's centre.
+        """
+        self._caster = caster or RayCaster(scene)
+        self._surface = SurfaceColors.of_scene(scene)
+        self._supersampling = supersampling
+
+    def render(self, camera: Camera) -> View:
+        """Render colour and depth at the camera's image size."""
+        view = self._render_once(camera)
+        factor = self._supersampling
+        if factor == 1:
+            return view
+        height, width = camera.image_size
+        fine = self._render_once(camera.resized((height * factor, width * factor)))
+        blocks = fine.color.reshape(height, factor, width, factor, 3)
+        color = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+        return View(camera=camera, color=color, depth_m=view.depth_m)
+
+    def _render_once(self, camera: Camera) -> View:
+        directions = world_rays(camera)
+        hits = self._caster.cast(camera_origins(camera), directions)
+        return View(
+            camera=camera,
+            color=self._surface.shade(camera, directions, hits),
+            depth_m=hits.distances.reshape(camera.image_size),
+        )
+
+
+def camera_origins(camera: Camera) -> Float32:
+    """Return the (H * W, 3) origins of a camera's rays: its centre, again and again."""
+    height, width = camera.image_size
+    origins = np.empty((height * width, 3), np.float32)
+    origins[:] = camera.centre
+    return origins
+
+
+def world_rays(camera: Camera) -> Float32:
+    """Return (H * W, 3) world directions, of length 1 along the optical axis.
+
+    Written without matrix products, whose last bit depends on the machine's BLAS.
+    """
+    x, y = _ray_grid(camera.image_size, camera.intrinsics.tobytes())
+    right, down, forward = camera.world_from_camera[:3, :3].T.astype(np.float32)
+    directions = x[None, :, None] * right + (y[:, None, None] * down + forward)
+    return directions.reshape(-1, 3)
+
+
+@lru_cache(maxsize=16)
+def _ray_grid(image_size: tuple[int, int], intrinsics: bytes) -> tuple[Float32, Float32]:
+    """Return the x (W,) and y (H,) of rays with z = 1 in the camera frame."""
+    matrix = np.frombuffer(intrinsics).reshape(3, 3)
+    height, width = image_size
+    x = (np.arange(width) + 0.5 - matrix[0, 2]) / matrix[0, 0]
+    y = (np.arange(height) + 0.5 - matrix[1, 2]) / matrix[1, 1]
+    return x.astype(np.float32), y.astype(np.float32)

@@ -1,0 +1,31 @@
+"""What every renderer is: a camera in, a view out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from generation.geometry import Camera, Float32, UInt8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class View:
+    """What a camera sees."""
+
+    camera: Camera
+    """The camera that was asked for."""
+    color: UInt8
+    """(H, W, 3) RGB; black where nothing was hit."""
+    depth_m: Float32
+    """(H, W) along the optical axis; 0 where nothing was hit."""
+
+
+class Renderer(Protocol):
+    """Renders one scene. Not to be shared between threads."""
+
+    name: str
+    """Recorded with every pair that it renders."""
+
+    def render(self, camera: Camera) -> View:
+        """Render colour and depth at the camera's image size."""
+        ...

@@ -1,0 +1,312 @@
+"""Surface colour at ray hits: mip-mapped, anisotropically filtered textures times vertex colours.
+
+The filter is that of a rasteriser (OpenGL 4.6, section 8.14, with EXT_texture_filter_anisotropic):
+the footprint of a pixel on the surface follows from the exact derivatives of the ray's hit point,
+its longer axis is covered by up to MAX_ANISOTROPY trilinear probes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from generation.geometry import Camera, Float32, Int32, UInt8
+from generation.raycast import Hits
+from generation.scenes.scene import WRAP_MODES, Scene, Texture
+
+MAX_ANISOTROPY = 8
+_MAX_LEVELS = 16
+_REPEAT, _MIRROR, _CLAMP = range(len(WRAP_MODES))
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceColors:
+    """A scene's materials laid out for the shading kernel."""
+
+    triangle_uvs: Float32
+    """(F, 3, 2)."""
+    triangle_positions: Float32
+    """(F, 3, 3) metres."""
+    triangle_colors: UInt8
+    """(F, 3, 3) vertex colours."""
+    face_materials: Int32
+    """(F,)."""
+    material_colors: Float32
+    """(M, 3) base colour factors."""
+    material_textures: Int32
+    """(M,) texture index or -1."""
+    texels: UInt8
+    """(T, 4) RGB and padding of every level of every texture."""
+    level_starts: NDArray[np.int64]
+    """(num_textures, levels) first texel of a mip level."""
+    level_sizes: Int32
+    """(num_textures, levels, 2) height and width; 0 beyond the last level."""
+    wrap_modes: Int32
+    """(num_textures, 2) of u and v, indices into WRAP_MODES."""
+
+    @classmethod
+    def of_scene(cls, scene: Scene) -> SurfaceColors:
+        """Lay out a scene's colours; builds the mip levels."""
+        textures: dict[int, Texture] = {
+            id(m.texture): m.texture for m in scene.materials if m.texture is not None
+        }
+        slots = {key: slot for slot, key in enumerate(textures)}
+        level_starts = np.zeros((max(1, len(textures)), _MAX_LEVELS), np.int64)
+        level_sizes = np.zeros((max(1, len(textures)), _MAX_LEVELS, 2), np.int32)
+        wrap_modes = np.zeros((max(1, len(textures)), 2), np.int32)
+        blocks: list[UInt8] = []
+        start = 0
+        for slot, texture in enumerate(textures.values()):
+            wrap_modes[slot] = [WRAP_MODES.index(m) for m in (texture.wrap_u, texture.wrap_v)]
+            for level, image in enumerate(_mip_levels(texture.image)):
+                height, width = image.shape[:2]
+                block = np.zeros((height * width, 4), np.uint8)
+                block[:, :3] = image.reshape(-1, 3)
+                blocks.append(block)
+                level_starts[slot, level] = start
+                level_sizes[slot, level] = height, width
+                start += len(block)
+        return cls(
+            triangle_uvs=np.ascontiguousarray(scene.uvs[scene.faces], np.float32),
+            triangle_positions=np.ascontiguousarray(scene.vertices[scene.faces], np.float32),
+            triangle_colors=np.ascontiguousarray(scene.vertex_colors[scene.faces], np.uint8),
+            face_materials=scene.face_materials.astype(np.int32),
+            material_colors=np.array([m.base_color for m in scene.materials], np.float32),
+            material_textures=np.array(
+                [-1 if m.texture is None else slots[id(m.texture)] for m in scene.materials],
+                np.int32,
+            ),
+            texels=np.concatenate(blocks) if blocks else np.zeros((1, 4), np.uint8),
+            level_starts=level_starts,
+            level_sizes=level_sizes,
+            wrap_modes=wrap_modes,
+        )
+
+    def shade(self, camera: Camera, directions: Float32, hits: Hits) -> UInt8:
+        """Return the (H, W, 3) colours at the hits of a camera's (H * W, 3) world rays."""
+        rotation = camera.world_from_camera[:3, :3]
+        color = np.zeros((len(directions), 3), np.uint8)
+        _shade(
+            hits.faces,
+            hits.distances,
+            hits.barycentric_u,
+            hits.barycentric_v,
+            directions,
+            (rotation[:, 0] / camera.intrinsics[0, 0]).astype(np.float32),
+            (rotation[:, 1] / camera.intrinsics[1, 1]).astype(np.float32),
+            self.triangle_positions,
+            self.triangle_uvs,
+            self.triangle_colors,
+            self.face_materials,
+            self.material_colors,
+            self.material_textures,
+            self.texels,
+            self.level_starts,
+            self.level_sizes,
+            self.wrap_modes,
+            color,
+        )
+        return color.reshape(*camera.image_size, 3)
+
+
+def _mip_levels(image: UInt8) -> list[UInt8]:
+    """Return the image and its halvings down to one pixel."""
+    levels = [image]
+    while max(levels[-1].shape[:2]) > 1 and len(levels) < _MAX_LEVELS:
+        height, width = levels[-1].shape[:2]
+        half = (max(1, width // 2), max(1, height // 2))
+        smaller = Image.fromarray(levels[-1]).resize(half, Image.Resampling.BOX)
+        levels.append(np.asarray(smaller))
+    return levels
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _wrap(index: int, size: int, mode: int) -> int:
+    if mode == _CLAMP:
+        return min(max(index, 0), size - 1)
+    if mode == _MIRROR:
+        index %= 2 * size
+        return index if index < size else 2 * size - 1 - index
+    return index % size
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _add_bilinear(rgb, texels, start, height, width, wrap_u, wrap_v, u, v, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Add weight times the bilinear sample of one mip level to rgb."""
+    x = u * width - 0.5
+    y = v * height - 0.5
+    x0 = math.floor(x)
+    y0 = math.floor(y)
+    fx = np.float32(x - x0)
+    fy = np.float32(y - y0)
+    left = _wrap(int(x0), width, wrap_u)
+    right = _wrap(int(x0) + 1, width, wrap_u)
+    top = start + _wrap(int(y0), height, wrap_v) * width
+    bottom = start + _wrap(int(y0) + 1, height, wrap_v) * width
+    w11 = weight * fx * fy
+    w01 = weight * fx - w11
+    w10 = weight * fy - w11
+    w00 = weight - w01 - w10 - w11
+    for c in range(3):
+        rgb[c] += (
+            w00 * texels[top + left, c]
+            + w01 * texels[top + right, c]
+            + w10 * texels[bottom + left, c]
+            + w11 * texels[bottom + right, c]
+        )
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _shade(  # type: ignore[no-untyped-def]
+    faces,  # noqa: ANN001
+    distances,  # noqa: ANN001
+    barycentric_u,  # noqa: ANN001
+    barycentric_v,  # noqa: ANN001
+    directions,  # noqa: ANN001
+    direction_dx,  # noqa: ANN001
+    direction_dy,  # noqa: ANN001
+    triangle_positions,  # noqa: ANN001
+    triangle_uvs,  # noqa: ANN001
+    triangle_colors,  # noqa: ANN001
+    face_materials,  # noqa: ANN001
+    material_colors,  # noqa: ANN001
+    material_textures,  # noqa: ANN001
+    texels,  # noqa: ANN001
+    level_starts,  # noqa: ANN001
+    level_sizes,  # noqa: ANN001
+    wrap_modes,  # noqa: ANN001
+    color,  # noqa: ANN001
+) -> None:
+    """Fill color (N, 3) at every hit; direction_dx and _dy are one pixel's change of direction."""
+    rgb = np.empty(3, np.float32)
+    for n in range(len(faces)):
+        face = faces[n]
+        if face < 0:
+            continue
+        weight1 = barycentric_u[n]
+        weight2 = barycentric_v[n]
+        weight0 = np.float32(1.0) - weight1 - weight2
+        material = face_materials[face]
+        texture = material_textures[material]
+        if texture < 0:
+            rgb[:] = np.float32(255.0)
+        else:
+            rgb[:] = np.float32(0.0)
+            uv = triangle_uvs[face]
+            u = weight0 * uv[0, 0] + weight1 * uv[1, 0] + weight2 * uv[2, 0]
+            v = weight0 * uv[0, 1] + weight1 * uv[1, 1] + weight2 * uv[2, 1]
+            height = level_sizes[texture, 0, 0]
+            width = level_sizes[texture, 0, 1]
+            ux, vx, uy, vy = _footprint(
+                triangle_positions[face],
+                uv,
+                directions[n],
+                distances[n],
+                direction_dx,
+                direction_dy,
+            )
+            length_x = math.hypot(ux * width, vx * height)
+            length_y = math.hypot(uy * width, vy * height)
+            if length_x >= length_y:
+                major, minor, major_u, major_v = length_x, length_y, ux, vx
+            else:
+                major, minor, major_u, major_v = length_y, length_x, uy, vy
+            if not major < 1e9:  # a degenerate triangle: no footprint to speak of
+                major = minor = major_u = major_v = np.float32(0.0)
+            probes = 1
+            if major > 1.0:
+                probes = int(math.ceil(min(major / max(minor, 1.0), MAX_ANISOTROPY) - 1e-3))
+            lod = math.log2(max(major / probes, 1.0))
+            level = int(lod)
+            while level > 0 and level_sizes[texture, level, 0] == 0:
+                level -= 1
+                lod = np.float64(level)
+            fraction = np.float32(lod - level)
+            has_next = (
+                fraction > 0 and level + 1 < _MAX_LEVELS and level_sizes[texture, level + 1, 0] > 0
+            )
+            for probe in range(probes):
+                along = np.float32((probe + 0.5) / probes - 0.5)
+                pu = u + along * major_u
+                pv = v + along * major_v
+                weight = np.float32(1.0 / probes)
+                if has_next:
+                    _add_bilinear(
+                        rgb, texels,
+                        level_starts[texture, level + 1],
+                        level_sizes[texture, level + 1, 0],
+                        level_sizes[texture, level + 1, 1],
+                        wrap_modes[texture, 0], wrap_modes[texture, 1],
+                        pu, pv, weight * fraction,
+                    )  # fmt: skip
+                    weight *= np.float32(1.0) - fraction
+                _add_bilinear(
+                    rgb, texels,
+                    level_starts[texture, level],
+                    level_sizes[texture, level, 0],
+                    level_sizes[texture, level, 1],
+                    wrap_modes[texture, 0], wrap_modes[texture, 1],
+                    pu, pv, weight,
+                )  # fmt: skip
+        corner = triangle_colors[face]
+        for c in range(3):
+            tint = weight0 * corner[0, c] + weight1 * corner[1, c] + weight2 * corner[2, c]
+            value = rgb[c] * material_colors[material, c] * tint * np.float32(1 / 255)
+            color[n, c] = np.uint8(min(max(value, np.float32(0.0)), np.float32(255.0)) + 0.5)
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _footprint(corner, uv, direction, distance, direction_dx, direction_dy):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return (du/dx, dv/dx, du/dy, dv/dy): how uv changes from a pixel to the next.
+
+    The hit point o + t d moves by t d_x + d t_x with t_x = -t (n . d_x) / (n . d), which keeps it
+    in the triangle's plane; the reciprocal basis of the edges turns that into barycentrics.
+    """
+    e1x, e1y, e1z = (
+        corner[1, 0] - corner[0, 0],
+        corner[1, 1] - corner[0, 1],
+        corner[1, 2] - corner[0, 2],
+    )
+    e2x, e2y, e2z = (
+        corner[2, 0] - corner[0, 0],
+        corner[2, 1] - corner[0, 1],
+        corner[2, 2] - corner[0, 2],
+    )
+    nx, ny, nz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
+    # Reciprocal basis: g1 . e1 = 1, g1 . e2 = 0 and the other way round.
+    area2 = nx * nx + ny * ny + nz * nz
+    g1x, g1y, g1z = (
+        (e2y * nz - e2z * ny) / area2,
+        (e2z * nx - e2x * nz) / area2,
+        (e2x * ny - e2y * nx) / area2,
+    )
+    g2x, g2y, g2z = (
+        (ny * e1z - nz * e1y) / area2,
+        (nz * e1x - nx * e1z) / area2,
+        (nx * e1y - ny * e1x) / area2,
+    )
+    facing = nx * direction[0] + ny * direction[1] + nz * direction[2]
+    u1, v1 = uv[1, 0] - uv[0, 0], uv[1, 1] - uv[0, 1]
+    u2, v2 = uv[2, 0] - uv[0, 0], uv[2, 1] - uv[0, 1]
+
+    slide = (nx * direction_dx[0] + ny * direction_dx[1] + nz * direction_dx[2]) / facing
+    px = distance * (direction_dx[0] - slide * direction[0])
+    py = distance * (direction_dx[1] - slide * direction[1])
+    pz = distance * (direction_dx[2] - slide * direction[2])
+    b1 = g1x * px + g1y * py + g1z * pz
+    b2 = g2x * px + g2y * py + g2z * pz
+    ux, vx = b1 * u1 + b2 * u2, b1 * v1 + b2 * v2
+
+    slide = (nx * direction_dy[0] + ny * direction_dy[1] + nz * direction_dy[2]) / facing
+    px = distance * (direction_dy[0] - slide * direction[0])
+    py = distance * (direction_dy[1] - slide * direction[1])
+    pz = distance * (direction_dy[2] - slide * direction[2])
+    b1 = g1x * px + g1y * py + g1z * pz
+    b2 = g2x * px + g2y * py + g2z * pz
+    uy, vy = b1 * u1 + b2 * u2, b1 * v1 + b2 * v2
+    return ux, vx, uy, vy
