@@ -128,7 +128,7 @@ def estimate_official_a_in_b(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _count_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _count_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a):  # type: ignore[no-untyped-def]
     """Return how many of a's pixels b sees, and how many have depth."""
     height_a, width_a = depth_a.shape
     height_b, width_b = depth_b.shape
@@ -178,7 +178,7 @@ def _cell_hash(x: int, y: int, z: int, mask: int) -> int:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _count_near(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, radius):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _count_near(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, radius):  # type: ignore[no-untyped-def]
     """Return how many of a's surface points have one of b's within radius; all in b's frame.
 
     A hash of cells as wide as the radius: neighbours lie in the 27 cells around a point. Cells that
@@ -247,7 +247,7 @@ def _count_near(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, radius):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _hash_points(depth, intrinsics, radius):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _hash_points(depth, intrinsics, radius):  # type: ignore[no-untyped-def]
     """Return a view's surface points in its own frame, those of hash h at starts[h]:starts[h+1]."""
     height, width = depth.shape
     size = 2

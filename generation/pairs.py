@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -144,7 +144,7 @@ class Ledger:
     """Pairs kept."""
     rejections: Counter[str] = field(default_factory=Counter)
     """Reason -> proposals."""
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Stage -> seconds."""
     num_renders: int = 0
     """Views rendered at full resolution."""
@@ -174,37 +174,60 @@ BATCH = 8
 """Second viewpoints drawn at once."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PreparedScene:
+    """A scene with everything that is built once for all of its pairs."""
+
+    scene_id: str
+    num_faces: int
+    caster: RayCaster
+    """Judges proposals, whatever renders."""
+    probe: EmbreeRenderer
+    """Renders the few pixels by which a proposal is judged."""
+    renderer: Renderer
+    """Renders what is kept."""
+    sampler: ViewpointSampler
+
+    @classmethod
+    def prepare(cls, scene: Scene, config: PairConfig, *, supersampling: int = 1) -> PreparedScene:
+        """Build a scene's ray hierarchy, colours and floors.
+
+        Raises SceneError where nobody can stand in it.
+        """
+        caster = RayCaster(scene)
+        probe = EmbreeRenderer(scene, caster=caster)
+        sampler = ViewpointSampler(
+            scene,
+            caster,
+            config.viewpoints,
+            hfov_deg=config.hfov_deg,
+            image_size=config.image_size,
+        )
+        return cls(
+            scene_id=scene.scene_id,
+            num_faces=scene.num_faces,
+            caster=caster,
+            probe=probe,
+            renderer=probe.supersampled(supersampling),
+            sampler=sampler,
+        )
+
+
 class PairFinder:
     """Finds the pairs of one scene. Pair i is a function of (scene, config, seed, i) alone."""
 
     def __init__(
         self,
-        scene: Scene,
+        scene: PreparedScene,
         config: PairConfig,
         *,
         seed: int,
-        caster: RayCaster,
-        renderer: Renderer,
     ) -> None:
-        """Prepare a scene. Raises SceneError where nobody can stand in it."""
+        """Start a ledger of its own; everything dear is in the prepared scene."""
         self.ledger = Ledger()
         self._config = config
-        self._caster = caster
-        self._renderer = renderer
-        self._probe = (
-            renderer
-            if isinstance(renderer, EmbreeRenderer)
-            else EmbreeRenderer(scene, caster=caster)
-        )
+        self._scene = scene
         self._seed = (seed, *_digest_words(scene.scene_id))
-        with self.ledger.stage("floors"):
-            self._sampler = ViewpointSampler(
-                scene,
-                caster,
-                config.viewpoints,
-                hfov_deg=config.hfov_deg,
-                image_size=config.image_size,
-            )
 
     def find(self, index: int) -> Pair | None:
         """Find pair number index, or None where max_tries proposals gave none."""
@@ -212,8 +235,8 @@ class PairFinder:
         last_attempt = self.ledger.attempts + self._config.max_tries
         while self.ledger.attempts < last_attempt:
             with self.ledger.stage("proposals"):
-                camera1 = self._sampler.first(rng)
-                probe1 = self._probe.render(_probe_camera(camera1))
+                camera1 = self._scene.sampler.first(rng)
+                probe1 = self._scene.probe.render(_probe_camera(camera1))
             reason = self._view_flaw(probe1)
             if reason:
                 self.ledger.rejections[f"first view {reason}"] += 1
@@ -233,7 +256,7 @@ class PairFinder:
         tries = 0
         while tries < self._config.tries_per_first_view and self.ledger.attempts < last_attempt:
             with self.ledger.stage("proposals"):
-                cameras2 = self._sampler.second(camera1, target, BATCH, rng)
+                cameras2 = self._scene.sampler.second(camera1, target, BATCH, rng)
             for camera2 in cameras2:
                 tries += 1
                 with self.ledger.stage("proposals"):
@@ -261,7 +284,7 @@ class PairFinder:
     def _render(self, camera: Camera) -> View:
         self.ledger.num_renders += 1
         with self.ledger.stage("renders"):
-            return self._renderer.render(camera)
+            return self._scene.renderer.render(camera)
 
     def _probe_flaw(self, probe1: View, points1: Float64, camera2: Camera) -> str | None:
         """Judge a second viewpoint with few rays; the reason against it, or None."""
@@ -271,7 +294,7 @@ class PairFinder:
         forward = self._estimate(points1, probe1.camera, probe_camera2)
         if forward < band.low - margin:
             return "overlap too low"
-        probe2 = self._probe.render(probe_camera2)
+        probe2 = self._scene.probe.render(probe_camera2)
         flaw = self._view_flaw(probe2)
         if flaw:
             return f"second view {flaw}"
@@ -285,8 +308,8 @@ class PairFinder:
     def _estimate(self, points_a: Float64, camera_a: Camera, camera_b: Camera) -> float:
         if self._config.overlap.official:
             num_pixels = camera_a.image_size[0] * camera_a.image_size[1]
-            return estimate_official_a_in_b(self._caster, points_a, num_pixels, camera_b)
-        return estimate_a_in_b(self._caster, points_a, camera_b)
+            return estimate_official_a_in_b(self._scene.caster, points_a, num_pixels, camera_b)
+        return estimate_a_in_b(self._scene.caster, points_a, camera_b)
 
     def _view_flaw(self, view: View) -> str | None:
         """Return what is wrong with a view, or None."""

@@ -63,9 +63,7 @@ class RayCaster:
         faces, distances = result["primID"], result["tfar"]
         u, v = result["u"], result["v"]
         if through_back_faces:
-            self._pass_through_back_faces(
-                origins, directions, faces, distances, u, v, result["Ng"]
-            )
+            self._pass_through_back_faces(origins, directions, faces, distances, u, v, result["Ng"])
         distances[faces < 0] = 0.0
         return Hits(faces, distances, u, v)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 
 import numpy as np
@@ -18,17 +19,20 @@ class EmbreeRenderer:
 
     name = "embree"
 
-    def __init__(
-        self, scene: Scene, *, caster: RayCaster | None = None, supersampling: int = 1
-    ) -> None:
-        """Prepare a scene; pass its caster where one exists already.
-
-        supersampling: colour is the mean of this number squared of rays a pixel; depth is always
-        that of the pixel's centre.
-        """
+    def __init__(self, scene: Scene, *, caster: RayCaster | None = None) -> None:
+        """Prepare a scene; pass its caster where one exists already."""
         self._caster = caster or RayCaster(scene)
         self._surface = SurfaceColors.of_scene(scene)
-        self._supersampling = supersampling
+        self._supersampling = 1
+
+    def supersampled(self, factor: int) -> EmbreeRenderer:
+        """Return a renderer of the same scene whose colour is the mean of factor^2 rays a pixel.
+
+        Depth stays that of the pixel's centre.
+        """
+        renderer = copy.copy(self)
+        renderer._supersampling = factor
+        return renderer
 
     def render(self, camera: Camera) -> View:
         """Render colour and depth at the camera's image size."""

@@ -136,7 +136,7 @@ def _wrap(index: int, size: int, mode: int) -> int:
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
-def _add_bilinear(rgb, texels, start, height, width, wrap_u, wrap_v, u, v, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _add_bilinear(rgb, texels, start, height, width, wrap_u, wrap_v, u, v, weight):  # type: ignore[no-untyped-def]
     """Add weight times the bilinear sample of one mip level to rgb."""
     x = u * width - 0.5
     y = v * height - 0.5
@@ -163,24 +163,24 @@ def _add_bilinear(rgb, texels, start, height, width, wrap_u, wrap_v, u, v, weigh
 
 @numba.njit(cache=True, error_model="numpy")
 def _shade(  # type: ignore[no-untyped-def]
-    faces,  # noqa: ANN001
-    distances,  # noqa: ANN001
-    barycentric_u,  # noqa: ANN001
-    barycentric_v,  # noqa: ANN001
-    directions,  # noqa: ANN001
-    direction_dx,  # noqa: ANN001
-    direction_dy,  # noqa: ANN001
-    triangle_positions,  # noqa: ANN001
-    triangle_uvs,  # noqa: ANN001
-    triangle_colors,  # noqa: ANN001
-    face_materials,  # noqa: ANN001
-    material_colors,  # noqa: ANN001
-    material_textures,  # noqa: ANN001
-    texels,  # noqa: ANN001
-    level_starts,  # noqa: ANN001
-    level_sizes,  # noqa: ANN001
-    wrap_modes,  # noqa: ANN001
-    color,  # noqa: ANN001
+    faces,
+    distances,
+    barycentric_u,
+    barycentric_v,
+    directions,
+    direction_dx,
+    direction_dy,
+    triangle_positions,
+    triangle_uvs,
+    triangle_colors,
+    face_materials,
+    material_colors,
+    material_textures,
+    texels,
+    level_starts,
+    level_sizes,
+    wrap_modes,
+    color,
 ) -> None:
     """Fill color (N, 3) at every hit; direction_dx and _dy are one pixel's change of direction."""
     rgb = np.empty(3, np.float32)
@@ -217,10 +217,11 @@ def _shade(  # type: ignore[no-untyped-def]
             else:
                 major, minor, major_u, major_v = length_y, length_x, uy, vy
             if not major < 1e9:  # a degenerate triangle: no footprint to speak of
-                major = minor = major_u = major_v = np.float32(0.0)
+                major = minor = 0.0
+                major_u = major_v = np.float32(0.0)
             probes = 1
             if major > 1.0:
-                probes = int(math.ceil(min(major / max(minor, 1.0), MAX_ANISOTROPY) - 1e-3))
+                probes = math.ceil(min(major / max(minor, 1.0), MAX_ANISOTROPY) - 1e-3)
             lod = math.log2(max(major / probes, 1.0))
             level = int(lod)
             while level > 0 and level_sizes[texture, level, 0] == 0:
@@ -234,7 +235,7 @@ def _shade(  # type: ignore[no-untyped-def]
                 along = np.float32((probe + 0.5) / probes - 0.5)
                 pu = u + along * major_u
                 pv = v + along * major_v
-                weight = np.float32(1.0 / probes)
+                weight = np.float32(1.0) / np.float32(probes)
                 if has_next:
                     _add_bilinear(
                         rgb, texels,
@@ -244,7 +245,7 @@ def _shade(  # type: ignore[no-untyped-def]
                         wrap_modes[texture, 0], wrap_modes[texture, 1],
                         pu, pv, weight * fraction,
                     )  # fmt: skip
-                    weight *= np.float32(1.0) - fraction
+                    weight = weight * (np.float32(1.0) - fraction)
                 _add_bilinear(
                     rgb, texels,
                     level_starts[texture, level],
@@ -261,7 +262,7 @@ def _shade(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
-def _footprint(corner, uv, direction, distance, direction_dx, direction_dy):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _footprint(corner, uv, direction, distance, direction_dx, direction_dy):  # type: ignore[no-untyped-def]
     """Return (du/dx, dv/dx, du/dy, dv/dy): how uv changes from a pixel to the next.
 
     The hit point o + t d moves by t d_x + d t_x with t_x = -t (n . d_x) / (n . d), which keeps it

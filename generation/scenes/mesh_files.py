@@ -173,7 +173,7 @@ def _trimesh_parts(scene: Any, material_of: Any) -> Iterator[_Part]:
         mesh = scene.geometry[name]
         if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
             continue
-        visual = mesh.visual
+        visual: Any = mesh.visual
         num_vertices = len(mesh.vertices)
         uvs = getattr(visual, "uv", None)
         uvs = np.zeros((num_vertices, 2)) if uvs is None else np.asarray(uvs, float)[:, :2].copy()

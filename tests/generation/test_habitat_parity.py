@@ -1,0 +1,137 @@
+"""The embedded renderer against habitat-sim's own renders of real scenes."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generation.covisibility import official_covisibility
+from generation.geometry import Camera, rotation_from_wxyz
+from generation.raycast import RayCaster
+from generation.renderers.embree import EmbreeRenderer, camera_origins, world_rays
+from generation.renderers.protocol import View
+from generation.scenes.mesh_files import load_mesh_scene
+
+HABITAT_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
+HABITAT_NEAR_M = 0.01
+FILES = {
+    "living-room": "living-room.glb",
+    "bathroom": "bathroom.glb",
+    "classroom": "classroom.glb",
+    "quad-room": "quad-room.ply",
+}
+
+
+def habitat_camera(position: list[float], world_from_habitat: np.ndarray) -> Camera:
+    world_from_camera = np.eye(4)
+    world_from_camera[:3, :3] = world_from_habitat @ HABITAT_FROM_OPENCV
+    world_from_camera[:3, 3] = position
+    return Camera.from_hfov(60.0, (256, 256), world_from_camera)
+
+
+def reference_views(shared: Path, name: str) -> list[tuple[Camera, np.ndarray, Path]]:
+    """Return (camera, depth, colour image) of every single view and every view of a pair."""
+    views = []
+    folder = shared / "habitat_reference" / name / "views"
+    depths = np.load(folder / "depth.npz")["depth"]
+    for number, pose in enumerate(json.loads((folder / "poses.json").read_text())):
+        camera = habitat_camera(pose["position"], np.array(pose["R_world_from_habitat_camera"]))
+        views.append((camera, depths[number], folder / f"view_{number:02d}.png"))
+    for key, cameras, depth, images, _ in reference_pairs(shared, name):
+        assert key
+        views += list(zip(cameras, depth, images))
+    return views
+
+
+def reference_pairs(shared: Path, name: str):
+    folder = shared / "habitat_reference" / name / "pairs"
+    if not folder.exists():
+        return
+    depths = np.load(folder / "depth.npz")
+    for key, pair in json.loads((folder / "metadata.json").read_text())["multiviews"].items():
+        cameras = [
+            habitat_camera(position, rotation_from_wxyz(orientation))
+            for position, orientation in zip(pair["positions"], pair["orientations"])
+        ]
+        yield (
+            key,
+            cameras,
+            [depths[f"{key}_{view}"] for view in (1, 2)],
+            [folder / f"{key}_{view}.png" for view in (1, 2)],
+            pair,
+        )
+
+
+@lru_cache(maxsize=1)
+def renderer_of(path: Path) -> EmbreeRenderer:
+    return EmbreeRenderer(load_mesh_scene(path, path.stem))
+
+
+def rendered(shared: Path, name: str) -> list[tuple[View, np.ndarray, Path]]:
+    renderer = renderer_of(shared / "scenes" / FILES[name])
+    return [
+        (renderer.render(camera), depth, image)
+        for camera, depth, image in reference_views(shared, name)
+    ]
+
+
+@pytest.mark.parametrize("name", ["living-room", "bathroom", "quad-room"])
+def test_depth_agrees_with_habitat_sim_to_a_centimetre(shared_folder: Path, name: str):
+    for view, depth, image in rendered(shared_folder, name):
+        error = np.abs(view.depth_m - depth)
+        assert (error <= 0.01).mean() >= 0.995, image
+        assert np.median(error) < 1e-4, image
+
+
+def test_depth_agrees_as_far_as_the_reference_resolves_it_outdoors(shared_folder: Path):
+    # habitat-sim's depth comes out of a 24-bit buffer with its near plane at 1 cm: one step of it
+    # is z^2 / (near * 2^24), 5 mm at 30 m and 3 cm at 75 m, and the reference is off by up to four.
+    for view, depth, image in rendered(shared_folder, "classroom"):
+        error = np.abs(view.depth_m - depth)
+        indoors = depth < 20.0
+        assert (error[indoors] <= 0.01).mean() >= 0.995, image
+        step = depth.astype(float) ** 2 / (HABITAT_NEAR_M * 2**24)
+        assert (error <= np.maximum(0.01, 4 * step)).mean() >= 0.995, image
+        assert np.median(error) < max(1e-4, 4 * np.median(step)), image
+
+
+def test_depth_is_exact_where_the_reference_is_not(shared_folder: Path):
+    # The triangles that were hit, intersected in double precision.
+    scene = load_mesh_scene(shared_folder / "scenes" / "classroom.glb", "classroom")
+    caster = RayCaster(scene)
+    for camera, _, _ in reference_views(shared_folder, "classroom"):
+        hits = caster.cast(camera_origins(camera), world_rays(camera))
+        directions = camera.rays() @ camera.world_from_camera[:3, :3].T
+        a, b, c = np.moveaxis(scene.vertices[scene.faces[hits.faces]].astype(float), 1, 0)
+        normals = np.cross(b - a, c - a)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was hit
+            exact_m = ((a - camera.centre) * normals).sum(1) / (directions * normals).sum(1)
+        assert np.abs(exact_m - hits.distances)[hits.hit].max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["living-room", "bathroom", "classroom"])
+def test_colour_agrees_with_habitat_sim(shared_folder: Path, name: str):
+    psnrs = []
+    for view, _, image in rendered(shared_folder, name):
+        reference = np.asarray(Image.open(image).convert("RGB"), float)
+        mean_square = ((reference - view.color) ** 2).mean()
+        psnrs.append(10 * np.log10(255**2 / max(mean_square, 1e-9)))
+    assert np.median(psnrs) >= 34
+    assert min(psnrs) >= 26
+
+
+@pytest.mark.parametrize("name", ["living-room", "bathroom"])
+def test_the_official_covisibility_is_the_recorded_one(shared_folder: Path, name: str):
+    renderer = renderer_of(shared_folder / "scenes" / FILES[name])
+    pairs = list(reference_pairs(shared_folder, name))
+    assert len(pairs) == 8
+    for key, cameras, _, _, recorded in pairs:
+        view1, view2 = (renderer.render(camera) for camera in cameras)
+        expected = min(
+            recorded["pairwise_visibility_ratios"][0][1],
+            recorded["pairwise_visibility_ratios"][1][0],
+        )
+        assert official_covisibility(view1, view2) == pytest.approx(expected, abs=0.01), key

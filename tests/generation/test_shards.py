@@ -1,0 +1,176 @@
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import webdataset
+
+from generation.shards.files import whole_file
+from generation.shards.images import (
+    decode_depth_png,
+    decode_jpeg,
+    encode_depth_png,
+    encode_jpeg,
+)
+from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import ShardError, Sidecar, sidecar_path
+from generation.shards.writer import write_tar
+
+
+def sample(number: int) -> tuple[str, dict[str, bytes]]:
+    image = np.full((16, 16, 3), number, np.uint8)
+    members = {
+        "view1.jpg": encode_jpeg(image, 95),
+        "view2.jpg": encode_jpeg(255 - image, 95),
+        "meta.json": json.dumps({"number": number}).encode(),
+    }
+    return f"room-{number:06d}", members
+
+
+def write_dataset(folder: Path, counts: tuple[int, ...] = (3, 2)) -> ShardIndex:
+    entries = []
+    for shard, count in enumerate(counts):
+        path = folder / f"room-{shard:06d}.tar"
+        written = write_tar(path, "room", (sample(10 * shard + i) for i in range(count)))
+        assert written
+        entry, places = written
+        sidecar = Sidecar(entry=entry, task={}, samples=places, attempts=count, rejections={})
+        sidecar_path(path).write_text(sidecar.to_json())
+        entries.append(entry)
+    index = ShardIndex(folder=folder, config={"seed": 0}, shards=tuple(entries))
+    index.write()
+    return index
+
+
+def test_plain_webdataset_reads_every_sample(tmp_path: Path):
+    index = write_dataset(tmp_path)
+    urls = [str(tmp_path / entry.name) for entry in index.shards]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert [s["meta.json"]["number"] for s in samples] == [0, 1, 2, 10, 11]
+    assert samples[3]["view1.jpg"].shape == (16, 16, 3)
+    assert abs(int(samples[3]["view1.jpg"].mean()) - 10) <= 1
+
+
+def test_the_reader_finds_every_member_by_offset(tmp_path: Path):
+    write_dataset(tmp_path)
+    reader = ShardReader(ShardIndex.open(tmp_path))
+    for shard, position, number in ((0, 0, 0), (1, 1, 11), (0, 2, 2)):
+        key, (meta, view) = reader.read(shard, position, ("meta.json", "view1.jpg"))
+        assert key == f"room-{number:06d}"
+        assert json.loads(meta) == {"number": number}
+        assert view == sample(number)[1]["view1.jpg"]
+
+
+def test_an_index_reads_back_as_it_was_written(tmp_path: Path):
+    index = write_dataset(tmp_path)
+    assert ShardIndex.open(tmp_path) == index
+    assert index.num_pairs == 5
+    assert index.scenes == ("room",)
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
+    digests = set()
+    for name in ("a", "b"):
+        path = tmp_path / name / "room-000000.tar"
+        write_tar(path, "room", (sample(i) for i in range(3)))
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_writer_that_fails_leaves_no_file(tmp_path: Path):
+    def samples():
+        yield sample(0)
+        raise RuntimeError("the renderer broke")
+
+    with pytest.raises(RuntimeError, match="the renderer broke"):
+        write_tar(tmp_path / "room-000000.tar", "room", samples())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_samples_give_no_tar(tmp_path: Path):
+    assert write_tar(tmp_path / "room-000000.tar", "room", iter(())) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_file_keeps_the_old_one_until_it_is_complete(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
+        temporary.write_text("ne")
+        assert path.read_text() == "old"
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_depth_survives_to_half_a_millimetre():
+    depth_m = np.random.default_rng(0).uniform(0, 12, (24, 32)).astype(np.float32)
+    depth_m[0] = 0
+    decoded = decode_depth_png(encode_depth_png(depth_m))
+    np.testing.assert_allclose(decoded, depth_m, atol=0.00051)
+    assert (decoded[0] == 0).all()
+
+
+def test_depth_beyond_the_format_saturates():
+    assert decode_depth_png(encode_depth_png(np.full((2, 2), 99.0, np.float32))).max() == 65.535
+
+
+def test_jpeg_is_one_that_others_read():
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    image = np.kron(image, np.ones((8, 8, 1), np.uint8))
+    data = encode_jpeg(image, 95)
+    other = np.asarray(Image.open(io.BytesIO(data)))
+    assert np.abs(other.astype(int) - decode_jpeg(data)).max() <= 4
+    assert simplejpeg.decode_jpeg_header(data)[2] == "YCbCr"
+
+
+class TestBadInput:
+    def test_a_folder_without_an_index(self, tmp_path: Path):
+        with pytest.raises(ShardError, match="found no such file"):
+            ShardIndex.open(tmp_path)
+
+    def test_an_index_of_something_else(self, tmp_path: Path):
+        (tmp_path / "index.json").write_text('{"hello": 1}')
+        with pytest.raises(ShardError, match="schema version"):
+            ShardIndex.open(tmp_path)
+
+    def test_an_index_that_is_not_json(self, tmp_path: Path):
+        (tmp_path / "index.json").write_text("shards?")
+        with pytest.raises(ShardError, match=r"index\.json"):
+            ShardIndex.open(tmp_path)
+
+    def test_an_index_without_pairs(self, tmp_path: Path):
+        ShardIndex(folder=tmp_path, config={}, shards=()).write()
+        with pytest.raises(ShardError, match="holds no pairs"):
+            ShardIndex.open(tmp_path)
+
+    def test_a_missing_shard(self, tmp_path: Path):
+        index = write_dataset(tmp_path)
+        (tmp_path / index.shards[0].name).unlink()
+        with pytest.raises(ShardError, match="no such file"):
+            ShardReader(index).read(0, 0, ("meta.json",))
+
+    def test_a_truncated_shard(self, tmp_path: Path):
+        index = write_dataset(tmp_path)
+        path = tmp_path / index.shards[0].name
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(ShardError, match="1000 bytes, but the index says"):
+            ShardReader(index).read(0, 0, ("meta.json",))
+
+    def test_a_foreign_shard_under_a_known_name(self, tmp_path: Path):
+        index = write_dataset(tmp_path)
+        sidecar_path(tmp_path / index.shards[0].name).write_text(
+            sidecar_path(tmp_path / index.shards[1].name).read_text()
+        )
+        with pytest.raises(ShardError, match="not the one that the index lists"):
+            ShardReader(index).read(0, 0, ("meta.json",))
+
+    def test_depth_that_was_not_rendered(self, tmp_path: Path):
+        index = write_dataset(tmp_path)
+        with pytest.raises(ShardError, match="again with --depth"):
+            ShardReader(index).read(0, 0, ("depth1.png",))
