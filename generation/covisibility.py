@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from generation.geometry import Camera, Float64
+from generation.geometry import Bool, Camera, Float32, Float64
 from generation.raycast import RayCaster
 from generation.renderers.protocol import View
 
@@ -46,14 +46,22 @@ class Covisibility:
 
 def covisibility_a_in_b(view_a: View, view_b: View) -> float:
     """Return the fraction of a's pixels with depth whose surface point b sees; 0 without depth."""
-    seen, valid = _count_seen(
+    valid = np.count_nonzero(view_a.depth_m)
+    return np.count_nonzero(seen_pixels(view_a, view_b)) / valid if valid else 0.0
+
+
+def seen_pixels(view_a: View, view_b: View) -> Bool:
+    """Return (H, W) whether each of a's pixels shows a surface point that b sees."""
+    seen = np.zeros(view_a.depth_m.shape, np.bool_)
+    _mark_seen(
         view_a.depth_m,
         view_a.camera.intrinsics,
         view_b.depth_m,
         view_b.camera.intrinsics,
         view_b.camera.camera_from_world @ view_a.camera.world_from_camera,
+        seen,
     )
-    return float(seen) / valid if valid else 0.0
+    return seen
 
 
 def official_covisibility(view1: View, view2: View) -> float:
@@ -78,9 +86,9 @@ def _official_a_in_b(view_a: View, view_b: View) -> float:
     return float(near) / view_a.depth_m.size
 
 
-def surface_points(view: View) -> Float64:
+def surface_points(camera: Camera, depth_m: Float32) -> Float64:
     """Return the (N, 3) world points of a view's pixels with depth, row by row."""
-    return view.camera.unproject(view.depth_m)[view.depth_m.ravel() > 0]
+    return camera.unproject(depth_m)[depth_m.ravel() > 0]
 
 
 def seen_from(caster: RayCaster, camera: Camera, points_world: Float64) -> Float64:
@@ -128,19 +136,16 @@ def estimate_official_a_in_b(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _count_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a):  # type: ignore[no-untyped-def]
-    """Return how many of a's pixels b sees, and how many have depth."""
+def _mark_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, seen):  # type: ignore[no-untyped-def]
+    """Set seen (H, W) at every pixel of a whose surface point b sees."""
     height_a, width_a = depth_a.shape
     height_b, width_b = depth_b.shape
-    seen = 0
-    valid = 0
     for i in range(height_a):
         ray_y = (i + 0.5 - intrinsics_a[1, 2]) / intrinsics_a[1, 1]
         for j in range(width_a):
             z_a = np.float64(depth_a[i, j])
             if z_a <= 0:
                 continue
-            valid += 1
             x_a = z_a * (j + 0.5 - intrinsics_a[0, 2]) / intrinsics_a[0, 0]
             y_a = z_a * ray_y
             z = b_from_a[2, 0] * x_a + b_from_a[2, 1] * y_a + b_from_a[2, 2] * z_a + b_from_a[2, 3]
@@ -154,7 +159,7 @@ def _count_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a):  # type
                 continue
             nearest = np.float64(depth_b[int(v), int(u)])
             if nearest > 0 and abs(nearest - z) <= DEPTH_TOLERANCE * z:
-                seen += 1
+                seen[i, j] = True
                 continue
             left = min(max(int(math.floor(u - 0.5)), 0), width_b - 2)
             top = min(max(int(math.floor(v - 0.5)), 0), height_b - 2)
@@ -168,8 +173,7 @@ def _count_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a):  # type
             fy = v - 0.5 - top
             inverse = (1 - fy) * ((1 - fx) / d00 + fx / d01) + fy * ((1 - fx) / d10 + fx / d11)
             if abs(1.0 - z * inverse) <= DEPTH_TOLERANCE:
-                seen += 1
-    return seen, valid
+                seen[i, j] = True
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")

@@ -118,17 +118,16 @@ def look_at(centre: Float64, target: Float64) -> Float64:
 
     Raises ValueError where target coincides with centre or lies straight above or below it.
     """
-    forward = np.asarray(target, float) - centre
-    right = np.array([-forward[2], 0.0, forward[0]])  # cross(forward, world up)
-    if np.linalg.norm(right) < 1e-9 * max(1.0, float(np.linalg.norm(forward))):
-        raise ValueError(f"no upright camera at {centre} looks along {forward}")
-    forward = forward / np.linalg.norm(forward)
-    right = right / np.linalg.norm(right)
+    x, y, z = (float(t) - float(c) for t, c in zip(target, centre))
+    sideways, length = math.hypot(x, z), math.hypot(x, y, z)
+    if sideways < 1e-9 * max(1.0, length):
+        raise ValueError(f"no upright camera at {centre} looks along {(x, y, z)}")
+    forward = (x / length, y / length, z / length)
+    right = (-z / sideways, 0.0, x / sideways)  # forward x world up
+    down = (forward[1] * right[2], forward[2] * right[0] - forward[0] * right[2],
+            -forward[1] * right[0])  # forward x right  # fmt: skip
     world_from_camera = np.eye(4)
-    world_from_camera[:3, 0] = right
-    world_from_camera[:3, 1] = np.cross(forward, right)
-    world_from_camera[:3, 2] = forward
-    world_from_camera[:3, 3] = centre
+    world_from_camera[:3] = np.stack([right, down, forward, centre], axis=1)
     return world_from_camera
 
 

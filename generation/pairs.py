@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from generation.covisibility import (
     Covisibility,
@@ -27,7 +28,7 @@ from generation.covisibility import (
     surface_points,
 )
 from generation.errors import CrossviewError
-from generation.geometry import Camera, Float64
+from generation.geometry import Camera, Float32, Float64
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import Renderer, View
@@ -112,7 +113,7 @@ class PairConfig:
     tries_per_first_view: int = 100
     """Second viewpoints tried before another first one is drawn."""
     max_tries: int = 2000
-    """Proposals before a pair is given up."""
+    """Proposals before a pair is given up, to a whole batch."""
 
     def __post_init__(self) -> None:
         if min(self.image_size) < 16:
@@ -250,7 +251,7 @@ class PairFinder:
     def _find_second(
         self, camera1: Camera, probe1: View, rng: np.random.Generator, last_attempt: int
     ) -> Pair | None:
-        points1 = surface_points(probe1)
+        points1 = surface_points(probe1.camera, probe1.depth_m)
         target = points1.mean(axis=0)
         view1: View | None = None
         tries = 0
@@ -294,11 +295,12 @@ class PairFinder:
         forward = self._estimate(points1, probe1.camera, probe_camera2)
         if forward < band.low - margin:
             return "overlap too low"
-        probe2 = self._scene.probe.render(probe_camera2)
-        flaw = self._view_flaw(probe2)
+        depth2_m = self._scene.probe.depth(probe_camera2)
+        flaw = self._depth_flaw(depth2_m)
         if flaw:
             return f"second view {flaw}"
-        number = min(forward, self._estimate(surface_points(probe2), probe_camera2, probe1.camera))
+        points2 = surface_points(probe_camera2, depth2_m)
+        number = min(forward, self._estimate(points2, probe_camera2, probe1.camera))
         if number < band.low - margin:
             return "overlap too low"
         if number > band.high:
@@ -313,19 +315,22 @@ class PairFinder:
 
     def _view_flaw(self, view: View) -> str | None:
         """Return what is wrong with a view, or None."""
+        flaw = self._depth_flaw(view.depth_m)
+        if flaw or self._config.overlap.official:
+            return flaw
+        luminance = _thinned(view.color).mean(axis=2, dtype=np.float32)
+        return "almost blank" if luminance.std() < self._config.min_contrast else None
+
+    def _depth_flaw(self, depth_m: Float32) -> str | None:
+        """Return what is wrong with a view's depth, or None."""
         config = self._config
-        if np.count_nonzero(view.depth_m) < config.min_valid_fraction * view.depth_m.size:
+        if np.count_nonzero(depth_m) < config.min_valid_fraction * depth_m.size:
             return "with too little depth"
         if config.overlap.official:
             return None
-        stride = max(1, view.depth_m.shape[0] // 64)  # statistics need no more than 64 x 64 pixels
-        depth_m = view.depth_m[::stride, ::stride]
-        if np.median(depth_m[depth_m > 0]) < config.min_median_depth_m:
-            return "too close"
-        color = view.color[::stride, ::stride]
-        if color.mean(axis=2, dtype=np.float32).std() < config.min_contrast:
-            return "almost blank"
-        return None
+        thinned = _thinned(depth_m)
+        is_close = np.median(thinned[thinned > 0]) < config.min_median_depth_m
+        return "too close" if is_close else None
 
 
 def pair_record(pair: Pair, scene_id: str, renderer: str, hfov_deg: float) -> dict[str, Any]:
@@ -344,6 +349,12 @@ def pair_record(pair: Pair, scene_id: str, renderer: str, hfov_deg: float) -> di
         "covisibility_2_in_1": pair.covisibility.covisibility_2_in_1,
         "covisibility_official": pair.covisibility.covisibility_official,
     }
+
+
+def _thinned(image: NDArray[Any]) -> NDArray[Any]:
+    """Return about 64 x 64 of an image's pixels: statistics need no more."""
+    stride = max(1, image.shape[0] // 64)
+    return image[::stride, ::stride]
 
 
 def _probe_camera(camera: Camera) -> Camera:

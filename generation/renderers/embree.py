@@ -46,6 +46,11 @@ class EmbreeRenderer:
         color = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
         return View(camera=camera, color=color, depth_m=view.depth_m)
 
+    def depth(self, camera: Camera) -> Float32:
+        """Return the (H, W) depth alone, in metres; 0 where nothing was hit."""
+        hits = self._caster.cast(camera_origins(camera), world_rays(camera))
+        return hits.distances.reshape(camera.image_size)
+
     def _render_once(self, camera: Camera) -> View:
         directions = world_rays(camera)
         hits = self._caster.cast(camera_origins(camera), directions)

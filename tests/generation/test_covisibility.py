@@ -43,7 +43,7 @@ def test_covisibility_of_a_shifted_plane_is_the_overlap_of_the_two_windows(shift
 def test_all_of_a_slanted_plane_inside_the_other_image_is_seen():
     view1, view2 = plane_view(0.0, turn=1.0), plane_view(0.3, turn=1.0)
     # Its far end lies at a grazing angle, where neighbouring pixels differ by metres.
-    pixels, _ = view2.camera.project(surface_points(view1))
+    pixels, _ = view2.camera.project(surface_points(view1.camera, view1.depth_m))
     inside = ((pixels >= 0) & (pixels < 64)).all(axis=1).mean()
     assert 0.5 < inside < 1.0
     assert covisibility_a_in_b(view1, view2) == pytest.approx(inside, abs=0.01)
@@ -98,7 +98,10 @@ def random_views(scene: Scene, count: int, size: int) -> list[View]:
 def test_the_official_number_is_that_of_a_nearest_neighbour_search(box_room: Scene):
     views = random_views(box_room, 8, 48)
     for view1, view2 in zip(views, views[1:]):
-        points1, points2 = surface_points(view1), surface_points(view2)
+        points1, points2 = (
+            surface_points(view1.camera, view1.depth_m),
+            surface_points(view2.camera, view2.depth_m),
+        )
         ratios = [
             (KDTree(b).query(a)[0] <= OFFICIAL_RADIUS_M).sum() / (48 * 48)
             for a, b in ((points1, points2), (points2, points1))
@@ -113,7 +116,9 @@ def test_an_estimate_by_rays_is_close_to_the_full_measurement(box_room: Scene):
     errors = []
     for view1, view2 in zip(views, views[1:]):
         probe = renderer.render(view1.camera.resized((24, 24)))
-        estimate = estimate_a_in_b(caster, surface_points(probe), view2.camera)
+        estimate = estimate_a_in_b(
+            caster, surface_points(probe.camera, probe.depth_m), view2.camera
+        )
         errors.append(estimate - covisibility_a_in_b(view1, view2))
     assert np.abs(errors).max() < 0.05
     assert np.abs(errors).mean() < 0.015

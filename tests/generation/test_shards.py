@@ -98,7 +98,7 @@ def test_no_samples_give_no_tar(tmp_path: Path):
 def test_a_whole_file_keeps_the_old_one_until_it_is_complete(tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:  # noqa: PT012
         temporary.write_text("ne")
         assert path.read_text() == "old"
         raise KeyboardInterrupt

@@ -1,0 +1,219 @@
+"""A whole run in one YAML file: render pairs, pre-train on them, report; each stage once.
+
+What a stage did is recorded in stages.json beside its results: a digest of everything that it
+depends on. A stage runs when it never finished, when that digest is another, or when its result is
+gone. Results of another configuration are moved aside, never deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from generation.errors import CrossviewError
+from generation.scenes.sources import resolve_scenes
+from generation.shards.files import write_text_whole
+from generation.shards.reader import ShardIndex
+from generation.shards.schema import INDEX_NAME
+from generation.shards.writer import file_sha256
+from pipelines.config import build, load_yaml, merge, to_plain
+from pipelines.executors import Executor
+from pipelines.render_pairs import (
+    RenderPairsConfig,
+    another_configuration,
+    plan_tasks,
+    render_pairs,
+    summary_table,
+)
+from pipelines.report import ReportConfig, write_report
+from training.checkpoint import stored
+from training.config import PretrainConfig
+from training.presets import preset
+from training.trainer import pretrain
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("render", "pretrain", "report")
+RECIPES = Path(__file__).resolve().parent.parent / "data_manifests" / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run from scenes to a report."""
+
+    title: str
+    """Heading of the report."""
+    out: Path
+    """Folder of all results."""
+    render: RenderPairsConfig
+    """The dataset of pairs."""
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    """A pre-training configuration: `preset`, and what differs from it."""
+    report: ReportConfig = ReportConfig()
+    """What the report shows."""
+
+    def __post_init__(self) -> None:
+        self.pretrain_config  # noqa: B018: complain now rather than after an hour of rendering
+
+    @property
+    def pairs_folder(self) -> Path:
+        """Where the shards go."""
+        return self.out / "pairs"
+
+    @property
+    def pretrain_folder(self) -> Path:
+        """Where the run's metrics and checkpoints go."""
+        return self.out / "pretrain"
+
+    @property
+    def pretrain_config(self) -> PretrainConfig:
+        """The resolved pre-training configuration."""
+        return pretrain_config(
+            merge(self.pretrain, {"data": {"path": str(self.pairs_folder)}}), source="pretrain"
+        )
+
+
+def load_recipe(name: str, overrides: dict[str, Any]) -> Recipe:
+    """Load a recipe by its file, or by the name of one of ours, with overrides.
+
+    Raises ConfigError, or CrossviewError with the names there are.
+    """
+    path = Path(name)
+    if not path.suffix:
+        path = RECIPES / f"{name}.yaml"
+        if not path.exists():
+            ours = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+            raise CrossviewError(
+                f"recipe {name!r}: expected a YAML file or one of our recipes: {ours}"
+            )
+    return build(Recipe, merge(load_yaml(path), overrides), source=path)
+
+
+def pretrain_config(values: dict[str, Any], *, source: str) -> PretrainConfig:
+    """Return a pre-training configuration from nested values that may name a `preset`."""
+    values = dict(values)
+    name = values.pop("preset", None)
+    base = preset(name) if name else {}
+    return build(PretrainConfig, merge(base, values), source=source)
+
+
+def run_recipe(recipe: Recipe, executor: Executor, *, until: str = STAGES[-1]) -> list[str]:
+    """Do a recipe's stages in order, up to `until`; return the failures of scenes, a line each.
+
+    Scenes that fail do not stop the run while others gave pairs.
+    """
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
+    stages: dict[str, tuple[Callable[[], bool], Callable[[], None]]] = {
+        "render": (
+            lambda: _is_rendered(recipe),
+            lambda: failures.extend(_render(recipe, executor)),
+        ),
+        "pretrain": (lambda: bool(stored(recipe.pretrain_folder)), lambda: _pretrain(recipe)),
+        "report": (lambda: (recipe.out / "report.html").exists(), lambda: _report(recipe)),
+    }
+    for number, name in enumerate(STAGES, 1):
+        has_result, work = stages[name]
+        digest = _digest_of(recipe, name)
+        if _recorded(recipe).get(name) == digest and has_result():
+            logger.info("[%d/%d] %s: up to date", number, len(STAGES), name)
+        else:
+            logger.info("[%d/%d] %s: running", number, len(STAGES), name)
+            work()
+            # The digest anew: what a stage depends on may be what it has just been given.
+            _record(recipe, name, _digest_of(recipe, name))
+        if name == until:
+            break
+    return failures
+
+
+def _is_rendered(recipe: Recipe) -> bool:
+    tasks = plan_tasks(recipe.render, recipe.pairs_folder)
+    index = recipe.pairs_folder / INDEX_NAME
+    return index.exists() and all(task.finished() for task in tasks)
+
+
+def _render(recipe: Recipe, executor: Executor) -> list[str]:
+    if another_configuration(recipe.render, recipe.pairs_folder):
+        _move_aside(recipe.pairs_folder)
+    result = render_pairs(recipe.render, recipe.pairs_folder, executor)
+    logger.info("\n%s", summary_table(result))
+    if result.index.num_pairs == 0:
+        raise CrossviewError("no scene gave a pair:\n  " + "\n  ".join(result.failures))
+    return result.failures
+
+
+def _pretrain(recipe: Recipe) -> None:
+    # A run of the same inputs that was cut short goes on; any other makes room.
+    started = recipe.pretrain_folder / "inputs.txt"
+    digest = _digest_of(recipe, "pretrain")
+    if recipe.pretrain_folder.exists() and (not started.exists() or started.read_text() != digest):
+        _move_aside(recipe.pretrain_folder)
+    recipe.pretrain_folder.mkdir(parents=True, exist_ok=True)
+    write_text_whole(started, digest)
+    pretrain(recipe.pretrain_config, recipe.pretrain_folder)
+
+
+def _report(recipe: Recipe) -> None:
+    sources = resolve_scenes(list(recipe.render.scenes), up=recipe.render.up)
+    path = write_report(
+        recipe.out,
+        title=recipe.title,
+        index=ShardIndex.open(recipe.pairs_folder),
+        sources={source.scene_id: source for source in sources},
+        pretrain_config=recipe.pretrain_config,
+        pretrain_folder=recipe.pretrain_folder,
+        checkpoint=stored(recipe.pretrain_folder)[0],
+        config=recipe.report,
+    )
+    logger.info("report: %s", path)
+
+
+def _digest_of(recipe: Recipe, stage: str) -> str:
+    """Return a digest of what a stage depends on: its configuration and the stage before it."""
+    parts: list[Any]
+    if stage == "render":
+        parts = [to_plain(recipe.render)]
+    elif stage == "pretrain":
+        parts = [to_plain(recipe.pretrain_config), _file_digest(recipe.pairs_folder / INDEX_NAME)]
+    else:
+        checkpoints = stored(recipe.pretrain_folder)
+        parts = [
+            to_plain(recipe.report),
+            recipe.title,
+            _file_digest(checkpoints[0]) if checkpoints else "",
+        ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    return file_sha256(path) if path.exists() else ""
+
+
+def _recorded(recipe: Recipe) -> dict[str, str]:
+    path = recipe.out / "stages.json"
+    try:
+        recorded: dict[str, str] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CrossviewError(f"{path}: damaged ({error}); remove it to do all stages") from error
+    return recorded
+
+
+def _record(recipe: Recipe, stage: str, digest: str) -> None:
+    recorded = _recorded(recipe) | {stage: digest}
+    write_text_whole(recipe.out / "stages.json", json.dumps(recorded, indent=1) + "\n")
+
+
+def _move_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    logger.warning("%s is of another configuration; moved to %s", folder, aside)

@@ -1,0 +1,307 @@
+"""A self-contained page of a run: its pairs, its training, what the model completes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from generation.covisibility import seen_pixels
+from generation.errors import CrossviewError
+from generation.geometry import Camera, UInt8
+from generation.pairs import OverlapBand
+from generation.renderers.embree import EmbreeRenderer
+from generation.scenes.sources import SceneSource
+from generation.shards.files import whole_file, write_text_whole
+from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import META, Sidecar, sidecar_path
+from training.augment import denormalise, normalise, to_unit_range
+from training.checkpoint import load_model
+from training.completion import complete
+from training.config import PretrainConfig
+from training.data import open_split
+from training.metrics import read_lines
+from training.model.croco import CroCo
+from training.optim import num_masked
+from training.validation import ValidationPairs, load_validation_pairs
+
+GALLERY_SIZE = 288
+"""Height and width in pixels at which the page's example pairs are rendered again."""
+SEEN_TINT = np.array([64, 224, 160], np.float32)
+BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a8f98"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What the page shows."""
+
+    num_pairs: int = 6
+    """Example pairs."""
+    num_completions: int = 8
+    """Completed images of held-out scenes."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_pairs", "num_completions"):
+            if getattr(self, name) < 1:
+                raise CrossviewError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRecords:
+    """The meta.json of all pairs of a dataset, in the index's order."""
+
+    records: list[dict[str, Any]]
+    rejections: Counter[str]
+
+    @classmethod
+    def read(cls, index: ShardIndex) -> PairRecords:
+        """Read every pair's record and every shard's count of rejections."""
+        reader = ShardReader(index)
+        records = []
+        rejections: Counter[str] = Counter()
+        for shard, entry in enumerate(index.shards):
+            rejections.update(Sidecar.read(sidecar_path(index.folder / entry.name)).rejections)
+            for sample in range(entry.count):
+                records.append(json.loads(reader.read(shard, sample, (META,))[1][0]))
+        return cls(records=records, rejections=rejections)
+
+
+def write_report(
+    out: Path,
+    *,
+    title: str,
+    index: ShardIndex,
+    sources: dict[str, SceneSource],
+    pretrain_config: PretrainConfig,
+    pretrain_folder: Path,
+    checkpoint: Path,
+    config: ReportConfig,
+) -> Path:
+    """Write report.html, loading nothing from elsewhere, and its pictures beside it as PNG files.
+
+    sources: scene id -> where it comes from; the example pairs are rendered again from them and
+    the recorded cameras.
+    """
+    pictures = out / "report"
+    pictures.mkdir(parents=True, exist_ok=True)
+    pairs = PairRecords.read(index)
+    model = load_model(checkpoint)
+    held_out = open_split(pretrain_config.data).val
+    hidden = num_masked(pretrain_config.mask.ratio, model.config.num_patches)
+    validation = load_validation_pairs(held_out, model.config, config.num_completions, hidden)
+    lines = read_lines(pretrain_folder / "metrics.jsonl")
+    final = [line for line in lines if line["kind"] == "val"][-1]
+    band = OverlapBand(**index.config["pairs"]["overlap"])
+
+    gallery = _gallery(pairs, sources, config.num_pairs)
+    for number, (_, image) in enumerate(gallery):
+        save_png(pictures / f"pair_{number}.png", image)
+    completions = _completions(model, validation, config.num_completions)
+    save_png(pictures / "completions.png", completions)
+    _save_figure(pictures / "covisibility.png", _histogram(pairs, band))
+    _save_figure(pictures / "losses.png", _loss_curves(lines))
+    has_geometry = "geometry_moved" in final
+    if has_geometry:
+        _save_figure(pictures / "geometry.png", _geometry_curve(lines))
+
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipelines", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    ).get_template("report.html")
+    page = template.render(
+        title=title,
+        num_pairs=index.num_pairs,
+        num_scenes=len(index.scenes),
+        num_held_out=len(held_out.scenes),
+        held_out=", ".join(held_out.scenes),
+        image_size=index.config["pairs"]["image_size"],
+        band=str(band),
+        gallery=[
+            {"caption": caption, "url": _data_url(pictures / f"pair_{number}.png")}
+            for number, (caption, _) in enumerate(gallery)
+        ],
+        picture={path.stem: _data_url(path) for path in sorted(pictures.glob("*.png"))},
+        final=final,
+        has_geometry=has_geometry,
+        rejections=pairs.rejections.most_common(),
+        proposals=index.num_pairs + pairs.rejections.total(),
+        model=model.config,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        optim=pretrain_config.optim,
+        mask=pretrain_config.mask,
+        steps=final["step"],
+        completion_columns=COMPLETION_COLUMNS,
+    )
+    path = out / "report.html"
+    write_text_whole(path, page)
+    return path
+
+
+def _gallery(
+    pairs: PairRecords, sources: dict[str, SceneSource], count: int
+) -> list[tuple[str, UInt8]]:
+    """Render example pairs again, the pixels that both views see tinted below each."""
+    records = pairs.records
+    chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
+    renderers: dict[str, EmbreeRenderer] = {}
+    gallery = []
+    for record in chosen:
+        scene = record["scene"]
+        if scene not in renderers:
+            renderers[scene] = EmbreeRenderer(sources[scene].load()).supersampled(2)
+        view1, view2 = (
+            renderers[scene].render(
+                Camera(
+                    intrinsics=np.array(record["intrinsics"]),
+                    world_from_camera=np.array(record[f"world_from_camera{number}"]),
+                    image_size=tuple(record["image_size"]),
+                ).resized((GALLERY_SIZE, GALLERY_SIZE))
+            )
+            for number in (1, 2)
+        )
+        tinted = [_tinted(a.color, seen_pixels(a, b)) for a, b in ((view1, view2), (view2, view1))]
+        image = np.concatenate(
+            [np.concatenate([view1.color, view2.color], axis=1), np.concatenate(tinted, axis=1)]
+        )
+        caption = (
+            f"{scene}: co-visibility {record['covisibility']:.2f} "
+            f"(1 in 2: {record['covisibility_1_in_2']:.2f}, "
+            f"2 in 1: {record['covisibility_2_in_1']:.2f}; "
+            f"official {record['covisibility_official']:.2f})"
+        )
+        gallery.append((caption, image))
+    return gallery
+
+
+def _tinted(color: UInt8, seen: Any) -> UInt8:
+    """Return the picture with what the other view sees in green and the rest in dark grey."""
+    grey = color.mean(axis=2, keepdims=True)
+    tinted = np.where(seen[..., None], 0.45 * color + 0.55 * SEEN_TINT * grey / 255, 0.45 * grey)
+    return tinted.astype(np.uint8)
+
+
+COMPLETION_COLUMNS = (
+    "masked target",
+    "reference",
+    "completion",
+    "completion, other reference",
+    "truth",
+)
+
+
+def _completions(model: CroCo, pairs: ValidationPairs, count: int) -> UInt8:
+    """Return rows of COMPLETION_COLUMNS, one of each held-out pair."""
+    rows = torch.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().long()
+    device = torch.device("cpu")
+    target = normalise(to_unit_range(pairs.images[0, rows], device))
+    reference = normalise(to_unit_range(pairs.images[1, rows], device))
+    other = normalise(to_unit_range(pairs.images[1, pairs.shuffled[rows]], device))
+    mask = pairs.masks[rows]
+    size, patch = model.config.image_size, model.config.patch_size
+    hidden = mask.view(-1, 1, size // patch, size // patch)
+    hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    truth = denormalise(target)
+    columns = [
+        torch.where(hidden, torch.full_like(truth, 0.5), truth),
+        denormalise(reference),
+        complete(model, target, reference, mask),
+        complete(model, target, other, mask),
+        truth,
+    ]
+    grid = torch.stack(columns, dim=1).clamp(0, 1)  # (rows, columns, 3, S, S)
+    zoom = max(1, 160 // size)
+    grid = grid.repeat_interleave(zoom, 3).repeat_interleave(zoom, 4)
+    gap = 6
+    grid = torch.nn.functional.pad(grid, (gap, gap, gap, gap), value=1.0)
+    image = grid.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    return (image.numpy() * 255).round().astype(np.uint8)
+
+
+def _histogram(pairs: PairRecords, band: OverlapBand) -> Figure:
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(0, 1, 51)
+    for name, color, label in (
+        ("covisibility_official", GREY, "official (5 cm neighbours)"),
+        ("covisibility", BLUE, "co-visibility (by visibility)"),
+    ):
+        axes.hist([r[name] for r in pairs.records], bins, color=color, alpha=0.8, label=label)
+    axes.axvspan(band.low, band.high, color=ORANGE, alpha=0.12, label=f"band {band}")
+    axes.set(xlabel="smaller of both directions", ylabel="pairs", xlim=(0, 1))
+    axes.legend(frameon=False, loc="upper left")
+    _strip(axes)
+    return figure
+
+
+def _loss_curves(lines: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    train = [line for line in lines if line["kind"] == "train"]
+    val = [line for line in lines if line["kind"] == "val"]
+    axes.plot(*_series(train, "loss"), color=GREY, linewidth=1, label="training")
+    for name, color, label in (
+        ("val_loss_none", GREY, "held out, no reference"),
+        ("val_loss_shuffled", ORANGE, "held out, another pair's reference"),
+        ("val_loss", BLUE, "held out, true reference"),
+    ):
+        axes.plot(*_series(val, name), color=color, marker="o", markersize=4, label=label)
+    axes.set(xlabel="step", ylabel="loss (normalised patches)")
+    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.3, axes.get_ylim()[1]))
+    axes.legend(frameon=False)
+    _strip(axes)
+    return figure
+
+
+def _geometry_curve(lines: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    val = [line for line in lines if "geometry_moved" in line]
+    axes.plot(*_series(val, "geometry_moved"), color=BLUE, marker="o", label="moved patches")
+    axes.plot(*_series(val, "geometry_all"), color=ORANGE, marker="o", label="all patches")
+    last = val[-1]
+    for name, color, label in (
+        ("geometry_moved_random", BLUE, "moved: a random patch"),
+        ("geometry_all_same_position", ORANGE, "all: the same position"),
+    ):
+        axes.axhline(last[name], color=color, linestyle=":", label=label)
+    axes.set(xlabel="step", ylabel="within one patch of the truth", ylim=(0, None))
+    axes.legend(frameon=False)
+    _strip(axes)
+    return figure
+
+
+def _series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    return [line["step"] for line in lines], [line[name] for line in lines]
+
+
+def _strip(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+
+
+def _save_figure(path: Path, figure: Figure) -> None:
+    canvas = FigureCanvasAgg(figure)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=140)
+    del canvas
+
+
+def save_png(path: Path, image: UInt8) -> None:
+    """Write an (H, W, 3) picture, whole."""
+    with whole_file(path) as temporary:
+        Image.fromarray(image).save(temporary, "png")
+
+
+def _data_url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,327 @@
+"""Mesh files as users have them, written here by hand or by trimesh."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from generation.scenes.mesh_files import StageConfig, load_mesh_scene
+from generation.scenes.scene import SceneError
+from generation.scenes.sources import resolve_scenes
+
+RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # one row: left red, right green
+
+QUAD_PLY = """ply
+format ascii 1.0
+element vertex 4
+property float x
+property float y
+property float z
+property uchar red
+property uchar green
+property uchar blue
+element face 1
+property list uchar int vertex_indices
+end_header
+0 0 0 10 20 30
+1 0 0 40 50 60
+1 1 0 70 80 90
+0 1 0 100 110 120
+4 0 1 2 3
+"""
+
+
+def write_glb(path: Path, *, sampler: dict | None = None, node: dict | None = None) -> Path:
+    """Write one textured triangle, by the glTF 2.0 specification."""
+    positions = np.array([[0, 0, 0], [2, 0, 0], [0, 3, 0]], "<f4")
+    uvs = np.array([[0, 0], [2.5, 0], [0, 1]], "<f4")
+    Image.fromarray(RED_GREEN).save(path.with_suffix(".png"))
+    png = path.with_suffix(".png").read_bytes()
+    path.with_suffix(".png").unlink()
+    chunks = [positions.tobytes(), uvs.tobytes(), np.array([0, 1, 2], "<u4").tobytes(), png]
+    offsets = np.cumsum([0] + [len(chunk) for chunk in chunks])
+    document = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, **(node or {})}],
+        "meshes": [
+            {
+                "primitives": [
+                    {"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}
+                ]
+            }
+        ],
+        "materials": [
+            {
+                "pbrMetallicRoughness": {
+                    "baseColorFactor": [0.5, 0.25, 1.0, 1.0],
+                    "baseColorTexture": {"index": 0},
+                }
+            }
+        ],
+        "textures": [{"source": 0} | ({"sampler": 0} if sampler else {})],
+        "images": [{"bufferView": 3, "mimeType": "image/png"}],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": 5126,
+                "count": 3,
+                "type": "VEC3",
+                "min": [0, 0, 0],
+                "max": [2, 3, 0],
+            },
+            {"bufferView": 1, "componentType": 5126, "count": 3, "type": "VEC2"},
+            {"bufferView": 2, "componentType": 5125, "count": 3, "type": "SCALAR"},
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": int(offset), "byteLength": len(chunk)}
+            for offset, chunk in zip(offsets, chunks)
+        ],
+        "buffers": [{"byteLength": int(offsets[-1])}],
+    }
+    if sampler:
+        document["samplers"] = [sampler]
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    binary = b"".join(chunks)
+    binary += b"\0" * (-len(binary) % 4)
+    header = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(binary))
+    path.write_bytes(
+        header
+        + struct.pack("<I4s", len(text), b"JSON")
+        + text
+        + struct.pack("<I4s", len(binary), b"BIN\0")
+        + binary
+    )
+    return path
+
+
+def test_a_glb_keeps_positions_texture_coordinates_and_base_colour(tmp_path: Path):
+    scene = load_mesh_scene(write_glb(tmp_path / "a.glb"), "a")
+    np.testing.assert_allclose(scene.vertices, [[0, 0, 0], [2, 0, 0], [0, 3, 0]])
+    np.testing.assert_allclose(scene.uvs, [[0, 0], [2.5, 0], [0, 1]], atol=1e-6)
+    (material,) = scene.materials
+    assert material.base_color == (0.5, 0.25, 1.0)
+    assert material.texture is not None
+    np.testing.assert_array_equal(material.texture.image, RED_GREEN)
+    assert (material.texture.wrap_u, material.texture.wrap_v) == ("repeat", "repeat")
+
+
+@pytest.mark.parametrize(("code", "mode"), [(10497, "repeat"), (33071, "clamp"), (33648, "mirror")])
+def test_a_glb_keeps_its_wrap_modes(tmp_path: Path, code: int, mode: str):
+    scene = load_mesh_scene(write_glb(tmp_path / "a.glb", sampler={"wrapS": code}), "a")
+    texture = scene.materials[0].texture
+    assert texture is not None
+    assert (texture.wrap_u, texture.wrap_v) == (mode, "repeat")
+
+
+def test_node_transforms_are_applied(tmp_path: Path):
+    node = {"translation": [1, 2, 3], "scale": [2, 1, 1]}
+    scene = load_mesh_scene(write_glb(tmp_path / "a.glb", node=node), "a")
+    np.testing.assert_allclose(scene.vertices, [[1, 2, 3], [5, 2, 3], [1, 5, 3]])
+
+
+def test_a_mirroring_transform_keeps_the_front_in_front(tmp_path: Path):
+    plain = load_mesh_scene(write_glb(tmp_path / "a.glb"), "a")
+    mirrored = load_mesh_scene(write_glb(tmp_path / "b.glb", node={"scale": [1, 1, -1]}), "b")
+
+    def normal_z(scene):
+        a, b, c = scene.vertices[scene.faces[0]]
+        return np.cross(b - a, c - a)[2]
+
+    assert normal_z(plain) > 0 > normal_z(mirrored)
+
+
+def test_a_ply_quad_becomes_two_triangles_with_vertex_colours(tmp_path: Path):
+    (tmp_path / "quad.ply").write_text(QUAD_PLY)
+    scene = load_mesh_scene(tmp_path / "quad.ply", "quad")
+    assert scene.num_faces == 2
+    a, b, c = np.moveaxis(scene.vertices[scene.faces], 1, 0)
+    np.testing.assert_allclose(np.cross(b - a, c - a), [[0, 0, 1], [0, 0, 1]])
+    order = np.lexsort(scene.vertices.T[:2])
+    np.testing.assert_array_equal(
+        scene.vertex_colors[order], [[10, 20, 30], [40, 50, 60], [100, 110, 120], [70, 80, 90]]
+    )
+
+
+def write_obj(folder: Path) -> Path:
+    Image.fromarray(RED_GREEN).save(folder / "wood.png")
+    (folder / "room.mtl").write_text("newmtl wood\nKd 1.0 0.5 0.0\nmap_Kd wood.png\n")
+    (folder / "room.obj").write_text(
+        "mtllib room.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\n"
+        "usemtl wood\nf 1/1 2/2 3/3\n"
+    )
+    return folder / "room.obj"
+
+
+def test_an_obj_has_its_material_and_v_upwards(tmp_path: Path):
+    scene = load_mesh_scene(write_obj(tmp_path), "room")
+    (material,) = scene.materials
+    np.testing.assert_allclose(material.base_color, (1.0, 0.5, 0.0), atol=1 / 255)
+    assert material.texture is not None
+    np.testing.assert_array_equal(material.texture.image, RED_GREEN)
+    # OBJ's v grows upwards, ours downwards.
+    by_vertex = {tuple(v): tuple(uv) for v, uv in zip(scene.vertices.tolist(), scene.uvs.tolist())}
+    assert by_vertex == {(0, 0, 0): (0, 1), (1, 0, 0): (1, 1), (0, 1, 0): (0, 0)}
+
+
+class TestStageConfig:
+    def test_beside_a_mesh_it_turns_scales_and_converts_units(self, tmp_path: Path):
+        write_glb(tmp_path / "a.glb")
+        (tmp_path / "a.stage_config.json").write_text(
+            json.dumps(
+                {
+                    "render_asset": "a.glb",
+                    "up": [0, 0, 1],
+                    "front": [0, 1, 0],
+                    "units_to_meters": 0.5,
+                    "scale": [1, 2, 1],
+                }
+            )
+        )
+        scene = load_mesh_scene(tmp_path / "a.glb", "a")
+        # (x, y, z) of the file becomes (x, z, -y), as habitat-sim takes a Z-up file.
+        np.testing.assert_allclose(scene.vertices, [[0, 0, 0], [1, 0, 0], [0, 0, -3]], atol=1e-6)
+        named = load_mesh_scene(tmp_path / "a.stage_config.json", "a")
+        np.testing.assert_array_equal(scene.vertices, named.vertices)
+
+    def test_an_up_axis_turns_a_mesh_without_one(self, tmp_path: Path):
+        scene = load_mesh_scene(write_glb(tmp_path / "a.glb"), "a", up="z")
+        np.testing.assert_allclose(scene.vertices, [[0, 0, 0], [2, 0, 0], [0, 0, -3]], atol=1e-6)
+
+    @pytest.mark.parametrize("up", ["x", "-x", "y", "-y", "z", "-z"])
+    def test_every_up_axis_points_up_and_nothing_is_mirrored(self, up: str):
+        turn = StageConfig.with_up(Path("a.glb"), up).world_from_file
+        axis = np.eye(3)["xyz".index(up[-1])] * (-1 if up[0] == "-" else 1)
+        np.testing.assert_allclose(turn @ axis, [0, 1, 0], atol=1e-12)
+        assert np.linalg.det(turn) == pytest.approx(1.0)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{}", "needs the key 'render_asset'"),
+            ("{", "not a stage configuration"),
+            ('{"render_asset": "a.glb", "up": [0, 1]}', "not a stage configuration"),
+            ('{"render_asset": "a.glb", "up": [0, 1, 0], "front": [0, 1, 0]}', "right angles"),
+            ('{"render_asset": "gone.glb"}', "gone.glb: no such file"),
+        ],
+    )
+    def test_a_bad_one_is_named(self, tmp_path: Path, text: str, message: str):
+        write_glb(tmp_path / "a.glb")
+        (tmp_path / "b.stage_config.json").write_text(text)
+        with pytest.raises(SceneError, match=message):
+            load_mesh_scene(tmp_path / "b.stage_config.json", "b")
+
+
+class TestBadFiles:
+    def load(self, path: Path) -> None:
+        load_mesh_scene(path, "bad")
+
+    def test_missing(self, tmp_path: Path):
+        with pytest.raises(SceneError, match=r"gone\.glb: no such file"):
+            self.load(tmp_path / "gone.glb")
+
+    def test_empty(self, tmp_path: Path):
+        (tmp_path / "a.ply").touch()
+        with pytest.raises(SceneError, match=r"a\.ply: the file is empty"):
+            self.load(tmp_path / "a.ply")
+
+    def test_not_a_mesh_file(self, tmp_path: Path):
+        (tmp_path / "a.txt").write_text("hello")
+        with pytest.raises(SceneError, match="expected a mesh file"):
+            self.load(tmp_path / "a.txt")
+
+    @pytest.mark.parametrize("ending", [".glb", ".gltf", ".ply", ".obj"])
+    def test_garbage_under_a_mesh_ending(self, tmp_path: Path, ending: str):
+        path = tmp_path / f"a{ending}"
+        path.write_bytes(b"this is not a mesh, whatever its name says" * 20)
+        with pytest.raises(SceneError, match=f"a\\{ending}"):
+            self.load(path)
+
+    @pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
+    def test_a_truncated_glb(self, tmp_path: Path, keep: float):
+        path = write_glb(tmp_path / "a.glb")
+        path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+        with pytest.raises(SceneError, match=r"a\.glb: truncated"):
+            self.load(path)
+
+    def test_a_truncated_ply(self, tmp_path: Path):
+        path = tmp_path / "a.ply"
+        trimesh.creation.icosphere().export(path)
+        path.write_bytes(path.read_bytes()[:-500])
+        with pytest.raises(SceneError, match=r"a\.ply: cannot be read"):
+            self.load(path)
+
+    def test_no_faces(self, tmp_path: Path):
+        path = tmp_path / "a.ply"
+        trimesh.PointCloud(np.eye(3)).export(path)
+        with pytest.raises(SceneError, match="no triangles"):
+            self.load(path)
+
+    def test_nans(self, tmp_path: Path):
+        (tmp_path / "a.ply").write_text(QUAD_PLY.replace("0 1 0 100", "nan 1 0 100"))
+        with pytest.raises(SceneError, match=r"a\.ply.*NaN"):
+            self.load(tmp_path / "a.ply")
+
+    def test_a_missing_texture_of_an_obj(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        (tmp_path / "wood.png").unlink()
+        with pytest.raises(SceneError, match=r"texture file 'wood\.png' is missing"):
+            self.load(path)
+
+    def test_a_missing_material_library_of_an_obj(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        (tmp_path / "room.mtl").unlink()
+        with pytest.raises(SceneError, match=r"material file 'room\.mtl' is missing"):
+            self.load(path)
+
+    def test_a_missing_texture_of_a_gltf(self, tmp_path: Path):
+        mesh = trimesh.creation.box()
+        files = trimesh.exchange.gltf.export_gltf(trimesh.Scene(mesh))
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+        path = tmp_path / "model.gltf"
+        document = json.loads(path.read_text())
+        document["images"] = [{"uri": "wood.png"}]
+        path.write_text(json.dumps(document))
+        with pytest.raises(SceneError, match=r"texture file 'wood\.png' is missing"):
+            self.load(path)
+
+    def test_a_compressed_gltf_extension(self, tmp_path: Path):
+        path = tmp_path / "a.gltf"
+        path.write_text('{"extensionsRequired": ["KHR_draco_mesh_compression"]}')
+        with pytest.raises(SceneError, match="without compression"):
+            self.load(path)
+
+
+class TestResolving:
+    def test_a_mesh_and_its_stage_configuration_are_one_scene(self, tmp_path: Path):
+        write_glb(tmp_path / "a.glb")
+        (tmp_path / "a.stage_config.json").write_text('{"render_asset": "a.glb"}')
+        (source,) = resolve_scenes([str(tmp_path / "*")])
+        assert source.scene_id == "a"
+
+    def test_rooms_and_files_keep_their_order_and_come_once(self, tmp_path: Path):
+        for name in ("b", "a"):
+            write_glb(tmp_path / f"{name}.glb")
+        sources = resolve_scenes(["procedural:3-4", str(tmp_path), str(tmp_path / "b.glb")])
+        assert [s.scene_id for s in sources] == ["procedural-000003", "procedural-000004", "a", "b"]
+
+    def test_names_have_no_dots_and_are_told_apart_by_their_folders(self, tmp_path: Path):
+        for folder in ("one", "two"):
+            (tmp_path / folder).mkdir()
+            write_glb(tmp_path / folder / "mesh.v2.glb")
+        sources = resolve_scenes([str(tmp_path / "**" / "*.glb")])
+        assert [s.scene_id for s in sources] == ["one-mesh_v2", "two-mesh_v2"]
+
+    @pytest.mark.parametrize(
+        "pattern", ["procedural:", "procedural:5-2", "procedural:a", "nothing-*.glb"]
+    )
+    def test_a_pattern_that_names_nothing_is_refused(self, pattern: str):
+        with pytest.raises(SceneError, match=r"procedural|no mesh file"):
+            resolve_scenes([pattern])

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from generation.covisibility import covisibility_a_in_b, official_covisibility
+from generation.errors import CrossviewError
+from generation.pairs import BATCH, OverlapBand, Pair, PairConfig, PairFinder, PreparedScene
+from generation.scenes.scene import Material, Scene
+
+SMALL = {"image_size": (64, 64)}
+
+
+def find_pairs(scene: Scene, config: PairConfig, indices, seed: int = 0):
+    finder = PairFinder(PreparedScene.prepare(scene, config), config, seed=seed)
+    return [finder.find(index) for index in indices], finder.ledger
+
+
+@pytest.mark.parametrize("band", ["0.1-0.2", "0.4-0.6", "0.8-0.9"])
+def test_what_is_kept_lies_in_the_band_at_full_resolution(box_room: Scene, band: str):
+    overlap = OverlapBand.parse(band)
+    pairs, _ = find_pairs(box_room, PairConfig(overlap=overlap, **SMALL), range(10))
+    for pair in pairs:
+        assert pair is not None
+        forward = covisibility_a_in_b(pair.view1, pair.view2)
+        backward = covisibility_a_in_b(pair.view2, pair.view1)
+        assert overlap.low <= min(forward, backward) <= overlap.high
+        assert pair.covisibility.covisibility == min(forward, backward)
+        assert pair.covisibility.covisibility_1_in_2 == forward
+
+
+def test_official_pairs_satisfy_the_official_number(box_room: Scene):
+    config = PairConfig(overlap=OverlapBand.parse("official"), **SMALL)
+    pairs, _ = find_pairs(box_room, config, range(10))
+    for pair in pairs:
+        assert pair is not None
+        assert official_covisibility(pair.view1, pair.view2) >= 0.5
+        assert (pair.view1.depth_m > 0).mean() >= 0.7
+
+
+def test_every_proposal_is_accounted_for(box_room: Scene):
+    pairs, ledger = find_pairs(box_room, PairConfig(**SMALL), range(10))
+    assert ledger.accepted == sum(pair is not None for pair in pairs) == 10
+    assert ledger.attempts == ledger.accepted + sum(ledger.rejections.values())
+    assert ledger.attempts > 10
+
+
+def test_a_pair_depends_on_its_index_alone(box_room: Scene):
+    config = PairConfig(**SMALL)
+    forwards, _ = find_pairs(box_room, config, range(4))
+    backwards, _ = find_pairs(box_room, config, reversed(range(4)))
+
+    def colours(pair: Pair | None) -> np.ndarray:
+        assert pair is not None
+        return np.stack([pair.view1.color, pair.view2.color])
+
+    for one, other in zip(forwards, reversed(backwards)):
+        np.testing.assert_array_equal(colours(one), colours(other))
+    other_seed, _ = find_pairs(box_room, config, range(1), seed=1)
+    assert (colours(forwards[0]) != colours(other_seed[0])).any()
+
+
+def test_a_band_that_the_scene_cannot_give_ends_after_a_bounded_number_of_proposals(
+    box_room: Scene,
+):
+    config = PairConfig(overlap=OverlapBand(low=0.9999, high=1.0), max_tries=60, **SMALL)
+    (pair,), ledger = find_pairs(box_room, config, [0])
+    assert pair is None
+    assert 60 <= ledger.attempts < 60 + BATCH
+
+
+def test_blank_walls_are_rejected_by_name(box_room: Scene):
+    fields = vars(box_room) | {"materials": (Material(),)}
+    config = PairConfig(max_tries=20, **SMALL)
+    (pair,), ledger = find_pairs(Scene(**fields), config, [0])
+    assert pair is None
+    assert set(ledger.rejections) == {"first view almost blank", "first view too close"}
+
+
+@pytest.mark.parametrize("text", ["0.6-0.4", "0.5-0.5", "-0.1-0.5", "0.5-1.5", "half", "0.5", ""])
+def test_an_impossible_band_is_refused(text: str):
+    with pytest.raises(CrossviewError, match=r"overlap: expected low-high"):
+        OverlapBand.parse(text)
+
+
+@pytest.mark.parametrize("text", ["0.4-0.6", "0-1", "official"])
+def test_a_band_prints_as_it_is_read(text: str):
+    assert str(OverlapBand.parse(text)) == text
