@@ -115,7 +115,7 @@ def _add_pretrain(commands: Any) -> None:
         "pretrain",
         help="pre-train CroCo on shards of pairs",
         description="Pre-train CroCo on shards of pairs. The same command goes on from the last "
-        "checkpoint. For several processes: torchrun --nproc-per-node N -m pipelines.cli pretrain ...",
+        "checkpoint. Several processes: torchrun --nproc-per-node N -m pipelines.cli pretrain ...",
         epilog="example: crossview pretrain --data out/pairs --preset tiny --out out/pretrain",
     )
     parser.set_defaults(command=_pretrain)
@@ -151,8 +151,8 @@ def _add_run(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="run a recipe: pairs, pre-training, report",
-        description="Run a recipe (a YAML file, or one of ours by name: demo, paper): render pairs, "
-        "pre-train, report. What is up to date is not done again.",
+        description="Run a recipe (a YAML file, or one of ours by name: demo, paper): render "
+        "pairs, pre-train, report. What is up to date is not done again.",
         epilog="example: crossview run demo --scenes 'scans/*.glb'",
     )
     parser.set_defaults(command=_run)

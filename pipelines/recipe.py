@@ -58,7 +58,7 @@ class Recipe:
     """What the report shows."""
 
     def __post_init__(self) -> None:
-        self.pretrain_config  # noqa: B018: complain now rather than after an hour of rendering
+        _ = self.pretrain_config  # complain now rather than after an hour of rendering
 
     @property
     def pairs_folder(self) -> Path:

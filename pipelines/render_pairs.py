@@ -251,7 +251,7 @@ def _claim_folder(config: RenderPairsConfig, out: Path) -> None:
 
 def summary_table(result: RenderResult) -> str:
     """Return the run's table of scenes, and its rejections by reason, as text."""
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             scene,
             summary.asked,
@@ -263,8 +263,12 @@ def summary_table(result: RenderResult) -> str:
         )
         for scene, summary in result.summaries.items()
     ]
-    total = [sum(column) for column in zip(*(row[1:4] for row in rows))]
-    rows.append(("all", *total, f"{total[1] / total[2]:.1%}" if total[2] else "-", "", ""))
+    asked, accepted, attempts = (
+        sum(getattr(summary, name) for summary in result.summaries.values())
+        for name in ("asked", "accepted", "attempts")
+    )
+    share = f"{accepted / attempts:.1%}" if attempts else "-"
+    rows.append(("all", asked, accepted, attempts, share, "", ""))
     headers = ("scene", "asked", "pairs", "proposals", "accepted", "pairs/s", "state")
     reasons = [(reason, count) for reason, count in result.rejections.most_common()]
     text = format_table(rows, headers)

@@ -231,7 +231,7 @@ def _completions(model: CroCo, pairs: ValidationPairs, count: int) -> UInt8:
 def _histogram(pairs: PairRecords, band: OverlapBand) -> Figure:
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(0, 1, 51)
+    bins = np.linspace(0, 1, 51).tolist()
     for name, color, label in (
         ("covisibility_official", GREY, "official (5 cm neighbours)"),
         ("covisibility", BLUE, "co-visibility (by visibility)"),

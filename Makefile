@@ -1,0 +1,78 @@
+# The common commands. `make` alone explains them; `crossview --help` knows many more options.
+
+PYTHON ?= python3
+VENV ?= .venv
+INSTALLED := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+## Variables, given as NAME=VALUE:
+##   SCENES      mesh files, folders, globs, procedural:FIRST-LAST; several between quotes
+##   NUM_PAIRS   pairs in all
+##   OVERLAP     band of co-visibility, for example 0.4-0.6
+##   DEPTH       1 to store depth maps too
+##   DATA        folder of pairs to train on
+##   CONFIG      YAML file; the other variables go first
+##   SEED        same seed, same result
+##   OUT         folder of the results
+##   EXECUTOR    ray (all cores) or serial
+##   ARGS        anything else for the command, for example ARGS="--set optim.max_steps=100"
+##   PYTHON      the Python, 3.10 to 3.13, that makes .venv
+
+# An option stands on the command line only where its variable is given. Single quotes keep globs
+# whole for crossview, which expands them itself.
+quote = '$(subst ','\'',$1)'
+option = $(if $($2),$1 $(call quote,$($2)))
+scenes = $(if $(SCENES),--scenes $(foreach scene,$(SCENES),$(call quote,$(scene))))
+num_pairs = $(call option,--num-pairs,NUM_PAIRS)
+overlap = $(call option,--overlap,OVERLAP)
+depth = $(if $(filter-out 0 no false,$(DEPTH)),--depth)
+data = $(call option,--data,DATA)
+config = $(call option,--config,CONFIG)
+seed = $(call option,--seed,SEED)
+out = $(call option,--out,OUT)
+executor = $(call option,--executor,EXECUTOR)
+rendering = $(scenes) $(num_pairs) $(overlap) $(seed) $(out) $(executor)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo render-pairs pretrain bench test lint types clean distclean
+
+help: ## explain targets and variables
+	@echo "make TARGET [NAME=VALUE ...]; the first one that needs it installs into $(VENV)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' Makefile
+	@sed -n 's/^## \{0,1\}//p' Makefile
+
+demo: $(INSTALLED) ## render pairs, pre-train a tiny model, report: minutes on two cores
+	$(BIN)/crossview run demo $(strip $(rendering) $(ARGS))
+
+render-pairs: $(INSTALLED) ## render pairs of SCENES into shards in OUT
+	$(BIN)/crossview render-pairs $(strip $(config) $(depth) $(rendering) $(ARGS))
+
+pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
+	$(BIN)/crossview pretrain $(strip $(config) $(data) $(seed) $(out) $(ARGS))
+
+bench: $(INSTALLED) ## measure how fast pairs are made
+	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(ARGS))
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/pytest $(ARGS)
+
+lint: $(INSTALLED) ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## check types
+	$(BIN)/mypy
+
+clean: ## remove caches and build outputs; results and .venv stay
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+distclean: clean ## remove .venv too
+	rm -rf '$(VENV)'
+
+# The stamp is touched last: a failed install leaves none, or one that is older than these files.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,29 @@
+"""Tables for people, as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def format_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
+    """Return an aligned table: a header, a rule, the rows; columns of numbers to the right.
+
+    A column is one of numbers where every cell that is neither empty nor "-" starts with a digit,
+    a sign or a point.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    columns = list(zip(headers, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [
+        all(cell[0] in "+-.0123456789" for cell in column[1:] if cell not in ("", "-"))
+        for column in columns
+    ]
+
+    def line(row: Sequence[str]) -> str:
+        aligned = (
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, right)
+        )
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join(map(line, [headers, ["-" * width for width in widths], *cells]))
