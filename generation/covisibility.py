@@ -44,6 +44,15 @@ class Covisibility:
         return min(self.covisibility_1_in_2, self.covisibility_2_in_1)
 
 
+def measure_pair(view1: View, view2: View) -> Covisibility:
+    """Measure all numbers of a pair of rendered views, at their full resolution."""
+    return Covisibility(
+        covisibility_1_in_2=covisibility_a_in_b(view1, view2),
+        covisibility_2_in_1=covisibility_a_in_b(view2, view1),
+        covisibility_official=official_covisibility(view1, view2),
+    )
+
+
 def covisibility_a_in_b(view_a: View, view_b: View) -> float:
     """Return the fraction of a's pixels with depth whose surface point b sees; 0 without depth."""
     valid = np.count_nonzero(view_a.depth_m)
@@ -161,8 +170,8 @@ def _mark_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, seen):  #
             if nearest > 0 and abs(nearest - z) <= DEPTH_TOLERANCE * z:
                 seen[i, j] = True
                 continue
-            left = min(max(int(math.floor(u - 0.5)), 0), width_b - 2)
-            top = min(max(int(math.floor(v - 0.5)), 0), height_b - 2)
+            left = min(max(math.floor(u - 0.5), 0), width_b - 2)
+            top = min(max(math.floor(v - 0.5), 0), height_b - 2)
             d00 = np.float64(depth_b[top, left])
             d01 = np.float64(depth_b[top, left + 1])
             d10 = np.float64(depth_b[top + 1, left])
@@ -227,9 +236,9 @@ def _count_near(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, radius):
                     near += 1
                     continue
             cell_x, cell_y, cell_z = (
-                int(math.floor(x / radius)),
-                int(math.floor(y / radius)),
-                int(math.floor(z / radius)),
+                math.floor(x / radius),
+                math.floor(y / radius),
+                math.floor(z / radius),
             )
             found = False
             for k in range(27):
@@ -268,9 +277,9 @@ def _hash_points(depth, intrinsics, radius):  # type: ignore[no-untyped-def]
                 continue
             x = z * (j + 0.5 - intrinsics[0, 2]) / intrinsics[0, 0]
             h = _cell_hash(
-                int(math.floor(x / radius)),
-                int(math.floor(z * ray_y / radius)),
-                int(math.floor(z / radius)),
+                math.floor(x / radius),
+                math.floor(z * ray_y / radius),
+                math.floor(z / radius),
                 size - 1,
             )
             hashes[i, j] = h

@@ -24,6 +24,7 @@ from generation.covisibility import (
     covisibility_a_in_b,
     estimate_a_in_b,
     estimate_official_a_in_b,
+    measure_pair,
     official_covisibility,
     surface_points,
 )
@@ -75,20 +76,12 @@ class OverlapBand:
         The number that the band judges is measured first; the others only for a pair to keep.
         """
         if self.official:
-            official = official_covisibility(view1, view2)
-            if not self.low <= official <= self.high:
-                return None
-        forward = covisibility_a_in_b(view1, view2)
-        backward = covisibility_a_in_b(view2, view1)
-        if not self.official:
-            if not self.low <= min(forward, backward) <= self.high:
-                return None
-            official = official_covisibility(view1, view2)
-        return Covisibility(
-            covisibility_1_in_2=forward,
-            covisibility_2_in_1=backward,
-            covisibility_official=official,
-        )
+            judged = official_covisibility(view1, view2)
+        else:
+            judged = covisibility_a_in_b(view1, view2)
+            if judged >= self.low:  # else the smaller of both directions is not in the band either
+                judged = min(judged, covisibility_a_in_b(view2, view1))
+        return measure_pair(view1, view2) if self.low <= judged <= self.high else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from generation.pairs import Pair, PairConfig, PairFinder, PreparedScene, pair_r
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
-from generation.shards.schema import DEPTHS, META, VIEWS, Sidecar, sidecar_path
+from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
 from generation.shards.writer import write_tar
 
 GENERATION_VERSION = 1
@@ -85,7 +85,10 @@ class RenderTask:
         path = sidecar_path(self.shard_path)
         if not path.exists():
             return None
-        sidecar = Sidecar.read(path)
+        try:
+            sidecar = Sidecar.read(path)
+        except ShardError:
+            return None  # damaged: the task is done again
         if sidecar.task != self.identity:
             return None
         if sidecar.entry and (

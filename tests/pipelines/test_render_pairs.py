@@ -1,0 +1,236 @@
+"""Datasets from end to end: who does the work never shows, and nothing half-written is read."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from generation.covisibility import measure_pair
+from generation.geometry import Camera
+from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.protocol import View
+from generation.scenes.procedural import make_room
+from generation.shards.images import decode_depth_png
+from generation.shards.reader import ShardIndex
+from generation.shards.schema import ShardError, Sidecar, sidecar_path
+from pipelines.config import build
+from pipelines.executors import RayExecutor, SerialExecutor
+from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs, summary_table
+
+SMALL = {
+    "scenes": ["procedural:0-1"],
+    "num_pairs": 14,
+    "pairs": {"image_size": [64, 64]},
+    "shards": {"pairs_per_shard": 4, "depth": True},
+}
+
+
+def config_of(**changes) -> RenderPairsConfig:
+    return build(RenderPairsConfig, SMALL | changes, source="test")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file that a dataset consists of."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("serial")
+    render_pairs(config_of(), out, SerialExecutor())
+    return out
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_ray_writes_the_bytes_that_the_serial_executor_writes(
+    dataset: Path, tmp_path: Path, num_workers: int
+):
+    executor = RayExecutor(num_workers=num_workers)
+    try:
+        render_pairs(config_of(), tmp_path, executor)
+    finally:
+        executor.close()
+    assert digests(tmp_path) == digests(dataset)
+
+
+def test_plain_webdataset_reads_what_the_schema_promises(dataset: Path):
+    index = ShardIndex.open(dataset)
+    urls = [str(dataset / entry.name) for entry in index.shards]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert len(samples) == index.num_pairs == 14
+    assert len({sample["__key__"] for sample in samples}) == 14
+    for sample in samples:
+        assert "." not in sample["__key__"]
+        meta = sample["meta.json"]
+        assert set(meta) >= {
+            "scene", "renderer", "image_size", "hfov_deg", "intrinsics", "world_from_camera1",
+            "world_from_camera2", "covisibility", "covisibility_1_in_2", "covisibility_2_in_1",
+            "covisibility_official",
+        }  # fmt: skip
+        assert sample["view1.jpg"].shape == sample["view2.jpg"].shape == (64, 64, 3)
+        assert 0.4 <= meta["covisibility"] <= 0.6
+        assert meta["covisibility"] == min(meta["covisibility_1_in_2"], meta["covisibility_2_in_1"])
+        assert meta["renderer"] == "embree"
+
+
+def test_a_recorded_pair_can_be_rendered_again(dataset: Path):
+    renderer = EmbreeRenderer(make_room(0))
+    urls = [str(dataset / entry.name) for entry in ShardIndex.open(dataset).shards[:1]]
+    for sample in webdataset.WebDataset(urls, shardshuffle=False):
+        meta = json.loads(sample["meta.json"])
+        views: list[View] = []
+        for number in (1, 2):
+            camera = Camera(
+                intrinsics=np.array(meta["intrinsics"]),
+                world_from_camera=np.array(meta[f"world_from_camera{number}"]),
+                image_size=tuple(meta["image_size"]),
+            )
+            views.append(renderer.render(camera))
+            depth_m = decode_depth_png(sample[f"depth{number}.png"])
+            np.testing.assert_allclose(views[-1].depth_m, depth_m, atol=0.00051)
+        again = measure_pair(*views)
+        assert again.covisibility == meta["covisibility"]
+        assert again.covisibility_official == meta["covisibility_official"]
+
+
+def test_sidecars_account_for_every_proposal(dataset: Path):
+    for entry in ShardIndex.open(dataset).shards:
+        sidecar = Sidecar.read(sidecar_path(dataset / entry.name))
+        assert sidecar.attempts == entry.count + sum(sidecar.rejections.values())
+        assert entry.sha256 == hashlib.sha256((dataset / entry.name).read_bytes()).hexdigest()
+
+
+class CountingExecutor(SerialExecutor):
+    """Remembers what it was asked to do."""
+
+    def run(self, function, tasks):
+        tasks = list(tasks)
+        object.__setattr__(self, "asked", [task.shard_path.name for task in tasks])
+        yield from super().run(function, tasks)
+
+
+def copy_of(dataset: Path, folder: Path) -> Path:
+    for path in dataset.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_the_same_command_again_does_nothing(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    executor = CountingExecutor()
+    render_pairs(config_of(), tmp_path, executor)
+    assert executor.asked == []
+    assert digests(tmp_path) == digests(dataset)
+
+
+@pytest.mark.parametrize("damage", ["no sidecar", "no tar", "short tar", "unreadable sidecar"])
+def test_only_what_is_missing_is_made_again(dataset: Path, tmp_path: Path, damage: str):
+    copy_of(dataset, tmp_path)
+    tar = tmp_path / ShardIndex.open(tmp_path).shards[1].name
+    if damage == "no sidecar":
+        sidecar_path(tar).unlink()
+    elif damage == "no tar":
+        tar.unlink()
+    elif damage == "short tar":
+        tar.write_bytes(tar.read_bytes()[:1000])
+    else:
+        sidecar_path(tar).write_text("{")
+    executor = CountingExecutor()
+    render_pairs(config_of(), tmp_path, executor)
+    assert executor.asked == [tar.name]
+    assert digests(tmp_path) == digests(dataset)
+
+
+def test_a_dataset_grows_without_losing_what_it_has(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    executor = CountingExecutor()
+    result = render_pairs(config_of(num_pairs=16), tmp_path, executor)
+    # Seven pairs a scene were shards of 4 and 3; the short ones are made anew, with 4.
+    assert executor.asked == ["procedural-000000-000004.tar", "procedural-000001-000004.tar"]
+    assert result.index.num_pairs == 16
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Path, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(json.dumps(SMALL))
+    command = [
+        sys.executable, "-m", "pipelines.cli", "render-pairs", "--config",
+        str(tmp_path / "config.yaml"), "--executor", "serial", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while (
+        not list((tmp_path / "out").glob("*.json"))
+        or len(list((tmp_path / "out").glob("*.tar"))) < 2
+    ):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(list((tmp_path / "out").glob("*.tar"))) < 4
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    assert digests(tmp_path / "out") == digests(dataset)
+
+
+def test_one_bad_scene_is_reported_and_the_others_finish(tmp_path: Path):
+    (tmp_path / "bad.glb").write_bytes(b"not a mesh")
+    config = config_of(
+        scenes=[str(tmp_path / "bad.glb"), "procedural:0", str(tmp_path / "gone.ply")], num_pairs=6
+    )
+    result = render_pairs(config, tmp_path / "out", SerialExecutor())
+    assert result.index.num_pairs == 2
+    assert len(result.failures) == 2
+    assert result.failures[0].startswith("bad: ")
+    assert "bad.glb" in result.failures[0]
+    assert "gone.ply: no such file" in result.failures[1]
+    table = summary_table(result)
+    assert "failed" in table
+    assert "procedural-000000" in table
+
+
+def test_a_scene_that_cannot_give_its_share_says_so(tmp_path: Path):
+    config = config_of(
+        scenes=["procedural:0"],
+        num_pairs=4,
+        pairs={"image_size": [64, 64], "overlap": "0.9995-1", "max_tries": 50},
+    )
+    result = render_pairs(config, tmp_path, SerialExecutor())
+    assert result.index.num_pairs == 0
+    (failure,) = result.failures
+    assert "no pair found" in failure
+    assert "overlap too low" in failure
+
+
+def test_a_folder_of_another_configuration_is_refused(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    before = digests(tmp_path)
+    with pytest.raises(ShardError, match=r"seed: 0 before, 1 now"):
+        render_pairs(config_of(seed=1), tmp_path, SerialExecutor())
+    assert digests(tmp_path) == before
+
+
+def test_a_folder_of_somebody_elses_tars_is_refused(tmp_path: Path):
+    (tmp_path / "photos.tar").touch()
+    with pytest.raises(ShardError, match="something else"):
+        render_pairs(config_of(), tmp_path, SerialExecutor())
+
+
+def test_pairs_are_dealt_evenly(tmp_path: Path):
+    tasks = plan_tasks(config_of(scenes=["procedural:0-3"], num_pairs=10), tmp_path)
+    shares: dict[str, int] = {}
+    for task in tasks:
+        shares[task.scene.scene_id] = shares.get(task.scene.scene_id, 0) + task.count
+    assert list(shares.values()) == [3, 3, 2, 2]
+    assert max(task.count for task in tasks) <= 4
