@@ -1,0 +1,101 @@
+"""The command as a user meets it: help that can be read, errors that can be acted on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.cli import main
+
+TINY_ROOM = ["--scenes", "procedural:0", "--image-size", "64", "--executor", "serial"]
+
+
+@pytest.mark.parametrize("command", [[], ["render-pairs"], ["pretrain"], ["run"], ["bench"]])
+def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*command, "--help"])
+    assert exit_info.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: crossview")
+    assert max(map(len, text.splitlines())) < 140
+
+
+def test_render_pairs_prints_its_table_and_where_the_pairs_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    out = tmp_path / "pairs"
+    arguments = ["render-pairs", *TINY_ROOM, "--num-pairs", "3", "--overlap", "0.3-0.7"]
+    assert main([*arguments, "--depth", "--seed", "5", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "procedural-000000" in printed
+    assert "3 pairs in 1 shards" in printed
+    assert (out / "index.json").exists()
+
+
+def test_options_go_before_the_configuration_file(tmp_path: Path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"scenes": ["procedural:0"], "num_pairs": 1000, "seed": 3}))
+    out = tmp_path / "pairs"
+    arguments = ["render-pairs", "--config", str(config), "--num-pairs", "2", *TINY_ROOM[2:]]
+    assert main([*arguments, "--set", "shards.jpeg_quality=80", "--out", str(out)]) == 0
+    recorded = yaml.safe_load((out / "config.json").read_text())["config"]
+    assert (recorded["num_pairs"], recorded["seed"]) == (2, 3)
+    assert recorded["shards"]["jpeg_quality"] == 80
+
+
+BAD_INPUT = [
+    (["--overlap", "0.6-0.4"], "overlap"),
+    (["--overlap", "wide"], "overlap"),
+    (["--num-pairs", "0"], "num_pairs"),
+    (["--scenes", "nowhere/*.glb"], "no mesh file matches"),
+    (["--scenes", "gone.glb"], "gone.glb: no such file"),
+    (["--scenes", "procedural:9-3"], "procedural:FIRST-LAST"),
+    (["--set", "pairs.hfov=60"], "hfov_deg"),
+    (["--set", "pairs.hfov_deg=wide"], "pairs.hfov_deg: expected a number"),
+    (["--config", "gone.yaml"], "gone.yaml"),
+    (["--up", "w"], "up: expected one of"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT)
+def test_bad_input_gets_one_clear_message_and_exit_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+):
+    out = tmp_path / "pairs"
+    status = main(["render-pairs", *TINY_ROOM, "--num-pairs", "2", *arguments, "--out", str(out)])
+    assert status == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.glob("**/*.tar"))
+
+
+def test_pretrain_on_something_that_is_not_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "run"
+    status = main(["pretrain", "--data", str(tmp_path), "--preset", "tiny", "--out", str(out)])
+    assert status == 2
+    assert "index.json" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "file").touch()
+    arguments = ["render-pairs", *TINY_ROOM, "--num-pairs", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "file" / "pairs")]) == 2
+    assert "cannot make this output folder" in capsys.readouterr().err
+
+
+def test_the_command_imports_neither_ray_nor_torch_until_it_needs_them():
+    code = "import sys, pipelines.cli; print([m for m in ('ray', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generation_never_imports_torch_and_training_never_imports_ray():
+    code = (
+        "import sys, generation.task; assert 'torch' not in sys.modules;"
+        "import training.trainer; assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

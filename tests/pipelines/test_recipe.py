@@ -1,0 +1,144 @@
+"""A whole run, from rooms to a report, at the smallest size that still does everything."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from generation.errors import CrossviewError
+from pipelines.config import ConfigError
+from pipelines.executors import SerialExecutor
+from pipelines.recipe import RECIPES, Recipe, load_recipe, run_recipe
+
+MICRO = {
+    "title": "A micro run",
+    "render": {
+        "scenes": ["procedural:0-1"],
+        "num_pairs": 24,
+        "pairs": {"image_size": [40, 40]},
+        "shards": {"depth": True},
+    },
+    "pretrain": {
+        "preset": "tiny",
+        "model": {
+            "image_size": 32, "enc_dim": 24, "enc_depth": 1, "enc_heads": 2,
+            "dec_dim": 24, "dec_depth": 1, "dec_heads": 2,
+        },
+        "optim": {"max_steps": 4, "batch_size": 4},
+        "validation": {"num_pairs": 4, "every_steps": 2},
+        "log_every_steps": 1,
+    },
+    "report": {"num_pairs": 2, "num_completions": 2},
+}  # fmt: skip
+
+
+def write_recipe(folder: Path) -> str:
+    path = folder / "micro.yaml"
+    path.write_text(yaml.safe_dump(MICRO | {"out": str(folder / "out")}))
+    return str(path)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+
+    def stages() -> list[str]:
+        found = re.findall(r"\[\d/\d\] (\w+: \w+)", caplog.text)
+        caplog.clear()
+        return found
+
+    return stages
+
+
+def test_a_recipe_runs_from_rooms_to_a_report_and_then_only_what_changed(tmp_path: Path, log):
+    name = write_recipe(tmp_path)
+    recipe = load_recipe(name, {})
+
+    assert run_recipe(recipe, SerialExecutor(), until="render") == []
+    assert log() == ["render: running"]
+    assert not recipe.pretrain_folder.exists()
+
+    run_recipe(recipe, SerialExecutor())
+    assert log() == ["render: up", "pretrain: running", "report: running"]
+    page = (recipe.out / "report.html").read_text()
+    assert "A micro run" in page
+    assert page.count("data:image/png;base64,") == 6
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "the page loads nothing from elsewhere"
+    assert {p.name for p in (recipe.out / "report").glob("*.png")} == {
+        "pair_0.png", "pair_1.png", "completions.png", "covisibility.png", "losses.png",
+        "geometry.png",
+    }  # fmt: skip
+
+    run_recipe(recipe, SerialExecutor())
+    assert log() == ["render: up", "pretrain: up", "report: up"]
+
+    (recipe.out / "report.html").unlink()
+    run_recipe(recipe, SerialExecutor())
+    assert log() == ["render: up", "pretrain: up", "report: running"]
+
+    longer = load_recipe(name, {"pretrain": {"optim": {"max_steps": 5}}})
+    run_recipe(longer, SerialExecutor())
+    assert log() == ["render: up", "pretrain: running", "report: running"]
+    assert (recipe.out / "pretrain.before-1").is_dir(), "the earlier run is kept"
+
+    shard = next(recipe.pairs_folder.glob("*.tar"))
+    shard.unlink()
+    run_recipe(longer, SerialExecutor(), until="render")
+    assert log() == ["render: running"]
+    assert shard.exists()
+
+
+def test_a_new_seed_moves_the_old_pairs_aside(tmp_path: Path):
+    name = write_recipe(tmp_path)
+    run_recipe(load_recipe(name, {}), SerialExecutor(), until="render")
+    run_recipe(load_recipe(name, {"render": {"seed": 1}}), SerialExecutor(), until="render")
+    seeds = [
+        json.loads((tmp_path / "out" / folder / "index.json").read_text())["config"]["seed"]
+        for folder in ("pairs", "pairs.before-1")
+    ]
+    assert seeds == [1, 0]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_recipes_are_valid(path: Path):
+    recipe = load_recipe(path.stem, {})
+    assert recipe.pretrain_config.data.path == recipe.pairs_folder
+
+
+def test_the_papers_recipe_is_the_papers():
+    recipe = load_recipe("paper", {})
+    assert recipe.render.pairs.image_size == (256, 256)
+    assert recipe.render.pairs.overlap.official
+    model = recipe.pretrain_config.model
+    assert (model.image_size, model.patch_size, model.enc_dim, model.dec_depth) == (224, 16, 768, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"render": {"num_pair": 3}}, r"render\.num_pair: unknown key.*num_pairs"),
+        ({"render": {"pairs": {"overlap": "0.6-0.4"}}}, r"overlap.*0\.6-0\.4"),
+        ({"render": {"num_pairs": 0}}, r"num_pairs.*at least 1"),
+        ({"pretrain": {"preset": "huge"}}, r"preset.*huge.*tiny"),
+        ({"pretrain": {"optim": {"base_lr": "1e-4"}}}, r"write 1\.0e-4"),
+    ],
+)
+def test_a_wrong_value_is_named_before_any_work(tmp_path: Path, change: dict, message: str):
+    with pytest.raises((ConfigError, CrossviewError), match=message):
+        load_recipe(write_recipe(tmp_path), change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_recipe_names_ours():
+    with pytest.raises(CrossviewError, match="demo, paper"):
+        load_recipe("dmeo", {})
+
+
+def test_a_damaged_state_file_is_named(tmp_path: Path):
+    recipe: Recipe = load_recipe(write_recipe(tmp_path), {})
+    recipe.out.mkdir()
+    (recipe.out / "stages.json").write_text("{")
+    with pytest.raises(CrossviewError, match=r"stages\.json: damaged"):
+        run_recipe(recipe, SerialExecutor(), until="render")
