@@ -119,7 +119,7 @@ def _open_shard(
     if sidecar.entry != expected:
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; run verify")
     try:
-        tar = open(path, "rb", buffering=0)  # noqa: SIM115: the cache keeps it open
+        tar = open(path, "rb", buffering=0)  # noqa: SIM115
     except FileNotFoundError:
         raise ShardError(f"{path}: the index lists this shard, but there is no such file") from None
     size_bytes = os.fstat(tar.fileno()).st_size

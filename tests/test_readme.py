@@ -1,0 +1,57 @@
+"""What the README says can be typed as it stands."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import _parser, main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def shell_commands() -> list[str]:
+    text = "\n".join(code_blocks("sh")).replace("\\\n", " ")
+    return [line.split("#")[0].strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_readme_shows_every_kind_of_command():
+    starts = {command.split()[0] for command in shell_commands()}
+    assert starts == {"make", "crossview", "torchrun"}
+
+
+@pytest.mark.parametrize("command", [c for c in shell_commands() if c.startswith("make")])
+def test_make_commands_reach_a_target_that_exists(command: str):
+    # -n prints what would run; the install is taken as done.
+    words = [*shlex.split(command), "-n", "-o", ".venv/.installed"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    crossview = re.search(r"crossview (.*)", done.stdout)
+    assert crossview
+    _parser().parse_args(shlex.split(crossview[1]))
+
+
+@pytest.mark.parametrize("command", [c for c in shell_commands() if not c.startswith("make")])
+def test_crossview_commands_have_options_that_exist(command: str):
+    words = shlex.split(command)
+    start = words.index("pipelines.cli") if words[0] == "torchrun" else 0
+    _parser().parse_args(words[start + 1 :])
+
+
+def test_the_readmes_dataset_and_its_python_example_work(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (command,) = [c for c in shell_commands() if c.startswith("crossview render-pairs")]
+    small = command.replace("'scans/*.glb' procedural:0-9", "procedural:0")
+    small = small.replace("10000", "3").replace("executor ray", "executor serial")
+    assert "scans" not in small
+    assert "10000" not in small
+    assert main(shlex.split(small)[1:]) == 0
+    (example,) = code_blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
