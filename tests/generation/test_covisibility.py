@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.spatial import KDTree
@@ -97,7 +99,7 @@ def random_views(scene: Scene, count: int, size: int) -> list[View]:
 
 def test_the_official_number_is_that_of_a_nearest_neighbour_search(box_room: Scene):
     views = random_views(box_room, 8, 48)
-    for view1, view2 in zip(views, views[1:]):
+    for view1, view2 in pairwise(views):
         points1, points2 = (
             surface_points(view1.camera, view1.depth_m),
             surface_points(view2.camera, view2.depth_m),
@@ -114,7 +116,7 @@ def test_an_estimate_by_rays_is_close_to_the_full_measurement(box_room: Scene):
     views = random_views(box_room, 20, 128)
     renderer = EmbreeRenderer(box_room, caster=caster)
     errors = []
-    for view1, view2 in zip(views, views[1:]):
+    for view1, view2 in pairwise(views):
         probe = renderer.render(view1.camera.resized((24, 24)))
         estimate = estimate_a_in_b(
             caster, surface_points(probe.camera, probe.depth_m), view2.camera
