@@ -1,8 +1,9 @@
-"""Surface colour at ray hits: mip-mapped, anisotropically filtered textures times vertex colours.
+"""Surface colour at ray hits: mip-mapped textures times vertex colours.
 
-The filter is that of a rasteriser (OpenGL 4.6, section 8.14, with EXT_texture_filter_anisotropic):
-the footprint of a pixel on the surface follows from the exact derivatives of the ray's hit point,
-its longer axis is covered by up to MAX_ANISOTROPY trilinear probes.
+The filter is a rasteriser's (OpenGL 4.6, section 8.14, trilinear): the mip level follows from the
+longer axis of the pixel's footprint on the surface, here from the exact derivatives of the ray's
+hit point. An anisotropic filter would be sharper at grazing angles, but habitat-sim has none: with
+2 and 8 probes the colour PSNR against its renders fell from 46 to 42 and 41 dB (bathroom).
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from generation.geometry import Camera, Float32, Int32, UInt8
 from generation.raycast import Hits
 from generation.scenes.scene import WRAP_MODES, Scene, Texture
 
-MAX_ANISOTROPY = 8
 _MAX_LEVELS = 16
-_REPEAT, _MIRROR, _CLAMP = range(len(WRAP_MODES))
+_REPEAT, _MIRROR = 0, 1  # places in WRAP_MODES; the third, clamp, is what is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,9 @@ class SurfaceColors:
     level_starts: NDArray[np.int64]
     """(num_textures, levels) first texel of a mip level."""
     level_sizes: Int32
-    """(num_textures, levels, 2) height and width; 0 beyond the last level."""
+    """(num_textures, levels, 2) height and width."""
+    last_levels: Int32
+    """(num_textures,) the level of a single pixel."""
     wrap_modes: Int32
     """(num_textures, 2) of u and v, indices into WRAP_MODES."""
 
@@ -58,6 +60,7 @@ class SurfaceColors:
         slots = {key: slot for slot, key in enumerate(textures)}
         level_starts = np.zeros((max(1, len(textures)), _MAX_LEVELS), np.int64)
         level_sizes = np.zeros((max(1, len(textures)), _MAX_LEVELS, 2), np.int32)
+        last_levels = np.zeros(max(1, len(textures)), np.int32)
         wrap_modes = np.zeros((max(1, len(textures)), 2), np.int32)
         blocks: list[UInt8] = []
         start = 0
@@ -70,6 +73,7 @@ class SurfaceColors:
                 blocks.append(block)
                 level_starts[slot, level] = start
                 level_sizes[slot, level] = height, width
+                last_levels[slot] = level
                 start += len(block)
         return cls(
             triangle_uvs=np.ascontiguousarray(scene.uvs[scene.faces], np.float32),
@@ -84,6 +88,7 @@ class SurfaceColors:
             texels=np.concatenate(blocks) if blocks else np.zeros((1, 4), np.uint8),
             level_starts=level_starts,
             level_sizes=level_sizes,
+            last_levels=last_levels,
             wrap_modes=wrap_modes,
         )
 
@@ -108,6 +113,7 @@ class SurfaceColors:
             self.texels,
             self.level_starts,
             self.level_sizes,
+            self.last_levels,
             self.wrap_modes,
             color,
         )
@@ -126,39 +132,52 @@ def _mip_levels(image: UInt8) -> list[UInt8]:
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
-def _wrap(index: int, size: int, mode: int) -> int:
-    if mode == _CLAMP:
-        return min(max(index, 0), size - 1)
+def _wrapped(coordinate, mode):  # type: ignore[no-untyped-def]
+    """Bring a texture coordinate into 0..1."""
+    if mode == _REPEAT:
+        return coordinate - math.floor(coordinate)
     if mode == _MIRROR:
-        index %= 2 * size
-        return index if index < size else 2 * size - 1 - index
-    return index % size
+        coordinate -= 2 * math.floor(coordinate / 2)
+        return min(coordinate, 2 - coordinate)
+    return min(max(coordinate, 0.0), 1.0)
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
-def _add_bilinear(rgb, texels, start, height, width, wrap_u, wrap_v, u, v, weight):  # type: ignore[no-untyped-def]
-    """Add weight times the bilinear sample of one mip level to rgb."""
-    x = u * width - 0.5
-    y = v * height - 0.5
+def _neighbours(position, size, mode):  # type: ignore[no-untyped-def]
+    """Return the texels on either side of a position in -0.5..size - 0.5, without a division."""
+    first = math.floor(position)
+    second = first + 1
+    if first < 0:
+        first = size - 1 if mode == _REPEAT else 0
+    if second >= size:
+        second = 0 if mode == _REPEAT else size - 1
+    return min(first, size - 1), second
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _bilinear(texels, start, size, wrap_modes, u, v, weight):  # type: ignore[no-untyped-def]
+    """Return weight times the bilinear (red, green, blue) of one mip level at u, v in 0..1."""
+    height, width = size
+    x = u * width - np.float32(0.5)
+    y = v * height - np.float32(0.5)
     x0 = math.floor(x)
     y0 = math.floor(y)
+    left, right = _neighbours(x, width, wrap_modes[0])
+    top, bottom = _neighbours(y, height, wrap_modes[1])
+    top = start + top * width
+    bottom = start + bottom * width
     fx = np.float32(x - x0)
     fy = np.float32(y - y0)
-    left = _wrap(int(x0), width, wrap_u)
-    right = _wrap(int(x0) + 1, width, wrap_u)
-    top = start + _wrap(int(y0), height, wrap_v) * width
-    bottom = start + _wrap(int(y0) + 1, height, wrap_v) * width
     w11 = weight * fx * fy
     w01 = weight * fx - w11
     w10 = weight * fy - w11
     w00 = weight - w01 - w10 - w11
-    for c in range(3):
-        rgb[c] += (
-            w00 * texels[top + left, c]
-            + w01 * texels[top + right, c]
-            + w10 * texels[bottom + left, c]
-            + w11 * texels[bottom + right, c]
-        )
+    a, b, c, d = top + left, top + right, bottom + left, bottom + right
+    return (
+        w00 * texels[a, 0] + w01 * texels[b, 0] + w10 * texels[c, 0] + w11 * texels[d, 0],
+        w00 * texels[a, 1] + w01 * texels[b, 1] + w10 * texels[c, 1] + w11 * texels[d, 1],
+        w00 * texels[a, 2] + w01 * texels[b, 2] + w10 * texels[c, 2] + w11 * texels[d, 2],
+    )
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -179,11 +198,11 @@ def _shade(  # type: ignore[no-untyped-def]
     texels,
     level_starts,
     level_sizes,
+    last_levels,
     wrap_modes,
     color,
 ) -> None:
     """Fill color (N, 3) at every hit; direction_dx and _dy are one pixel's change of direction."""
-    rgb = np.empty(3, np.float32)
     for n in range(len(faces)):
         face = faces[n]
         if face < 0:
@@ -193,72 +212,55 @@ def _shade(  # type: ignore[no-untyped-def]
         weight0 = np.float32(1.0) - weight1 - weight2
         material = face_materials[face]
         texture = material_textures[material]
-        if texture < 0:
-            rgb[:] = np.float32(255.0)
-        else:
-            rgb[:] = np.float32(0.0)
+        red = green = blue = np.float32(255.0)
+        if texture >= 0:
             uv = triangle_uvs[face]
-            u = weight0 * uv[0, 0] + weight1 * uv[1, 0] + weight2 * uv[2, 0]
-            v = weight0 * uv[0, 1] + weight1 * uv[1, 1] + weight2 * uv[2, 1]
-            height = level_sizes[texture, 0, 0]
-            width = level_sizes[texture, 0, 1]
-            ux, vx, uy, vy = _footprint(
-                triangle_positions[face],
-                uv,
-                directions[n],
-                distances[n],
-                direction_dx,
-                direction_dy,
+            red, green, blue = _filtered(
+                texels,
+                level_starts[texture],
+                level_sizes[texture],
+                last_levels[texture],
+                wrap_modes[texture],
+                weight0 * uv[0, 0] + weight1 * uv[1, 0] + weight2 * uv[2, 0],
+                weight0 * uv[0, 1] + weight1 * uv[1, 1] + weight2 * uv[2, 1],
+                _footprint(
+                    triangle_positions[face],
+                    uv,
+                    directions[n],
+                    distances[n],
+                    direction_dx,
+                    direction_dy,
+                ),
             )
-            length_x = math.hypot(ux * width, vx * height)
-            length_y = math.hypot(uy * width, vy * height)
-            if length_x >= length_y:
-                major, minor, major_u, major_v = length_x, length_y, ux, vx
-            else:
-                major, minor, major_u, major_v = length_y, length_x, uy, vy
-            if not major < 1e9:  # a degenerate triangle: no footprint to speak of
-                major = minor = 0.0
-                major_u = major_v = np.float32(0.0)
-            probes = 1
-            if major > 1.0:
-                probes = math.ceil(min(major / max(minor, 1.0), MAX_ANISOTROPY) - 1e-3)
-            lod = math.log2(max(major / probes, 1.0))
-            level = int(lod)
-            while level > 0 and level_sizes[texture, level, 0] == 0:
-                level -= 1
-                lod = np.float64(level)
-            fraction = np.float32(lod - level)
-            has_next = (
-                fraction > 0 and level + 1 < _MAX_LEVELS and level_sizes[texture, level + 1, 0] > 0
-            )
-            for probe in range(probes):
-                along = np.float32((probe + 0.5) / probes - 0.5)
-                pu = u + along * major_u
-                pv = v + along * major_v
-                weight = np.float32(1.0) / np.float32(probes)
-                if has_next:
-                    _add_bilinear(
-                        rgb, texels,
-                        level_starts[texture, level + 1],
-                        level_sizes[texture, level + 1, 0],
-                        level_sizes[texture, level + 1, 1],
-                        wrap_modes[texture, 0], wrap_modes[texture, 1],
-                        pu, pv, weight * fraction,
-                    )  # fmt: skip
-                    weight = weight * (np.float32(1.0) - fraction)
-                _add_bilinear(
-                    rgb, texels,
-                    level_starts[texture, level],
-                    level_sizes[texture, level, 0],
-                    level_sizes[texture, level, 1],
-                    wrap_modes[texture, 0], wrap_modes[texture, 1],
-                    pu, pv, weight,
-                )  # fmt: skip
         corner = triangle_colors[face]
-        for c in range(3):
+        for c, value in enumerate((red, green, blue)):
             tint = weight0 * corner[0, c] + weight1 * corner[1, c] + weight2 * corner[2, c]
-            value = rgb[c] * material_colors[material, c] * tint * np.float32(1 / 255)
-            color[n, c] = np.uint8(min(max(value, np.float32(0.0)), np.float32(255.0)) + 0.5)
+            shaded = value * material_colors[material, c] * tint * np.float32(1 / 255)
+            color[n, c] = np.uint8(min(max(shaded, np.float32(0.0)), np.float32(255.0)) + 0.5)
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _filtered(texels, starts, sizes, last_level, wrap_modes, u, v, footprint):  # type: ignore[no-untyped-def]
+    """Return the texture's (red, green, blue), 0 to 255, over a pixel's footprint at (u, v)."""
+    ux, vx, uy, vy = footprint
+    height, width = sizes[0, 0], sizes[0, 1]
+    texels_x = (ux * width) ** 2 + (vx * height) ** 2
+    texels_y = (uy * width) ** 2 + (vy * height) ** 2
+    longest = max(texels_x, texels_y)
+    lod = 0.0
+    if 1.0 < longest < 1e18:  # beyond it, a degenerate triangle: no footprint to speak of
+        lod = min(0.5 * math.log2(longest), float(last_level))
+    level = int(lod)
+    u = _wrapped(u, wrap_modes[0])
+    v = _wrapped(v, wrap_modes[1])
+    coarse = np.float32(lod - level)
+    red, green, blue = _bilinear(
+        texels, starts[level], sizes[level], wrap_modes, u, v, np.float32(1.0) - coarse
+    )
+    if coarse > 0:
+        r, g, b = _bilinear(texels, starts[level + 1], sizes[level + 1], wrap_modes, u, v, coarse)
+        red, green, blue = red + r, green + g, blue + b
+    return red, green, blue
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
