@@ -1,0 +1,161 @@
+"""The split into scenes, the loader, and data that cannot be trained on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from synthetic import write_dataset
+
+from generation.errors import CrossviewError
+from generation.shards.reader import ShardIndex
+from training.data import DataConfig, PairReader, Requests, batches, held_out_scenes, open_split
+from training.order import Schedule
+from training.validation import choose_pairs, load_validation_pairs
+
+
+def all_batches(dataset, num_workers, world_size=1):
+    index = ShardIndex.open(dataset)
+    sizes = tuple(entry.count for entry in index.shards)
+    schedule = Schedule(shard_sizes=sizes, batch_size=8, seed=0, window=100)
+    parts = [
+        list(batches(index, 32, Requests(schedule, 0, 4, r, world_size), num_workers, False))
+        for r in range(world_size)
+    ]
+    return [torch.cat([part[step] for part in parts], 1) for step in range(4)]
+
+
+def test_batches_do_not_depend_on_workers_or_processes(dataset):
+    alone = all_batches(dataset, 0)
+    for other in (all_batches(dataset, 2), all_batches(dataset, 0, world_size=2)):
+        assert all(torch.equal(one, two) for one, two in zip(alone, other))
+
+
+def test_a_batch_holds_crops_of_the_samples_asked_for(dataset):
+    index = ShardIndex.open(dataset)
+    reader = PairReader(index, 32)
+    schedule = Schedule(shard_sizes=(12,) * 4, batch_size=8, seed=0, window=100)
+    request = next(iter(Requests(schedule, 0, 1, 0, 1)))
+    batch = next(batches(index, 32, Requests(schedule, 0, 1, 0, 1), 0, False)).numpy()
+    for row, sample in enumerate(request.samples):
+        for view, image in enumerate(reader.views(int(sample))):
+            i, j = (request.crops[row, view] * 5).astype(int)
+            assert np.array_equal(batch[view, row], image[i : i + 32, j : j + 32])
+
+
+def test_a_tenth_of_the_scenes_is_held_out_by_digest():
+    scenes = tuple(f"scene{i}" for i in range(40))
+    held_out = held_out_scenes(scenes, None, "data")
+    assert len(held_out) == 4
+    assert held_out == held_out_scenes(scenes[::-1], None, "data")
+    assert len(held_out_scenes(scenes[:2], None, "data")) == 1
+    # a scene keeps its place in the order when others are added
+    assert held_out_scenes(scenes[:20], 4, "data") >= held_out & set(scenes[:20])
+
+
+def test_no_scene_is_on_both_sides(dataset):
+    split = open_split(DataConfig(path=dataset, val_scenes=2))
+    assert len(split.val.scenes) == 2
+    assert set(split.train.scenes) | set(split.val.scenes) == set(ShardIndex.open(dataset).scenes)
+    assert not set(split.train.scenes) & set(split.val.scenes)
+
+
+def test_a_single_scene_needs_a_validation_folder(tmp_path):
+    one = write_dataset(tmp_path / "one", scenes=1, pairs=3)
+    with pytest.raises(CrossviewError, match=r"only one scene .* data.val_path"):
+        open_split(DataConfig(path=one))
+    split = open_split(DataConfig(path=one, val_path=one))
+    assert split.train.scenes == split.val.scenes
+    assert set(split.digests) == {"data", "val_data"}
+
+
+def test_all_scenes_cannot_be_held_out(dataset):
+    with pytest.raises(CrossviewError, match=r"data.val_scenes = 4: expected below the 4"):
+        open_split(DataConfig(path=dataset, val_scenes=4))
+
+
+def test_validation_pairs_are_spread_over_scenes_and_shuffled_across_them(dataset):
+    index = ShardIndex.open(dataset)
+    samples, shift = choose_pairs(index, 20)
+    scene = samples // 12
+    assert np.bincount(scene).tolist() == [5] * 4
+    assert (np.roll(scene, -shift) != scene).all()
+    assert samples[:5].tolist() == [0, 2, 4, 7, 9]
+
+
+def test_a_shuffled_reference_is_never_the_pairs_own():
+    for count, scenes in ((2, 1), (5, 1), (7, 2), (9, 3)):
+        sizes = [count - (scenes - 1)] + [1] * (scenes - 1)
+        entries = [
+            type("Entry", (), {"scene": f"s{i}", "count": size}) for i, size in enumerate(sizes)
+        ]
+        fake = type(
+            "Index",
+            (),
+            {
+                "scenes": tuple(e.scene for e in entries),
+                "shards": entries,
+                "num_pairs": count,
+                "folder": "",
+            },
+        )
+        samples, shift = choose_pairs(fake, 100)
+        assert len(samples) == count
+        assert shift % count != 0
+
+
+def test_validation_pairs_carry_masks_crops_and_truth(dataset):
+    from training.model.croco import ModelConfig
+
+    model = ModelConfig(image_size=32, patch_size=8)
+    pairs = load_validation_pairs(ShardIndex.open(dataset), model, 8, num_masked=14)
+    assert pairs.images.shape == (2, 8, 32, 32, 3)
+    assert (pairs.masks.sum(1) == 14).all()
+    views = PairReader(ShardIndex.open(dataset), 32).views(int(pairs.samples[3]))
+    assert np.array_equal(pairs.images[1, 3].numpy(), views[1][2:34, 2:34])
+    assert pairs.truth is not None
+    assert pairs.truth.shape == (8, 16, 2)
+
+
+def damaged(dataset, tmp_path, damage):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    damage(copy, sorted(copy.glob("*.tar")))
+    return copy
+
+
+def test_a_missing_or_cut_shard_is_found_before_any_work(dataset, tmp_path):
+    missing = damaged(dataset, tmp_path / "a", lambda _, tars: tars[1].unlink())
+    with pytest.raises(CrossviewError, match=r"scene1-0000.tar: the index lists this shard"):
+        open_split(DataConfig(path=missing))
+    cut = damaged(dataset, tmp_path / "b", lambda _, tars: tars[1].write_bytes(b"short"))
+    with pytest.raises(CrossviewError, match=r"scene1-0000.tar: 5 bytes, but the index says"):
+        open_split(DataConfig(path=cut))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_image_is_named(dataset, tmp_path, num_workers):
+    def damage(folder, tars):
+        sidecar = json.loads(tars[0].with_suffix(".json").read_text())
+        with open(tars[0], "r+b") as stream:
+            for members in sidecar["samples"].values():
+                offset, size = members["view2.jpg"]
+                stream.seek(offset + size // 2)
+                stream.write(bytes(size // 2))
+
+    folder = damaged(dataset, tmp_path, damage)
+    with pytest.raises(CrossviewError, match=r"scene0-0000.tar: sample \d+, view2.jpg: damaged"):
+        all_batches(folder, num_workers)
+
+
+def test_images_below_the_crop_are_refused(dataset):
+    reader = PairReader(ShardIndex.open(dataset), 40)
+    with pytest.raises(CrossviewError, match=r"36 x 36 pixels, but the model takes crops of 40"):
+        reader.views(0)
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path):
+    with pytest.raises(CrossviewError, match=r"index.json: expected a dataset's index"):
+        open_split(DataConfig(path=tmp_path))

@@ -1,0 +1,280 @@
+"""Whole runs of a micro model: what they leave, and that nothing but the data decides it."""
+
+import ast
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from micro import micro_config
+from synthetic import write_dataset
+
+import training
+from generation.errors import CrossviewError
+from training import checkpoint
+from training.checkpoint import load_model
+from training.completion import complete
+from training.metrics import read_lines
+from training.presets import PRESETS, preset, preset_config
+from training.trainer import pretrain
+
+RUN_MICRO = Path(__file__).with_name("run_micro.py")
+VALIDATION_FIELDS = {
+    "val_loss",
+    "val_loss_shuffled",
+    "val_loss_none",
+    "cross_view_gain",
+    "geometry_all",
+    "geometry_moved",
+    "geometry_all_random",
+    "geometry_all_same_position",
+    "geometry_moved_random",
+    "geometry_moved_same_position",
+    "geometry_all_patches",
+    "geometry_moved_patches",
+}
+
+
+def losses(out, kind="train"):
+    name = "loss" if kind == "train" else "val_loss"
+    return {r["step"]: r[name] for r in read_lines(out / "metrics.jsonl") if r["kind"] == kind}
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return out, pretrain(micro_config(dataset), out)
+
+
+def test_a_run_leaves_its_configuration_metrics_and_last_two_checkpoints(run, dataset):
+    out, result = run
+    described = json.loads((out / "run.json").read_text())
+    assert described["config"]["data"]["path"] == str(dataset)
+    assert len(described["digests"]["data"]) == 64
+    assert described["versions"]["torch"]
+    assert [path.name for path in checkpoint.stored(out)] == [
+        "step_00000008.pt",
+        "step_00000006.pt",
+    ]
+    assert result.checkpoint == out / "checkpoints" / "step_00000008.pt"
+    assert sorted(losses(out)) == list(range(1, 9))
+    assert sorted(losses(out, "val")) == [4, 8]
+    assert list((out / "tensorboard").iterdir())
+    record = read_lines(out / "metrics.jsonl")[0]
+    assert {"epoch", "lr", "mask_ratio", "pairs_per_s", "data_wait_share"} <= record.keys()
+
+
+def test_validation_reports_every_standard_field(run):
+    _, result = run
+    assert result.metrics.keys() >= VALIDATION_FIELDS
+    gain = 1 - result.metrics["val_loss"] / result.metrics["val_loss_shuffled"]
+    assert result.metrics["cross_view_gain"] == pytest.approx(gain)
+
+
+def test_a_loaded_model_completes_images(run):
+    out, result = run
+    for path in (out, result.checkpoint):
+        model = load_model(path)
+        assert not model.training
+        target, reference = torch.randn(2, 1, 3, 32, 32)
+        mask = torch.ones(1, 16, dtype=torch.bool)
+        mask[0, :2] = False
+        picture = complete(model, target, reference, mask)
+        assert picture.shape == (1, 3, 32, 32)
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+
+
+def test_a_finished_run_is_not_trained_again(run, dataset):
+    out, result = run
+    before = (out / "metrics.jsonl").read_bytes()
+    again = pretrain(micro_config(dataset), out)
+    assert again == result
+    assert (out / "metrics.jsonl").read_bytes() == before
+
+
+def test_workers_do_not_change_the_losses(run, dataset, tmp_path):
+    pretrain(micro_config(dataset, data={"num_workers": 2}), tmp_path)
+    assert losses(tmp_path) == losses(run[0])
+
+
+def test_seeds_change_the_losses(run, dataset, tmp_path):
+    pretrain(micro_config(dataset, seed=1), tmp_path)
+    assert losses(tmp_path) != losses(run[0])
+
+
+@pytest.mark.parametrize("decoder", ["cross", "cat"])
+def test_both_decoders_learn_to_copy_a_plane(tmp_path, decoder):
+    data = write_dataset(tmp_path / "data", scenes=2, pairs=16)
+    config = micro_config(
+        data,
+        model={"decoder": decoder},
+        optim={"max_steps": 60, "batch_size": 16},
+        validation={"every_steps": 0},
+        log_every_steps=20,
+        checkpoint_every_steps=1000,
+    )
+    pretrain(config, tmp_path / "out")
+    train = losses(tmp_path / "out")
+    assert train[60] < 0.9 * train[20]
+
+
+def test_bfloat16_and_clipping_train(dataset, tmp_path):
+    config = micro_config(dataset, precision="bfloat16", optim={"clip_norm": 1.0})
+    assert pretrain(config, tmp_path).metrics["val_loss"] < 2
+
+
+def start(data, out, overrides):
+    command = [sys.executable, str(RUN_MICRO), str(data), str(out), json.dumps(overrides)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_goes_on_with_exactly_the_same_losses(dataset, tmp_path):
+    overrides = {
+        "optim": {"max_steps": 120},
+        "validation": {"every_steps": 40},
+        "log_every_steps": 2,
+        "checkpoint_every_steps": 5,
+    }
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    process = start(dataset, killed, overrides)
+    deadline = time.monotonic() + 60
+    while len(losses(killed)) < 15 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    reached = checkpoint.stored(killed)[0]
+    assert 0 < checkpoint.load(reached)["step"] < 120
+
+    torch.set_num_threads(1)
+    pretrain(micro_config(dataset, **overrides), undisturbed)
+    pretrain(micro_config(dataset, **overrides), killed)
+    assert losses(killed) == losses(undisturbed)
+    assert losses(killed, "val") == losses(undisturbed, "val")
+    steps = [r["step"] for r in read_lines(killed / "metrics.jsonl") if r["kind"] == "train"]
+    assert steps == list(range(2, 121, 2))
+
+
+def test_two_processes_train_as_one(run, dataset, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(RUN_MICRO), str(dataset), str(tmp_path / "two"),
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    for kind in ("train", "val"):
+        one, two = losses(run[0], kind), losses(tmp_path / "two", kind)
+        assert one.keys() == two.keys()
+        assert all(two[step] == pytest.approx(one[step], abs=1e-4) for step in one)
+
+
+def copy_run(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_taken(
+    run, dataset, tmp_path, caplog
+):
+    out = copy_run(run, tmp_path)
+    newest = checkpoint.stored(out)[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING):
+        pretrain(micro_config(dataset), out)
+    assert "step_00000008.pt: a damaged checkpoint" in caplog.text
+    assert losses(out) == losses(run[0])
+
+
+def test_only_damaged_checkpoints_are_an_error(run, dataset, tmp_path):
+    out = copy_run(run, tmp_path)
+    for path in checkpoint.stored(out):
+        path.write_bytes(b"")
+    with pytest.raises(CrossviewError, match="no checkpoint can be read"):
+        pretrain(micro_config(dataset), out)
+
+
+def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
+    out = copy_run(run, tmp_path)
+    before = (out / "run.json").read_bytes()
+    other = micro_config(dataset, optim={"base_lr": 1.0e-3}, model={"enc_depth": 1})
+    with pytest.raises(CrossviewError) as caught:
+        pretrain(other, out)
+    assert "model.enc_depth: 2 before, 1 now" in str(caught.value)
+    assert "optim.base_lr: " in str(caught.value)
+    assert (out / "run.json").read_bytes() == before
+    rendered_again = write_dataset(tmp_path / "data", pairs=11)
+    with pytest.raises(CrossviewError, match="SHA-256 of the index of data"):
+        pretrain(micro_config(rendered_again), out)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"optim": {"batch_size": 37}}, "optim.batch_size = 37, .* hold only 36 pairs"),
+        ({"model": {"image_size": 40}}, "36 x 36 pixels, but the model takes crops of 40"),
+        ({"data": {"val_scenes": 9}}, "data.val_scenes = 9: expected below the 4"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_anything_is_written(
+    dataset, tmp_path, overrides, message
+):
+    with pytest.raises(CrossviewError, match=message):
+        pretrain(micro_config(dataset, **overrides), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
+    with pytest.raises(CrossviewError, match=r"lower optim.base_lr"):
+        pretrain(micro_config(dataset, optim={"base_lr": 1.0e30}), tmp_path)
+
+
+def test_shards_without_depth_train_without_a_geometry_score(tmp_path, caplog):
+    data = write_dataset(tmp_path / "data", scenes=2, with_depth=False)
+    with caplog.at_level(logging.WARNING):
+        result = pretrain(micro_config(data), tmp_path / "out")
+    assert "no geometry score" in caplog.text
+    assert "val_loss" in result.metrics
+    assert not [name for name in result.metrics if name.startswith("geometry")]
+
+
+def test_files_that_are_no_checkpoint_are_refused(tmp_path):
+    with pytest.raises(CrossviewError, match="found no checkpoints"):
+        load_model(tmp_path)
+    with pytest.raises(CrossviewError, match="found no such file"):
+        load_model(tmp_path / "model.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(CrossviewError, match="expected a checkpoint of format"):
+        load_model(tmp_path / "other.pt")
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are(dataset):
+    with pytest.raises(CrossviewError, match=r"preset = 'large': expected one of tiny, small"):
+        preset("large")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_valid_configuration(name, dataset):
+    preset_config(name, dataset)
+
+
+def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
+    imported = set()
+    for path in Path(training.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module)
+    assert not {name.partition(".")[0] for name in imported} & {"ray", "yaml", "pipelines"}
+    of_generation = {name for name in imported if name.startswith("generation")}
+    assert {name.split(".")[1] for name in of_generation} == {"errors", "geometry", "shards"}

@@ -1,0 +1,105 @@
+"""Colour jitter and normalisation, batched on the training device.
+
+Shapes: B batch, images (B, 3, H, W), RGB in 0..1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.bounds import require
+from training.order import jitter_generator
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as torchvision does
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Colour jitter of the published code: each view of each pair gets factors of its own."""
+
+    brightness: float = 0.4
+    """Factor uniform in 1 - x to 1 + x; 0 turns it off. Published: 0.4."""
+    contrast: float = 0.4
+    """As brightness."""
+    saturation: float = 0.4
+    """As brightness."""
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"augment.{name}", value, "0 to 1")
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """What to do to one view of each pair in a batch."""
+
+    order: tuple[int, ...]
+    """The order of brightness (0), contrast (1) and saturation (2), one for the whole batch."""
+    factors: Tensor
+    """(B, 3) factors of brightness, contrast and saturation."""
+
+
+def draw_jitter(config: AugmentConfig, seed: int, step: int, batch_size: int) -> list[Jitter]:
+    """Return the jitter of both views of a step's global batch."""
+    generator = jitter_generator(seed, step)
+    spread = np.array([config.brightness, config.contrast, config.saturation])
+    views = []
+    for _ in range(2):
+        order = tuple(int(i) for i in generator.permutation(3))
+        factors = 1 + spread * generator.uniform(-1, 1, (batch_size, 3))
+        views.append(Jitter(order, torch.from_numpy(factors.astype(np.float32))))
+    return views
+
+
+def apply_jitter(images: Tensor, jitter: Jitter, rows: slice = slice(None)) -> Tensor:
+    """Jitter (B, 3, H, W) images in 0..1 by the factors of these rows of the global batch.
+
+    The same as torchvision's adjust_brightness, adjust_contrast and adjust_saturation, image by
+    image: each blends towards black, the image's mean grey, or its own grey, then clamps.
+    """
+    factors = jitter.factors[rows].to(images.device, non_blocking=True)
+    for operation in jitter.order:
+        factor = factors[:, operation].view(-1, 1, 1, 1)
+        if operation == 0:
+            images = images * factor
+        elif operation == 1:
+            images = torch.lerp(_grey(images).mean((1, 2, 3), keepdim=True), images, factor)
+        else:
+            images = torch.lerp(_grey(images), images, factor)
+        images = images.clamp_(0, 1)
+    return images
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Return (B, 1, H, W) luma."""
+    red, green, blue = images.unbind(1)
+    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2]).unsqueeze(1)
+
+
+def to_unit_range(images: Tensor, device: torch.device) -> Tensor:
+    """Bring (B, H, W, 3) bytes to the device as (B, 3, H, W) in 0..1."""
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Subtract ImageNet's mean colour from (B, 3, H, W) in 0..1 and divide by its deviation."""
+    mean, std = _channel_statistics(images)
+    return (images - mean) / std
+
+
+def denormalise(images: Tensor) -> Tensor:
+    """Undo normalise."""
+    mean, std = _channel_statistics(images)
+    return images * std + mean
+
+
+def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
+    return mean, torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)

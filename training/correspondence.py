@@ -1,0 +1,129 @@
+"""Where a target patch really lies in the reference, from depth and poses; and scores of it.
+
+Shapes: N patches of an image, row by row over a square grid; B batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from generation.geometry import Camera, Float32
+
+DEPTH_TOLERANCE_M = 0.02
+DEPTH_TOLERANCE_RELATIVE = 0.02
+SCORES = ("attention", "random", "same_position")
+
+
+def cameras_of(meta: dict[str, Any]) -> tuple[Camera, Camera]:
+    """Return both cameras of a sample's meta.json."""
+    height, width = meta["image_size"]
+    first, second = (
+        Camera(
+            intrinsics=np.array(meta["intrinsics"], float),
+            world_from_camera=np.array(meta[f"world_from_camera{view}"], float),
+            image_size=(int(height), int(width)),
+        )
+        for view in (1, 2)
+    )
+    return first, second
+
+
+def centre_crop(image: NDArray[Any], size: int) -> NDArray[Any]:
+    """Cut the middle (size, size, ...) out of an image."""
+    row, column = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[row : row + size, column : column + size]
+
+
+def centre_cropped(camera: Camera, size: int) -> Camera:
+    """Return the camera of a centre crop: the principal point moves with the corner."""
+    shift = np.zeros((3, 3))
+    shift[0, 2] = (camera.image_size[1] - size) // 2
+    shift[1, 2] = (camera.image_size[0] - size) // 2
+    return Camera(
+        intrinsics=camera.intrinsics - shift,
+        world_from_camera=camera.world_from_camera,
+        image_size=(size, size),
+    )
+
+
+def true_places(
+    depth1_m: Float32, depth2_m: Float32, camera1: Camera, camera2: Camera, patch_size: int
+) -> Float32:
+    """Return (N, 2) where the reference shows each target patch, NaN where it does not.
+
+    A place is (row, column) on the reference's grid of patches, between them too: a patch that the
+    second camera sees where the first one does gets its own row and column. depth1_m is the
+    target's, depth2_m the reference's. A patch stands for its pixel (patch_size // 2,
+    patch_size // 2). It is seen if that projects into the reference image, in front of the camera,
+    and its depth there agrees with the reference's own to within 2 cm or 2 %.
+    """
+    height, width = camera1.image_size
+    middles = np.arange(patch_size // 2, height, patch_size)
+    all_points_world = camera1.unproject(depth1_m).reshape(height, width, 3)
+    points_world = all_points_world[np.ix_(middles, middles)].reshape(-1, 3)
+    hit = depth1_m[np.ix_(middles, middles)].reshape(-1) > 0
+
+    pixels, depth_m = camera2.project(points_world)
+    inside = hit & (depth_m > 0) & np.isfinite(pixels).all(1)
+    inside &= ((pixels >= 0) & (pixels < (width, height))).all(1)
+    column, row = np.where(inside[:, None], pixels, 0).astype(np.int64).T
+    there_m = depth2_m[row, column].astype(float)
+    tolerance_m = np.maximum(DEPTH_TOLERANCE_M, DEPTH_TOLERANCE_RELATIVE * depth_m)
+    seen = inside & (there_m > 0) & (np.abs(there_m - depth_m) <= tolerance_m)
+    places = (pixels[:, ::-1] - (patch_size // 2 + 0.5)) / patch_size
+    return np.where(seen[:, None], places, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class GeometryCounts:
+    """Sums over hidden target patches that the reference sees; they add up over batches."""
+
+    sums: Tensor
+    """(2, 4) float64: all and moved patches; their number, hits of the attention, expected hits of
+    a random patch, hits of the same position."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return shares and numbers by their names in metrics.jsonl; no share of nothing."""
+        named: dict[str, float] = {}
+        for kind, (number, *hits) in zip(("all", "moved"), self.sums.tolist()):
+            named[f"geometry_{kind}_patches"] = number
+            for score, hit in zip(SCORES, hits):
+                suffix = "" if score == "attention" else f"_{score}"
+                if number:
+                    named[f"geometry_{kind}{suffix}"] = hit / number
+        return named
+
+
+def geometry_counts(attention: Tensor, truth: Tensor, mask: Tensor) -> GeometryCounts:
+    """Count how often the most attended reference patch lies within one patch of the true place.
+
+    attention is (B, N, N) from target to reference, truth (B, N, 2) from true_places, mask (B, N).
+    Distances are Chebyshev's on the grid of patches. Only hidden patches that the reference sees
+    count; a patch has moved if its true place is more than one patch from its own.
+    """
+    num = truth.shape[1]
+    patches = torch.arange(num, device=truth.device)
+    counted = mask & truth.isfinite().all(-1)
+    near = _near(truth[counted], side=int(num**0.5))
+    hit = near.gather(1, attention.argmax(-1)[counted].unsqueeze(1))[:, 0]
+    same = near.gather(1, patches.expand_as(mask)[counted].unsqueeze(1))[:, 0]
+    random = near.double().mean(1)
+    rows = torch.stack([torch.ones_like(random), hit.double(), random, same.double()], 1)
+    return GeometryCounts(torch.stack([rows.sum(0), rows[~same].sum(0)]))
+
+
+def _near(places: Tensor, side: int) -> Tensor:
+    """Return (K, N): whether each patch of a square grid lies within one patch of (K, 2) places."""
+    patch = torch.arange(side * side, device=places.device)
+    row, column = patch // side, patch % side
+    apart = torch.maximum(
+        (places[:, :1] - row).abs(),
+        (places[:, 1:] - column).abs(),
+    )
+    return apart <= 1 + 1e-4  # float32 places of exact whole shifts

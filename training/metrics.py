@@ -1,0 +1,83 @@
+"""Metrics of a run: JSON lines first, TensorBoard beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from generation.shards.files import write_text_whole
+from training.distributed import Process
+
+METRICS_NAME = "metrics.jsonl"
+
+
+class StepWindow:
+    """Sums over the steps since the last record."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=process.device)
+        self.steps = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.loss_sum.zero_()
+        self.steps = self._timed_steps = 0
+        self._waited_s = self._worked_s = 0.0
+
+    def add(self, loss: Tensor, waited_s: float, worked_s: float) -> None:
+        """Count a step: its loss, its time in all, and the part that it waited for data."""
+        self.loss_sum += loss
+        self.steps += 1
+        self._timed_steps += 1
+        self._waited_s += waited_s
+        self._worked_s += worked_s
+
+    def close(self, batch_size: int) -> tuple[float, float, float]:
+        """Return mean loss, pairs/s and share of time spent waiting for data, and start anew."""
+        loss = float(self._process.mean(self.loss_sum)) / self.steps
+        pairs_per_s = self._timed_steps * batch_size / self._worked_s
+        wait_share = self._waited_s / self._worked_s
+        self._reset()
+        return loss, pairs_per_s, wait_share
+
+
+class MetricsLog:
+    """Appends to OUT/metrics.jsonl and OUT/tensorboard; only the first process has one."""
+
+    def __init__(self, out: Path, resume_step: int) -> None:
+        """Drop what an interrupted run wrote after resume_step: no step is listed twice."""
+        path = out / METRICS_NAME
+        kept = [line for line in read_lines(path) if line["step"] <= resume_step]
+        write_text_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._stream = open(path, "a", buffering=1)  # noqa: SIM115
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """Write a record of kind train or val, after this many steps."""
+        self._stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "val":
+            self._board.flush()
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._stream.close()
+        self._board.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a metrics file, none where there is none; a cut last line is left."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the line that a killed run was writing
+            break
+    return lines

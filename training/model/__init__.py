@@ -1,0 +1,1 @@
+"""CroCo: patches, positions, blocks, heads."""

@@ -1,0 +1,201 @@
+"""CroCo: complete a masked target image with the help of a reference view of the same scene.
+
+Shapes: B batch, N patches of an image (row by row), V visible ones, P = patch_size ** 2 * 3 values
+a patch (row, column, channel). Images are (B, 3, S, S), ImageNet-normalised.
+Source: Weinzaepfel et al., CroCo, NeurIPS 2022 (cosine); CroCo v2, ICCV 2023 (RoPE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from torch import Tensor, nn
+
+from training.bounds import require
+from training.model.attention import Maps
+from training.model.blocks import CatBlock, CrossBlock, EncoderBlock, layer_norm
+from training.model.positions import Rotation, rotary_tables, sine_cosine_positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What decides the model's tensors. The defaults are the published CroCo v1."""
+
+    image_size: int = 224
+    """Height and width of its images in pixels, a multiple of patch_size."""
+    patch_size: int = 16
+    """Height and width of a patch in pixels."""
+    enc_dim: int = 768
+    """Channels of the encoder."""
+    enc_depth: int = 12
+    """Blocks of the encoder."""
+    enc_heads: int = 12
+    """Attention heads of the encoder."""
+    dec_dim: int = 512
+    """Channels of the decoder."""
+    dec_depth: int = 8
+    """Blocks of the decoder."""
+    dec_heads: int = 16
+    """Attention heads of the decoder."""
+    mlp_ratio: float = 4.0
+    """Hidden channels of every MLP over its channels."""
+    pos_embed: Literal["cosine", "rope100"] = "cosine"
+    """Fixed sine-cosine vectors (v1), or RoPE with base 100 in all attention (v2)."""
+    decoder: Literal["cross", "cat"] = "cross"
+    """CrossBlocks (the paper's choice) or CatBlocks."""
+
+    def __post_init__(self) -> None:
+        require(self.patch_size >= 1, "model.patch_size", self.patch_size, "at least 1")
+        multiple = self.image_size > 0 and self.image_size % self.patch_size == 0
+        allowed = f"a positive multiple of model.patch_size = {self.patch_size}"
+        require(multiple, "model.image_size", self.image_size, allowed)
+        for name in ("enc_depth", "dec_depth", "enc_heads", "dec_heads"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        for part in ("enc", "dec"):
+            dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
+            allowed = f"a positive multiple of 4 x model.{part}_heads = {4 * heads}"
+            require(dim > 0 and dim % (4 * heads) == 0, f"model.{part}_dim", dim, allowed)
+        require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "above 0")
+        for name, choices in (("pos_embed", ("cosine", "rope100")), ("decoder", ("cross", "cat"))):
+            value = getattr(self, name)
+            require(value in choices, f"model.{name}", value, " or ".join(choices))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+
+class CroCo(nn.Module):
+    """A shared ViT encoder and a decoder that looks at both images; published tensor names."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        enc_dim, dec_dim = config.enc_dim, config.dec_dim
+        self.patch_embed = PatchEmbed(config.image_size, config.patch_size, 3, enc_dim)
+        self.enc_blocks = nn.ModuleList(
+            EncoderBlock(enc_dim, config.enc_heads, config.mlp_ratio)
+            for _ in range(config.enc_depth)
+        )
+        self.enc_norm = layer_norm(enc_dim)
+        self.decoder_embed = nn.Linear(enc_dim, dec_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dec_dim))
+        block = CrossBlock if config.decoder == "cross" else CatBlock
+        self.dec_blocks = nn.ModuleList(
+            block(dec_dim, config.dec_heads, config.mlp_ratio) for _ in range(config.dec_depth)
+        )
+        if config.decoder == "cat":  # side by side, a token must say which image it is of
+            self.image_embed = nn.Parameter(torch.zeros(2, 1, dec_dim))
+        self.dec_norm = layer_norm(dec_dim)
+        self.prediction_head = nn.Linear(dec_dim, config.patch_size**2 * 3)
+        self._add_positions()
+
+    def _add_positions(self) -> None:
+        config = self.config
+        for part, dim, heads in (
+            ("enc", config.enc_dim, config.enc_heads),
+            ("dec", config.dec_dim, config.dec_heads),
+        ):
+            if config.pos_embed == "cosine":
+                positions = sine_cosine_positions(config.grid, dim)
+                self.register_buffer(f"{part}_pos_embed", positions)
+            else:
+                tables = rotary_tables(config.grid, dim // heads, 100.0)
+                self.register_buffer(f"{part}_rope_cos", tables.cos, persistent=False)
+                self.register_buffer(f"{part}_rope_sin", tables.sin, persistent=False)
+
+    def _rotation(self, part: str) -> Rotation | None:
+        if self.config.pos_embed == "cosine":
+            return None
+        return Rotation(getattr(self, f"{part}_rope_cos"), getattr(self, f"{part}_rope_sin"))
+
+    def encode(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return (B, V, enc_dim) features of the patches in (B, V) visible; of all where None."""
+        x = self.patch_embed(images)
+        rotation = self._rotation("enc")
+        if rotation is None:
+            x = x + self.enc_pos_embed
+        else:
+            rotation = rotation.of_tokens(visible)
+        if visible is not None:
+            x = x.gather(1, visible.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        for block in self.enc_blocks:
+            x = block(x, rotation)
+        return self.enc_norm(x)  # type: ignore[no-any-return]
+
+    def decode(
+        self,
+        target_features: Tensor,
+        visible: Tensor | None,
+        reference_features: Tensor,
+        maps: Maps | None = None,
+    ) -> Tensor:
+        """Return (B, N, dec_dim) features of all of the target's patches.
+
+        target_features are (B, V, enc_dim) of the patches in (B, V) visible, or all where None.
+        maps, if given, receives each block's attention from target to reference (B, H, N, N).
+        """
+        target = self.decoder_embed(target_features)
+        reference = self.decoder_embed(reference_features)
+        if visible is not None:
+            shape = (target.shape[0], self.config.num_patches, target.shape[-1])
+            index = visible.unsqueeze(-1).expand_as(target)
+            target = self.mask_token.to(target.dtype).expand(shape).scatter(1, index, target)
+        rotation = self._rotation("dec")
+        if rotation is None:
+            target, reference = target + self.dec_pos_embed, reference + self.dec_pos_embed
+        if self.config.decoder == "cat":
+            target, reference = target + self.image_embed[0], reference + self.image_embed[1]
+        for block in self.dec_blocks:
+            target, reference = block(target, reference, rotation, maps)
+        return self.dec_norm(target)  # type: ignore[no-any-return]
+
+    def forward(self, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, N, P) predicted values of all patches, in the loss's normalised units.
+
+        mask is (B, N), True where hidden, the same number in each row; on the CPU, even for a
+        model on a GPU, nothing waits for the device.
+        """
+        visible = visible_patches(mask).to(target.device, non_blocking=True)
+        features = self.decode(self.encode(target, visible), visible, self.encode(reference))
+        return self.prediction_head(features)  # type: ignore[no-any-return]
+
+    def cross_attention(self, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, layers, H, N, N) attention from target to reference patches, decoder only.
+
+        Each row sums to 1, for CatBlocks too, where it is renormalised over the reference.
+        """
+        maps: Maps = []
+        visible = visible_patches(mask).to(target.device)
+        self.decode(self.encode(target, visible), visible, self.encode(reference), maps)
+        return torch.stack(maps, 1)
+
+
+def visible_patches(mask: Tensor) -> Tensor:
+    """Return (B, V) positions that a (B, N) mask leaves visible, ascending."""
+    num_visible = mask.shape[1] - int(mask[0].sum())
+    return mask.int().argsort(dim=1, stable=True)[:, :num_visible]
+
+
+def initialise(model: CroCo, generator: torch.Generator) -> None:
+    """Draw all weights anew: Xavier-uniform matrices, zero biases, normal (0.02) tokens."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                flat = module.weight.view(module.weight.shape[0], -1)
+                nn.init.xavier_uniform_(flat, generator=generator)
+                assert module.bias is not None
+                module.bias.zero_()
+        for name in ("mask_token", "image_embed"):
+            if hasattr(model, name):
+                nn.init.normal_(getattr(model, name), std=0.02, generator=generator)
