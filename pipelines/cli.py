@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
-from pipelines.config import build, load_yaml, merge, parse_overrides
+from generation.plain import merge
+from pipelines.config import build, load_yaml, parse_overrides
 
 EXIT_BAD_INPUT = 2
 

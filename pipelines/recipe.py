@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.plain import merge, to_plain
 from generation.scenes.sources import resolve_scenes
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import INDEX_NAME
 from generation.shards.writer import file_sha256
-from pipelines.config import build, load_yaml, merge, to_plain
+from pipelines.config import build, load_yaml
 from pipelines.executors import Executor
 from pipelines.render_pairs import (
     RenderPairsConfig,

@@ -13,12 +13,12 @@ from typing import Any
 
 from generation.errors import CrossviewError
 from generation.pairs import PairConfig
+from generation.plain import diff_plain, to_plain
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import SCHEMA_VERSION, ShardEntry, ShardError, Sidecar, read_json
 from generation.task import RenderTask, ShardConfig, ShardReport, render_shard
-from pipelines.config import diff_plain, to_plain
 from pipelines.executors import Executor
 from pipelines.progress import Progress
 from pipelines.tables import format_table

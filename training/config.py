@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from generation.plain import Plain, diff_plain
 from training.augment import AugmentConfig
 from training.bounds import require
 from training.data import DataConfig
@@ -67,28 +66,6 @@ FREE_ON_RESUME = (
 )
 
 
-def as_plain(config: Any) -> dict[str, Any]:
-    """Return a config as nested dictionaries of plain values: paths as text, tuples as lists."""
-    plain: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            value = as_plain(value)
-        elif isinstance(value, Path):
-            value = str(value)
-        elif isinstance(value, tuple):
-            value = list(value)
-        plain[item.name] = value
-    return plain
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(before: Plain, now: Plain) -> list[str]:
     """Say, one line a dotted field, where two plain configs differ in what a run's results show."""
-    lines = []
-    for name in sorted(before.keys() | now.keys()):
-        key, old, new = prefix + name, before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, key + ".")
-        elif old != new and key not in FREE_ON_RESUME:
-            lines.append(f"{key}: {old!r} before, {new!r} now")
-    return lines
+    return [line for line in diff_plain(before, now) if line.split(":")[0] not in FREE_ON_RESUME]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.plain import merge
 from training.augment import AugmentConfig
 from training.config import PretrainConfig
 from training.data import DataConfig
@@ -105,18 +106,9 @@ def preset(name: str) -> dict[str, Any]:
     return PRESETS[name]
 
 
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return nested values with those of over taking precedence."""
-    result = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if nested else value
-    return result
-
-
 def preset_config(name: str, folder: Path, /, **overrides: Any) -> PretrainConfig:
     """Return a preset's configuration for a folder of shards; overrides are nested as PRESETS."""
-    values = merged(preset(name), {"data": {"path": Path(folder)}})
-    values = merged(values, overrides)
+    values = merge(preset(name), {"data": {"path": Path(folder)}})
+    values = merge(values, overrides)
     parts = {key: _PARTS[key](**value) for key, value in values.items() if key in _PARTS}
     return PretrainConfig(**{**values, **parts})

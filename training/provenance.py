@@ -6,7 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from training.config import PretrainConfig, as_plain
+from generation.plain import to_plain
+from training.config import PretrainConfig
 from training.data import Split
 from training.distributed import Process
 from training.model.croco import CroCo
@@ -24,7 +25,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """Return what run.json says: everything that a run's results depend on."""
     return {
-        "config": as_plain(config),
+        "config": to_plain(config),
         "digests": split.digests,
         "train_scenes": list(split.train.scenes),
         "train_pairs": split.train.num_pairs,

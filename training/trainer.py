@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from generation.errors import CrossviewError
+from generation.plain import diff_plain, to_plain
 from generation.shards.files import write_text_whole
 from training import checkpoint
 from training.augment import apply_jitter, draw_jitter, normalise, to_unit_range
-from training.config import PretrainConfig, as_plain, differences
+from training.config import PretrainConfig, differences
 from training.data import PairReader, Requests, batches, open_split
 from training.distributed import Process, join, multiplies_bfloat16
 from training.losses import completion_losses
@@ -96,8 +97,8 @@ class _Run:
         state = checkpoint.load_newest(self.out)
         if state is None:
             return
-        lines = differences(state["config"], as_plain(self.config))
-        lines += differences(state["digests"], self.split.digests, "SHA-256 of the index of ")
+        lines = differences(state["config"], to_plain(self.config))
+        lines += diff_plain(state["digests"], self.split.digests, "SHA-256 of the index of ")
         if lines:
             raise CrossviewError(
                 f"{self.out} holds a run that was configured otherwise; take another folder or the "
@@ -261,7 +262,7 @@ class _Run:
         loss_sum = float(self.process.mean(self.window.loss_sum))
         if self.process.is_first:
             state = {
-                "config": as_plain(self.config),
+                "config": to_plain(self.config),
                 "digests": self.split.digests,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),

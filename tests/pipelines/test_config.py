@@ -8,14 +8,12 @@ from typing import Any, Literal
 import pytest
 
 from generation.errors import CrossviewError
+from generation.plain import diff_plain, merge, to_plain
 from pipelines.config import (
     ConfigError,
     build,
-    diff_plain,
     load_yaml,
-    merge,
     parse_overrides,
-    to_plain,
 )
 
 

@@ -1,5 +1,6 @@
 """The smallest run that has every part: a preset shrunk to milliseconds a step."""
 
+from generation.plain import merge
 from training.presets import preset_config
 
 MICRO = {
@@ -24,6 +25,4 @@ MICRO = {
 
 def micro_config(folder, /, **overrides):
     """Return the micro configuration on a dataset; overrides are nested."""
-    from training.presets import merged
-
-    return preset_config("tiny", folder, **merged(MICRO, overrides))
+    return preset_config("tiny", folder, **merge(MICRO, overrides))
