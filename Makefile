@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 ##   OVERLAP     band of co-visibility, for example 0.4-0.6
 ##   DEPTH       1 to store depth maps too
 ##   DATA        folder of pairs to train on
-##   CONFIG      YAML file; the other variables go first
+##   CONFIG      YAML file (demo: a recipe); the other variables go first
 ##   SEED        same seed, same result
 ##   OUT         folder of the results
 ##   EXECUTOR    ray (all cores) or serial
@@ -43,7 +43,7 @@ help: ## explain targets and variables
 	@sed -n 's/^## \{0,1\}//p' Makefile
 
 demo: $(INSTALLED) ## render pairs, pre-train a tiny model, report: minutes on two cores
-	$(BIN)/crossview run demo $(strip $(rendering) $(ARGS))
+	$(BIN)/crossview run $(if $(CONFIG),$(call quote,$(CONFIG)),demo) $(strip $(rendering) $(ARGS))
 
 render-pairs: $(INSTALLED) ## render pairs of SCENES into shards in OUT
 	$(BIN)/crossview render-pairs $(strip $(config) $(depth) $(rendering) $(ARGS))

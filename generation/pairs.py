@@ -113,9 +113,9 @@ class PairConfig:
             raise CrossviewError(f"image_size: expected at least 16 pixels, got {self.image_size}")
         if not 1 <= self.hfov_deg <= 170:
             raise CrossviewError(f"hfov_deg: expected 1 to 170, got {self.hfov_deg}")
-        if not 0 <= self.min_valid_fraction <= 1:
+        if not 0 < self.min_valid_fraction <= 1:
             raise CrossviewError(
-                f"min_valid_fraction: expected 0 to 1, got {self.min_valid_fraction}"
+                f"min_valid_fraction: expected above 0, at most 1, got {self.min_valid_fraction}"
             )
         if self.tries_per_first_view < 1 or self.max_tries < 1:
             raise CrossviewError("tries_per_first_view and max_tries: expected at least 1")

@@ -17,7 +17,7 @@ from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
-from generation.shards.writer import write_tar
+from generation.shards.writer import file_sha256, write_tar
 
 GENERATION_VERSION = 1
 """To be raised when the same task gives other bytes: older shards are then made anew."""
@@ -51,6 +51,8 @@ class RenderTask:
 
     scene: SceneSource
     """The scene."""
+    scene_digest: str
+    """Of the scene's files, from scene_digest(); an edited scan makes another task."""
     first_index: int
     """Number of its first pair in the scene."""
     count: int
@@ -80,8 +82,11 @@ class RenderTask:
         identity: dict[str, Any] = json.loads(json.dumps(plain))
         return identity
 
-    def finished(self) -> Sidecar | None:
-        """Return the sidecar of an earlier run of this very task, or None."""
+    def finished(self, *, verify: bool = False) -> Sidecar | None:
+        """Return the sidecar of an earlier run of this very task, or None.
+
+        verify: also read the shard and compare its SHA-256.
+        """
         path = sidecar_path(self.shard_path)
         if not path.exists():
             return None
@@ -95,6 +100,8 @@ class RenderTask:
             not self.shard_path.exists()
             or self.shard_path.stat().st_size != sidecar.entry.size_bytes
         ):
+            return None
+        if verify and sidecar.entry and file_sha256(self.shard_path) != sidecar.entry.sha256:
             return None
         return sidecar
 
@@ -128,9 +135,11 @@ def render_shard(task: RenderTask) -> ShardReport:
     is no good; nothing is left half-written then.
     """
     start = time.perf_counter()
-    prepared = _prepare(task.scene, task.pairs, task.supersampling)
+    prepared = _prepare(task.scene, task.scene_digest, task.pairs, task.supersampling)
     prepare_seconds = time.perf_counter() - start
     finder = PairFinder(prepared, task.pairs, seed=task.seed)
+    # First of all the old sidecar goes: it must never stand beside another run's tar.
+    sidecar_path(task.shard_path).unlink(missing_ok=True)
     misses: list[int] = []
     with finder.ledger.stage("total"):
         written = write_tar(
@@ -199,6 +208,8 @@ def _encode(pair: Pair, task: RenderTask, renderer: str) -> dict[str, bytes]:
 
 
 @lru_cache(maxsize=1)
-def _prepare(source: SceneSource, pairs: PairConfig, supersampling: int) -> PreparedScene:
-    """Load a scene and build what its pairs need; a worker keeps the last one."""
+def _prepare(
+    source: SceneSource, digest: str, pairs: PairConfig, supersampling: int
+) -> PreparedScene:
+    """Load a scene and build what its pairs need; a worker keeps the last, while it is the same."""
     return PreparedScene.prepare(source.load(), pairs, supersampling=supersampling)

@@ -53,6 +53,20 @@ class FloorConfig:
     max_columns: int = 400_000
     """Grid columns searched at full resolution; larger scenes are first searched coarsely."""
 
+    def __post_init__(self) -> None:
+        for name in ("step_m", "enclosing_distance_m", "max_columns"):
+            if getattr(self, name) <= 0:
+                raise CrossviewError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        for name in ("clearance_m", "max_climb_m", "max_furniture_m", "min_area_m2"):
+            if getattr(self, name) < 0:
+                raise CrossviewError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.min_enclosure <= 1:
+            raise CrossviewError(f"min_enclosure: expected 0 to 1, got {self.min_enclosure}")
+        if not 0 <= self.max_slope_deg < 90:
+            raise CrossviewError(
+                f"max_slope_deg: expected 0 or more, below 90, got {self.max_slope_deg}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewpointConfig:
@@ -81,6 +95,9 @@ class ViewpointConfig:
                 "min_height_m and max_height_m: expected 0 < min <= max, got "
                 f"{self.min_height_m} and {self.max_height_m}"
             )
+        for name in ("pan_noise_deg", "tilt_noise_deg", "roll_noise_deg", "walk_step_m"):
+            if getattr(self, name) < 0:
+                raise CrossviewError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if self.walk_steps < 1:
             raise CrossviewError(f"walk_steps: expected at least 1, got {self.walk_steps}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
+from generation.errors import CrossviewError
 from generation.geometry import Float64, UInt8
 from generation.pairs import PairConfig
 from generation.scenes.export import export_glb
@@ -47,9 +48,8 @@ def bench(patterns: list[str] | None, num_pairs: int) -> str:
             executor.close()
             measured = next(o for o in outcomes if o.task.first_index == 1000)
             if measured.report is None:
-                rows.append((source.scene_id, measured.error, *[""] * (len(HEADERS) - 2)))
-            else:
-                rows.append(_row(source, measured.report))
+                raise CrossviewError(f"{source.scene_id}: {measured.error}")
+            rows.append(_row(source, measured.report))
     machine = f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
     return f"{format_table(rows, HEADERS)}\n\n{num_pairs} pairs a scene, one core of: {machine}"
 
@@ -57,6 +57,7 @@ def bench(patterns: list[str] | None, num_pairs: int) -> str:
 def _task(source: SceneSource, first_index: int, count: int, folder: str) -> RenderTask:
     return RenderTask(
         scene=source,
+        scene_digest="",
         first_index=first_index,
         count=count,
         seed=0,

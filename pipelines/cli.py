@@ -13,6 +13,7 @@ from generation.plain import merge
 from pipelines.config import build, load_yaml, parse_overrides
 
 EXIT_BAD_INPUT = 2
+_CLEARED = object()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except CrossviewError as error:
         print(f"crossview: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"crossview: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("crossview: interrupted; the same command goes on from here", file=sys.stderr)
@@ -77,6 +83,9 @@ def _add_render_pairs(commands: Any) -> None:
     parser.add_argument(
         "--image-size", type=int, metavar="PX", help="height and width (default 256)"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="also read finished shards and make damaged ones anew"
+    )
     _add_common(parser, "RenderPairsConfig")
     _add_executor(parser)
     parser.add_argument(
@@ -95,6 +104,7 @@ def _render_pairs(options: argparse.Namespace) -> int:
             "scenes": options.scenes,
             "up": options.up,
             "num_pairs": options.num_pairs,
+            "pairs_per_scene": _cleared_by(options.num_pairs),
             "seed": options.seed,
             "pairs.overlap": options.overlap,
             "pairs.image_size": None if size is None else [size, size],
@@ -105,7 +115,7 @@ def _render_pairs(options: argparse.Namespace) -> int:
     with make_executor(
         options.executor, address=options.ray_address, num_workers=options.workers
     ) as executor:
-        result = render_pairs(config, options.out, executor)
+        result = render_pairs(config, options.out, executor, verify=options.verify)
     print(summary_table(result))
     print(f"{result.index.num_pairs} pairs in {len(result.index.shards)} shards: {options.out}")
     return _report_failures(result.failures)
@@ -161,6 +171,9 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "--scenes", nargs="+", metavar="GLOB", help="other scenes than the recipe's"
     )
+    parser.add_argument(
+        "--up", help="up axis of meshes without a stage configuration: x y z -x -y -z (default y)"
+    )
     parser.add_argument("--num-pairs", type=int, metavar="N", help="pairs in all")
     parser.add_argument("--overlap", metavar="LO-HI", help="band of co-visibility")
     parser.add_argument(
@@ -181,7 +194,9 @@ def _run(options: argparse.Namespace) -> int:
     overrides = _nested(
         {
             "render.scenes": options.scenes,
+            "render.up": options.up,
             "render.num_pairs": options.num_pairs,
+            "render.pairs_per_scene": _cleared_by(options.num_pairs),
             "render.pairs.overlap": options.overlap,
             "render.seed": options.seed,
             "pretrain.seed": options.seed,
@@ -231,6 +246,7 @@ def _add_common(
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help=f"any field of {config_class}, by its dotted name",
@@ -252,6 +268,11 @@ def _add_executor(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _cleared_by(option: Any) -> Any:
+    """Return what makes a field of the file None where an option stands in its place."""
+    return None if option is None else _CLEARED
+
+
 def _config_values(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration's values: the file's, then the options', then those of --set."""
     values = load_yaml(options.config) if options.config else {}
@@ -263,6 +284,7 @@ def _nested(given: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in given.items():
         if value is not None:
+            value = None if value is _CLEARED else value
             for name in reversed(key.split(".")):
                 value = {name: value}
             values = merge(values, value)

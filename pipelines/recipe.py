@@ -26,6 +26,7 @@ from pipelines.config import build, load_yaml
 from pipelines.executors import Executor
 from pipelines.render_pairs import (
     RenderPairsConfig,
+    RenderResult,
     another_configuration,
     plan_tasks,
     render_pairs,
@@ -59,6 +60,8 @@ class Recipe:
     """What the report shows."""
 
     def __post_init__(self) -> None:
+        if "path" in self.pretrain.get("data", {}):
+            raise CrossviewError("pretrain.data.path: a recipe trains on its own pairs; remove it")
         _ = self.pretrain_config  # complain now rather than after an hour of rendering
 
     @property
@@ -123,6 +126,8 @@ def run_recipe(recipe: Recipe, executor: Executor, *, until: str = STAGES[-1]) -
         digest = _digest_of(recipe, name)
         if _recorded(recipe).get(name) == digest and has_result():
             logger.info("[%d/%d] %s: up to date", number, len(STAGES), name)
+            if name == "render":  # scenes that failed are still to be told
+                failures.extend(_dataset(recipe, executor).failures)
         else:
             logger.info("[%d/%d] %s: running", number, len(STAGES), name)
             work()
@@ -142,11 +147,15 @@ def _is_rendered(recipe: Recipe) -> bool:
 def _render(recipe: Recipe, executor: Executor) -> list[str]:
     if another_configuration(recipe.render, recipe.pairs_folder):
         _move_aside(recipe.pairs_folder)
-    result = render_pairs(recipe.render, recipe.pairs_folder, executor)
+    result = _dataset(recipe, executor)
     logger.info("\n%s", summary_table(result))
     if result.index.num_pairs == 0:
         raise CrossviewError("no scene gave a pair:\n  " + "\n  ".join(result.failures))
     return result.failures
+
+
+def _dataset(recipe: Recipe, executor: Executor) -> RenderResult:
+    return render_pairs(recipe.render, recipe.pairs_folder, executor)
 
 
 def _pretrain(recipe: Recipe) -> None:

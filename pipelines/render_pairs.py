@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import platform
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 from generation.errors import CrossviewError
 from generation.pairs import PairConfig
 from generation.plain import diff_plain, to_plain
+from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
@@ -122,33 +126,53 @@ def _tasks_of_scene(
     config: RenderPairsConfig, source: SceneSource, num_pairs: int, out: Path
 ) -> list[RenderTask]:
     step = config.shards.pairs_per_shard
+    digest = scene_digest(source)
+    if source.path:  # a worker may stand in another folder
+        source = replace(source, path=str(Path(source.path).resolve()))
     return [
         RenderTask(
             scene=source,
+            scene_digest=digest,
             first_index=first,
             count=min(step, num_pairs - first),
             seed=config.seed,
             pairs=config.pairs,
             shards=config.shards,
             supersampling=config.supersampling,
-            out=str(out),
+            out=str(out.resolve()),
         )
         for first in range(0, num_pairs, step)
     ]
 
 
-def render_pairs(config: RenderPairsConfig, out: Path, executor: Executor) -> RenderResult:
+def render_pairs(
+    config: RenderPairsConfig, out: Path, executor: Executor, *, verify: bool = False
+) -> RenderResult:
     """Make the dataset in a folder; what an earlier run of the same configuration made stays.
 
-    Scenes that fail are reported, the others finish. Raises CrossviewError, before any work, where
-    the scenes match nothing or the folder holds a dataset of another configuration.
+    Scenes that fail are reported, the others finish. verify reads every shard that is there and
+    makes those anew whose bytes are not what was written. Raises CrossviewError, before any work,
+    where the scenes match nothing, the folder holds a dataset of another configuration, or another
+    run is writing to it.
     """
     tasks = plan_tasks(config, out)
-    _claim_folder(config, out)
+    with _claimed(config, out):
+        return _render_missing(config, tasks, out, executor, verify)
+
+
+def _render_missing(
+    config: RenderPairsConfig,
+    tasks: list[RenderTask],
+    out: Path,
+    executor: Executor,
+    verify: bool,
+) -> RenderResult:
     summaries: dict[str, SceneSummary] = {}
     for task in tasks:
         summaries.setdefault(task.scene.scene_id, SceneSummary()).asked += task.count
-    finished = {task.shard_path: sidecar for task in tasks if (sidecar := task.finished())}
+    finished = {
+        task.shard_path: sidecar for task in tasks if (sidecar := task.finished(verify=verify))
+    }
     missing = [task for task in tasks if task.shard_path not in finished]
     num_missing = sum(task.count for task in missing)
     logger.info(
@@ -226,8 +250,9 @@ def another_configuration(config: RenderPairsConfig, out: Path) -> list[str]:
     return []
 
 
-def _claim_folder(config: RenderPairsConfig, out: Path) -> None:
-    """Write the resolved configuration before any work; refuse a folder of another one."""
+@contextmanager
+def _claimed(config: RenderPairsConfig, out: Path) -> Iterator[None]:
+    """Hold a dataset's folder for one run; write the resolved configuration before any work."""
     different = another_configuration(config, out)
     if different:
         raise ShardError(
@@ -238,8 +263,18 @@ def _claim_folder(config: RenderPairsConfig, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ShardError(f"{out}: cannot make this output folder: {error}") from error
-    for stale in out.glob(".*.partial"):
-        stale.unlink()
+    with open(out / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that ends lets it go
+        except OSError as error:
+            raise ShardError(f"{out}: another run is writing to this folder") from error
+        for stale in out.glob(".*.partial"):
+            stale.unlink()
+        _write_config(config, out)
+        yield
+
+
+def _write_config(config: RenderPairsConfig, out: Path) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "config": to_plain(config),

@@ -51,9 +51,12 @@ class ReportConfig:
     """Completed images of held-out scenes."""
 
     def __post_init__(self) -> None:
-        for name in ("num_pairs", "num_completions"):
-            if getattr(self, name) < 1:
-                raise CrossviewError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        # A completion is shown beside that with another pair's reference, which takes two.
+        for name, least in (("num_pairs", 1), ("num_completions", 2)):
+            if getattr(self, name) < least:
+                raise CrossviewError(
+                    f"{name}: expected at least {least}, got {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

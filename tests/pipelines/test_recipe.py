@@ -121,6 +121,8 @@ def test_the_papers_recipe_is_the_papers():
         ({"render": {"num_pair": 3}}, r"render\.num_pair: unknown key.*num_pairs"),
         ({"render": {"pairs": {"overlap": "0.6-0.4"}}}, r"overlap.*0\.6-0\.4"),
         ({"render": {"num_pairs": 0}}, r"num_pairs.*at least 1"),
+        ({"pretrain": {"data": {"path": "elsewhere"}}}, r"trains on its own pairs"),
+        ({"report": {"num_completions": 1}}, r"num_completions.*at least 2"),
         ({"pretrain": {"preset": "huge"}}, r"preset.*huge.*tiny"),
         ({"pretrain": {"optim": {"base_lr": "1e-4"}}}, r"write 1\.0e-4"),
     ],
@@ -134,6 +136,14 @@ def test_a_wrong_value_is_named_before_any_work(tmp_path: Path, change: dict, me
 def test_an_unknown_recipe_names_ours():
     with pytest.raises(CrossviewError, match="demo, paper"):
         load_recipe("dmeo", {})
+
+
+def test_a_scene_that_fails_is_told_every_time(tmp_path: Path):
+    scenes = ["procedural:0", str(tmp_path / "gone.glb")]
+    recipe = load_recipe(write_recipe(tmp_path), {"render": {"scenes": scenes, "num_pairs": 4}})
+    for _ in range(2):
+        (failure,) = run_recipe(recipe, SerialExecutor(), until="render")
+        assert "gone.glb: no such file" in failure
 
 
 def test_a_damaged_state_file_is_named(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Datasets from end to end: who does the work never shows, and nothing half-written is read."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from generation.covisibility import measure_pair
 from generation.geometry import Camera
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import View
+from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.images import decode_depth_png
 from generation.shards.reader import ShardIndex
@@ -42,6 +44,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.iterdir())
+        if path.name != ".lock"
     }
 
 
@@ -150,6 +153,40 @@ def test_only_what_is_missing_is_made_again(dataset: Path, tmp_path: Path, damag
     render_pairs(config_of(), tmp_path, executor)
     assert executor.asked == [tar.name]
     assert digests(tmp_path) == digests(dataset)
+
+
+def test_verify_makes_a_shard_anew_whose_bytes_changed(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    tar = tmp_path / ShardIndex.open(tmp_path).shards[2].name
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    tar.write_bytes(data)
+    executor = CountingExecutor()
+    render_pairs(config_of(), tmp_path, executor)
+    assert executor.asked == []
+    render_pairs(config_of(), tmp_path, executor, verify=True)
+    assert executor.asked == [tar.name]
+    assert digests(tmp_path) == digests(dataset)
+
+
+def test_an_edited_scan_is_rendered_anew(tmp_path: Path):
+    export_glb(make_room(0), tmp_path / "scan.glb")
+    config = config_of(scenes=[str(tmp_path / "scan.glb")], num_pairs=1)
+    out = tmp_path / "out"
+    before = render_pairs(config, out, SerialExecutor()).index
+    assert render_pairs(config, out, SerialExecutor()).reports == []
+    export_glb(make_room(1), tmp_path / "scan.glb")
+    after = render_pairs(config, out, SerialExecutor()).index
+    assert before.shards[0].sha256 != after.shards[0].sha256
+
+
+def test_a_second_run_on_the_same_folder_is_refused(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    with open(tmp_path / ".lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ShardError, match="another run is writing"):
+            render_pairs(config_of(), tmp_path, SerialExecutor())
+    render_pairs(config_of(), tmp_path, SerialExecutor())
 
 
 def test_a_dataset_grows_without_losing_what_it_has(dataset: Path, tmp_path: Path):
