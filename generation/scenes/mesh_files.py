@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import trimesh
 
-from generation.geometry import Float64
+from generation.geometry import Float64, UInt8
 from generation.scenes.scene import Material, Scene, SceneError, Texture
 
 MESH_ENDINGS = (".glb", ".gltf", ".ply", ".obj")
@@ -156,7 +158,7 @@ def _parts(path: Path) -> Iterator[_Part]:
         if path.suffix.lower() in (".glb", ".gltf"):
             yield from _gltf_parts(path)
         else:
-            _check_obj_textures(path)
+            _check_textures(path)
             yield from _trimesh_parts(trimesh.load_scene(path, process=False), _plain_material)
     except (SceneError, MemoryError):
         raise
@@ -178,7 +180,9 @@ def _trimesh_parts(scene: Any, material_of: Any) -> Iterator[_Part]:
         uvs = getattr(visual, "uv", None)
         uvs = np.zeros((num_vertices, 2)) if uvs is None else np.asarray(uvs, float)[:, :2].copy()
         uvs[:, 1] = 1.0 - uvs[:, 1]  # trimesh puts v = 0 at the bottom, we (as glTF) at the top
-        if visual.kind in ("vertex", "face"):
+        if visual.kind is None:  # neither colours nor a material: white
+            colors, material = None, Material()
+        elif visual.kind in ("vertex", "face"):
             colors, material = visual.vertex_colors, Material()
         else:
             colors = getattr(visual, "vertex_attributes", {}).get("color")
@@ -200,7 +204,7 @@ def _gltf_parts(path: Path) -> Iterator[_Part]:
     document, rewritten = _numbered_materials(path)
     for image in document.get("images", []):
         uri = image.get("uri", "data:")
-        if not uri.startswith("data:") and not (path.parent / uri).is_file():
+        if not uri.startswith("data:") and not (path.parent / unquote(uri)).is_file():
             raise SceneError(f"{path}: its texture file {uri!r} is missing from {path.parent}")
     loaded: dict[int, Material] = {}
 
@@ -210,7 +214,8 @@ def _gltf_parts(path: Path) -> Iterator[_Part]:
             return Material()
         index = int(name)
         if index not in loaded:
-            loaded[index] = _gltf_material(document, index, visual.material.baseColorTexture)
+            image = visual.material.baseColorTexture
+            loaded[index] = _gltf_material(document, index, image, path)
         return loaded[index]
 
     scene = trimesh.load_scene(
@@ -255,20 +260,33 @@ def _numbered_materials(path: Path) -> tuple[dict[str, Any], bytes]:
     return document, header + struct.pack("<I4s", len(text), b"JSON") + text + rest
 
 
-def _gltf_material(document: dict[str, Any], index: int, image: Any) -> Material:
+def _gltf_material(document: dict[str, Any], index: int, image: Any, path: Path) -> Material:
     """Return base colour factor times texture, with the wrap modes of the texture's sampler."""
+    named = document["materials"][index]
+    if "KHR_materials_pbrSpecularGlossiness" in named.get("extensions", {}):
+        raise SceneError(f"{path}: material {index} has no base colour but specular-glossiness")
     surface = document["materials"][index].get("pbrMetallicRoughness", {})
     red, green, blue = surface.get("baseColorFactor", (1.0, 1.0, 1.0, 1.0))[:3]
     texture = None
-    if image is not None:
+    if "baseColorTexture" in surface:
+        if "KHR_texture_transform" in surface["baseColorTexture"].get("extensions", {}):
+            raise SceneError(f"{path}: material {index} transforms its texture; bake that first")
         slot = document["textures"][surface["baseColorTexture"]["index"]]
         sampler = document["samplers"][slot["sampler"]] if "sampler" in slot else {}
         texture = Texture(
-            image=np.asarray(image.convert("RGB")),
+            image=_pixels(image, f"{path}: texture of material {index}"),
             wrap_u=_GLTF_WRAP_MODES[sampler.get("wrapS", 10497)],
             wrap_v=_GLTF_WRAP_MODES[sampler.get("wrapT", 10497)],
         )
     return Material(base_color=(red, green, blue), texture=texture)
+
+
+def _pixels(image: Any, what: str) -> UInt8:
+    """Return an image's (H, W, 3) pixels. Raises SceneError where it cannot be decoded."""
+    try:
+        return np.asarray(image.convert("RGB"))
+    except (AttributeError, OSError, SyntaxError, ValueError) as error:  # None where trimesh failed
+        raise SceneError(f"{what}: the image cannot be decoded") from error
 
 
 def _plain_material(visual: Any) -> Material:
@@ -281,13 +299,17 @@ def _plain_material(visual: Any) -> Material:
         return Material(base_color=(red, green, blue))
     return Material(
         base_color=(red, green, blue),
-        texture=Texture(image=np.asarray(simple.image.convert("RGB"))),
+        texture=Texture(image=_pixels(simple.image, "its texture")),
     )
 
 
-def _check_obj_textures(path: Path) -> None:
-    """Raise SceneError where an OBJ names a material or texture file that is not there."""
-    if path.suffix.lower() != ".obj":
+def _check_textures(path: Path) -> None:
+    """Raise SceneError where an OBJ or PLY names a material or texture file that is not there."""
+    if path.suffix.lower() == ".ply":
+        header = path.read_bytes()[:4096].partition(b"end_header")[0].decode(errors="replace")
+        for name in re.findall(r"^comment TextureFile (.+?)\s*$", header, re.MULTILINE):
+            if not (path.parent / name).is_file():
+                raise SceneError(f"{path}: its texture file {name!r} is missing")
         return
     for library in _named_files(path, "mtllib"):
         if not library.is_file():
@@ -300,8 +322,11 @@ def _check_obj_textures(path: Path) -> None:
 def _named_files(path: Path, keyword: str) -> list[Path]:
     """Return the files that lines `keyword [options] FILE` of an OBJ or MTL file name."""
     with open(path, errors="replace") as lines:
-        words = [line.split() for line in lines if line.lstrip().startswith(keyword)]
-    return [path.parent / line[-1] for line in words if len(line) > 1 and line[0] == keyword]
+        rest = [
+            line.split(keyword, 1)[1].strip() for line in lines if line.split()[:1] == [keyword]
+        ]
+    # A name may hold spaces; where options stand before it, it is the last word.
+    return [path.parent / (text.split()[-1] if text[0] == "-" else text) for text in rest if text]
 
 
 def _as_bytes(colors: Any) -> Any:

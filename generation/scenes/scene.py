@@ -68,6 +68,10 @@ class Scene:
                 f"scene {self.scene_id!r}: {bad} of {len(self.vertices)} vertices "
                 "are NaN or infinite; clean the mesh"
             )
+        if not np.isfinite(self.uvs).all():
+            raise SceneError(
+                f"scene {self.scene_id!r}: texture coordinates are NaN or infinite; clean the mesh"
+            )
         if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
             raise SceneError(
                 f"scene {self.scene_id!r}: faces index vertices "

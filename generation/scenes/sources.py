@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +73,10 @@ def resolve_scenes(patterns: list[str], *, up: str = "y") -> list[SceneSource]:
             if key not in files:
                 files[key] = path
                 ordered.append(path)
-    names = _unique_names([entry for entry in ordered if isinstance(entry, Path)])
+    names = _scene_ids([entry for entry in ordered if isinstance(entry, Path)])
+    clash = {f"procedural-{seed:06d}" for seed in rooms} & set(names.values())
+    if clash:
+        raise SceneError(f"{min(clash)} is the name of a file and of a generated room; rename it")
     return [
         SceneSource(scene_id=f"procedural-{entry:06d}", room_seed=entry)
         if isinstance(entry, int)
@@ -92,20 +97,31 @@ def _room_seeds(pattern: str) -> range:
 def _matching_files(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in MESH_ENDINGS)
+        found = _meshes_among(path.iterdir())
         if not found:
             raise SceneError(f"{pattern}: no mesh files ({', '.join(MESH_ENDINGS)}) in this folder")
         return found
-    if not glob.has_magic(pattern):
+    if path.exists() or not glob.has_magic(pattern):
         return [path]  # a missing file fails its own scene, not the others
-    found = sorted(
-        p
-        for p in map(Path, glob.glob(str(path), recursive=True))
-        if p.suffix.lower() in MESH_ENDINGS or p.name.endswith(STAGE_CONFIG_ENDING)
-    )
+    found = _meshes_among(map(Path, glob.glob(str(path), recursive=True)))
     if not found:
         raise SceneError(f"{pattern}: no mesh file matches")
     return found
+
+
+def _meshes_among(paths: Iterable[Path]) -> list[Path]:
+    """Return meshes and stage configurations, sorted; no .basis.glb that has a plain .glb."""
+    found = {
+        path
+        for path in paths
+        if path.suffix.lower() in MESH_ENDINGS or path.name.endswith(STAGE_CONFIG_ENDING)
+    }
+    return sorted(
+        path
+        for path in found
+        if not path.name.endswith(".basis.glb")
+        or path.with_name(path.name.removesuffix(".basis.glb") + ".glb") not in found
+    )
 
 
 def _mesh_or_config(path: Path) -> Path:
@@ -115,22 +131,33 @@ def _mesh_or_config(path: Path) -> Path:
         return path  # a bad configuration fails its own scene, when it is loaded
 
 
-def _unique_names(paths: list[Path]) -> dict[Path, str]:
-    """Name each file by its stem; files of one stem by as many folders as tell them apart."""
+def _scene_ids(paths: list[Path]) -> dict[Path, str]:
+    """Name each file by its stem; files of one stem also by their folders, then by their ending.
 
-    def name(path: Path, depth: int) -> str:
-        stem = path.name.removesuffix(STAGE_CONFIG_ENDING)
-        stem = stem if stem != path.name else path.stem
-        parts = (*path.absolute().parent.parts[1:][-depth:], stem) if depth else (stem,)
-        return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(parts))
-
+    Folders count only below the one that all files share: an id does not tell where scans lie.
+    Raises SceneError where two files cannot be told apart.
+    """
+    if not paths:
+        return {}
+    shared = len(Path(os.path.commonpath([path.absolute().parent for path in paths])).parts)
+    styles = [
+        lambda path: [_stem(path)],
+        lambda path: [*path.absolute().parent.parts[shared:][-1:], _stem(path)],
+        lambda path: [*path.absolute().parent.parts[shared:], _stem(path)],
+        lambda path: [*path.absolute().parent.parts[shared:], _stem(path), path.suffix[1:]],
+    ]
     names: dict[Path, str] = {}
-    for path in paths:
-        depth = 0
-        while depth < len(path.absolute().parts):
-            candidates = Counter(name(other, depth) for other in paths)
-            if candidates[name(path, depth)] == 1:
-                break
-            depth += 1
-        names[path] = name(path, depth)
+    left = paths
+    for style in styles:
+        candidates = {path: re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(style(path))) for path in left}
+        counts = Counter([*candidates.values(), *names.values()])
+        names |= {path: name for path, name in candidates.items() if counts[name] == 1}
+        left = [path for path in left if path not in names]
+    if left:
+        raise SceneError(f"{left[0]} and {left[-1]} have names too much alike; rename one of them")
     return names
+
+
+def _stem(path: Path) -> str:
+    name = path.name.removesuffix(STAGE_CONFIG_ENDING)
+    return name if name != path.name else path.stem

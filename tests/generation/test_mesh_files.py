@@ -170,6 +170,15 @@ def test_an_obj_has_its_material_and_v_upwards(tmp_path: Path):
     assert by_vertex == {(0, 0, 0): (0, 1), (1, 0, 0): (1, 1), (0, 1, 0): (0, 0)}
 
 
+@pytest.mark.parametrize("ending", ["ply", "glb", "obj"])
+def test_a_mesh_without_colours_is_white(tmp_path: Path, ending: str):
+    path = tmp_path / f"plain.{ending}"
+    trimesh.Trimesh(np.eye(3), [[0, 1, 2]], process=False).export(path)
+    scene = load_mesh_scene(path, "plain")
+    assert (scene.vertex_colors == 255).all()
+    assert all(m.texture is None for m in scene.materials)
+
+
 class TestStageConfig:
     def test_beside_a_mesh_it_turns_scales_and_converts_units(self, tmp_path: Path):
         write_glb(tmp_path / "a.glb")
@@ -268,6 +277,34 @@ class TestBadFiles:
         with pytest.raises(SceneError, match=r"a\.ply.*NaN"):
             self.load(tmp_path / "a.ply")
 
+    def test_nans_in_texture_coordinates(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb")
+        data = path.read_bytes().replace(np.float32(2.5).tobytes(), np.float32("nan").tobytes())
+        path.write_bytes(data)
+        with pytest.raises(SceneError, match=r"a\.glb.*texture coordinates are NaN"):
+            self.load(path)
+
+    def test_a_texture_that_cannot_be_decoded(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb")
+        data = path.read_bytes()
+        start = data.index(b"\x89PNG") + 1
+        path.write_bytes(data[:start] + b"XXX" + data[start + 3 :])
+        with pytest.raises(SceneError, match="image cannot be decoded"):
+            self.load(path)
+
+    def test_a_missing_texture_of_a_ply(self, tmp_path: Path):
+        text = QUAD_PLY.replace("format ascii 1.0", "format ascii 1.0\ncomment TextureFile a.png")
+        (tmp_path / "a.ply").write_text(text)
+        with pytest.raises(SceneError, match=r"texture file 'a\.png' is missing"):
+            self.load(tmp_path / "a.ply")
+
+    def test_a_missing_texture_whose_name_has_spaces(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        library = tmp_path / "room.mtl"
+        library.write_text(library.read_text().replace("wood.png", "old wood.png"))
+        with pytest.raises(SceneError, match=r"texture file 'old wood\.png' is missing"):
+            self.load(path)
+
     def test_a_missing_texture_of_an_obj(self, tmp_path: Path):
         path = write_obj(tmp_path)
         (tmp_path / "wood.png").unlink()
@@ -318,6 +355,44 @@ class TestResolving:
             write_glb(tmp_path / folder / "mesh.v2.glb")
         sources = resolve_scenes([str(tmp_path / "**" / "*.glb")])
         assert [s.scene_id for s in sources] == ["one-mesh_v2", "two-mesh_v2"]
+
+    def test_files_of_one_stem_are_told_apart_by_their_ending(self, tmp_path: Path):
+        for ending in ("glb", "ply"):
+            (tmp_path / f"room.{ending}").touch()
+        sources = resolve_scenes([str(tmp_path / "room.*")])
+        assert [s.scene_id for s in sources] == ["room-glb", "room-ply"]
+
+    def test_names_do_not_tell_where_the_scans_lie(self, tmp_path: Path):
+        ids = []
+        for root in ("here", "there"):
+            for folder in ("one", "two"):
+                (tmp_path / root / folder).mkdir(parents=True)
+                (tmp_path / root / folder / "mesh.ply").touch()
+            sources = resolve_scenes([str(tmp_path / root / "*" / "mesh.ply")])
+            ids.append([s.scene_id for s in sources])
+        assert ids[0] == ids[1] == ["one-mesh", "two-mesh"]
+
+    def test_names_too_much_alike_are_refused(self, tmp_path: Path):
+        for name in ("a b.ply", "a_b.ply"):
+            (tmp_path / name).touch()
+        with pytest.raises(SceneError, match="too much alike"):
+            resolve_scenes([str(tmp_path)])
+
+    def test_a_file_with_a_generated_rooms_name_is_refused(self, tmp_path: Path):
+        (tmp_path / "procedural-000000.glb").touch()
+        with pytest.raises(SceneError, match="rename it"):
+            resolve_scenes(["procedural:0", str(tmp_path)])
+
+    def test_a_file_name_with_glob_characters_is_that_file(self, tmp_path: Path):
+        (tmp_path / "scan[1].ply").touch()
+        (source,) = resolve_scenes([str(tmp_path / "scan[1].ply")])
+        assert source.path.endswith("scan[1].ply")
+
+    def test_basis_textures_are_left_where_there_are_plain_ones(self, tmp_path: Path):
+        for name in ("a.glb", "a.basis.glb", "b.basis.glb"):
+            (tmp_path / name).touch()
+        sources = resolve_scenes([str(tmp_path / "*.glb")])
+        assert [Path(s.path).name for s in sources] == ["a.glb", "b.basis.glb"]
 
     @pytest.mark.parametrize(
         "pattern", ["procedural:", "procedural:5-2", "procedural:a", "nothing-*.glb"]
