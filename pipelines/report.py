@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,13 @@ from generation.pairs import OverlapBand
 from generation.renderers.embree import EmbreeRenderer
 from generation.scenes.sources import SceneSource
 from generation.shards.files import whole_file, write_text_whole
-from generation.shards.reader import ShardIndex, ShardReader
-from generation.shards.schema import META, Sidecar, sidecar_path
+from generation.shards.reader import ShardIndex
+from generation.shards.schema import Sidecar, sidecar_path
 from training.augment import denormalise, normalise, to_unit_range
 from training.checkpoint import load_model
 from training.completion import complete
 from training.config import PretrainConfig
-from training.data import open_split
+from training.data import PairReader, open_split
 from training.metrics import read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
@@ -69,13 +68,11 @@ class PairRecords:
     @classmethod
     def read(cls, index: ShardIndex) -> PairRecords:
         """Read every pair's record and every shard's count of rejections."""
-        reader = ShardReader(index)
-        records = []
+        reader = PairReader(index, crop_size=0)
+        records = [reader.record(sample) for sample in range(index.num_pairs)]
         rejections: Counter[str] = Counter()
-        for shard, entry in enumerate(index.shards):
+        for entry in index.shards:
             rejections.update(Sidecar.read(sidecar_path(index.folder / entry.name)).rejections)
-            for sample in range(entry.count):
-                records.append(json.loads(reader.read(shard, sample, (META,))[1][0]))
         return cls(records=records, rejections=rejections)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
 from generation.shards.images import decode_depth_png, decode_jpeg
-from generation.shards.reader import ShardIndex, ShardReader
-from generation.shards.schema import DEPTHS, INDEX_NAME, VIEWS, ShardError
+from generation.shards.reader import ShardIndex, ShardReader, check_size
+from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS, ShardError
+from generation.shards.writer import file_sha256
 from training.bounds import require
 from training.order import Float64, Int64, Schedule, crop_positions, rank_part
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +96,13 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
 
 
 def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / INDEX_NAME).read_bytes()).hexdigest()
+    return file_sha256(folder / INDEX_NAME)
 
 
 def _check_sizes(index: ShardIndex) -> None:
     """Find missing and cut shards before any work; contents are checked as they are read."""
     for entry in index.shards:
-        path = index.folder / entry.name
-        if not path.is_file():
-            raise ShardError(f"{path}: the index lists this shard, but there is no such file")
-        size_bytes = path.stat().st_size
-        if size_bytes != entry.size_bytes:
-            raise ShardError(
-                f"{path}: {size_bytes} bytes, but the index says {entry.size_bytes}; "
-                "render the missing part again with the same command"
-            )
+        check_size(index.folder / entry.name, entry)
 
 
 class PairReader:
@@ -131,12 +127,8 @@ class PairReader:
 
         Raises CrossviewError where an image is damaged or smaller than the crop.
         """
-        images = []
-        for ending, data in zip(VIEWS, self.members(sample, VIEWS)):
-            try:
-                image = decode_jpeg(data)
-            except ValueError as error:
-                raise ShardError(f"{self.where(sample)}, {ending}: damaged ({error})") from error
+        first, second = self._decoded(sample, VIEWS, decode_jpeg)
+        for ending, image in zip(VIEWS, (first, second)):
             if min(image.shape[:2]) < self.crop_size:
                 height, width = image.shape[:2]
                 raise CrossviewError(
@@ -144,13 +136,33 @@ class PairReader:
                     f"takes crops of {self.crop_size}; render larger pairs or take a smaller "
                     "model.image_size"
                 )
-            images.append(image)
-        return images[0], images[1]
+        return first, second
 
     def depths(self, sample: int) -> tuple[Float32, Float32]:
-        """Return both depth maps, (H, W) metres each, uncropped. Raises ShardError without any."""
-        first, second = (decode_depth_png(data) for data in self.members(sample, DEPTHS))
+        """Return both depth maps, (H, W) metres each, uncropped.
+
+        Raises ShardError where one is damaged, or the pairs have none.
+        """
+        first, second = self._decoded(sample, DEPTHS, decode_depth_png)
         return first, second
+
+    def record(self, sample: int) -> dict[str, Any]:
+        """Return what meta.json says of a pair. Raises ShardError where it is damaged."""
+        (record,) = self._decoded(sample, (META,), json.loads)
+        return record
+
+    def _decoded(
+        self, sample: int, endings: tuple[str, ...], decode: Callable[[bytes], Decoded]
+    ) -> list[Decoded]:
+        decoded = []
+        for ending, data in zip(endings, self.members(sample, endings)):
+            try:
+                decoded.append(decode(data))
+            except (ValueError, OSError, SyntaxError) as error:
+                raise ShardError(
+                    f"{self.where(sample)}, {ending}: damaged ({error}); {MEND}"
+                ) from error
+        return decoded
 
     def where(self, sample: int) -> str:
         """Name a sample for an error message."""

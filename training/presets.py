@@ -103,7 +103,7 @@ _PARTS = {
 
 def preset(name: str) -> dict[str, Any]:
     """Return a preset's values. Raises CrossviewError naming those there are."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise CrossviewError(f"preset = {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
 

@@ -219,11 +219,7 @@ class _Run:
 
     def _log(self, log: MetricsLog | None, rate: float, ratio: float) -> None:
         loss, pairs_per_s, wait_share = self.window.close(self.config.optim.batch_size)
-        if not math.isfinite(loss):
-            raise CrossviewError(
-                f"the loss is {loss} at step {self.step}; start again with a lower optim.base_lr "
-                f"(now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
-            )
+        self._require_finite(loss)
         if log is None:
             return
         values = {
@@ -258,8 +254,17 @@ class _Run:
         numbers = [f"{n} {self.last_metrics[n]:.4f}" for n in shown if n in self.last_metrics]
         logger.info("step %d/%d  %s", self.step, self.num_steps, "  ".join(numbers))
 
+    def _require_finite(self, loss: float) -> None:
+        """Stop a run that diverged, before its weights are written over good ones."""
+        if not math.isfinite(loss):
+            raise CrossviewError(
+                f"the loss is {loss} at step {self.step}; start again with a lower optim.base_lr "
+                f"(now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
+            )
+
     def _save(self) -> None:
         loss_sum = float(self.process.mean(self.window.loss_sum))
+        self._require_finite(loss_sum)
         if self.process.is_first:
             state = {
                 "config": to_plain(self.config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from generation.errors import CrossviewError
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import META, ShardError
+from generation.shards.schema import ShardError
 from training.augment import normalise, to_unit_range
 from training.bounds import require
 from training.correspondence import (
@@ -76,7 +75,7 @@ def load_validation_pairs(
 
     Raises CrossviewError where there are fewer than two pairs, or one cannot be read.
     """
-    samples, shift = choose_pairs(index, num_pairs)
+    samples, others = choose_pairs(index, num_pairs)
     if len(samples) < 2:
         raise CrossviewError(
             f"{index.folder}: {len(samples)} pair of held-out scenes {', '.join(index.scenes)}; "
@@ -91,17 +90,17 @@ def load_validation_pairs(
     return ValidationPairs(
         images=torch.from_numpy(images),
         masks=torch.from_numpy(masks),
-        shuffled=torch.from_numpy((np.arange(len(samples)) + shift) % len(samples)),
+        shuffled=torch.from_numpy(others),
         truth=_read_truth(reader, samples, model),
         samples=samples,
     )
 
 
-def choose_pairs(index: ShardIndex, num_pairs: int) -> tuple[Int64, int]:
-    """Return sample numbers, scene after scene, and how far to roll them to leave the scene.
+def choose_pairs(index: ShardIndex, num_pairs: int) -> tuple[Int64, Int64]:
+    """Return (n,) sample numbers, and for each of them the row whose reference stands in for its.
 
-    Every scene gives the same number, spread evenly over its own, or all it has. Rolling by the
-    largest scene's number leaves the scene; with a single scene, half its number leaves the pair.
+    Every scene gives the same number, spread evenly over its own, or all it has. The other row is
+    of another scene; with a single scene, half of its pairs away.
     """
     numbers = np.arange(index.num_pairs)
     of_scene = np.repeat(
@@ -115,8 +114,15 @@ def choose_pairs(index: ShardIndex, num_pairs: int) -> tuple[Int64, int]:
         chosen.append(own[np.arange(min(share, len(own))) * len(own) // min(share, len(own))])
     chosen = chosen[: max(1, num_pairs)]
     samples = np.concatenate(chosen).astype(np.int64)
-    largest = max(len(own) for own in chosen)
-    return samples, largest if largest < len(samples) else len(samples) // 2
+    rows = np.arange(len(samples))
+    if len(chosen) == 1:
+        return samples, (rows + len(rows) // 2) % len(rows)
+    scene_of_row = np.repeat(np.arange(len(chosen)), [len(own) for own in chosen])
+    elsewhere = [rows[scene_of_row != scene] for scene in range(len(chosen))]
+    others = [
+        elsewhere[scene][row % len(elsewhere[scene])] for row, scene in enumerate(scene_of_row)
+    ]
+    return samples, np.array(others)
 
 
 def _read_truth(reader: PairReader, samples: Int64, model: ModelConfig) -> Tensor | None:
@@ -129,7 +135,7 @@ def _read_truth(reader: PairReader, samples: Int64, model: ModelConfig) -> Tenso
                 raise
             logger.warning("no geometry score: %s", error)
             return None
-        camera1, camera2 = cameras_of(json.loads(reader.members(int(sample), (META,))[0]))
+        camera1, camera2 = cameras_of(reader.record(int(sample)))
         truth[row] = true_places(
             centre_crop(depths[0], model.image_size),
             centre_crop(depths[1], model.image_size),

@@ -12,6 +12,7 @@ from typing import IO, Any
 from generation.shards.files import write_text_whole
 from generation.shards.schema import (
     INDEX_NAME,
+    MEND,
     SCHEMA_VERSION,
     ShardEntry,
     ShardError,
@@ -110,6 +111,17 @@ class ShardReader:
         return key, data
 
 
+def check_size(path: Path, expected: ShardEntry) -> None:
+    """Raise ShardError where a shard is missing or has another size than the index says."""
+    if not path.is_file():
+        raise ShardError(f"{path}: the index lists this shard, but there is no such file; {MEND}")
+    size_bytes = path.stat().st_size
+    if size_bytes != expected.size_bytes:
+        raise ShardError(
+            f"{path}: {size_bytes} bytes, but the index says {expected.size_bytes}; {MEND}"
+        )
+
+
 @lru_cache(maxsize=256)
 def _open_shard(
     path: str, expected: ShardEntry
@@ -117,15 +129,7 @@ def _open_shard(
     """Open a shard for reading by offset; compares its size and sidecar with the index."""
     sidecar = Sidecar.read(sidecar_path(Path(path)))
     if sidecar.entry != expected:
-        raise ShardError(f"{path}: its sidecar is not the one that the index lists; run verify")
-    try:
-        tar = open(path, "rb", buffering=0)  # noqa: SIM115
-    except FileNotFoundError:
-        raise ShardError(f"{path}: the index lists this shard, but there is no such file") from None
-    size_bytes = os.fstat(tar.fileno()).st_size
-    if size_bytes != expected.size_bytes:
-        raise ShardError(
-            f"{path}: {size_bytes} bytes, but the index says {expected.size_bytes}; "
-            "render the missing part again with the same command"
-        )
+        raise ShardError(f"{path}: its sidecar is not the one that the index lists; {MEND}")
+    check_size(Path(path), expected)
+    tar = open(path, "rb", buffering=0)  # noqa: SIM115
     return tar, list(sidecar.samples.items())

@@ -23,6 +23,10 @@ DEPTHS = ("depth1.png", "depth2.png")
 META = "meta.json"
 
 
+MEND = "render again with the same command and --verify, which makes damaged shards anew"
+"""What to do about a shard that is not what was written."""
+
+
 class ShardError(CrossviewError):
     """A shard, sidecar or index that is missing, damaged or not ours."""
 

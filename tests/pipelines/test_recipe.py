@@ -23,7 +23,7 @@ MICRO = {
     "pretrain": {
         "preset": "tiny",
         "model": {
-            "image_size": 32, "enc_dim": 24, "enc_depth": 1, "enc_heads": 2,
+            "image_size": 32, "patch_size": 8, "enc_dim": 24, "enc_depth": 1, "enc_heads": 2,
             "dec_dim": 24, "dec_depth": 1, "dec_heads": 2,
         },
         "optim": {"max_steps": 4, "batch_size": 4},

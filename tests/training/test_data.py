@@ -9,6 +9,7 @@ from synthetic import write_dataset
 
 from generation.errors import CrossviewError
 from generation.shards.reader import ShardIndex
+from generation.shards.schema import Sidecar, sidecar_path
 from training.data import DataConfig, PairReader, Requests, batches, held_out_scenes, open_split
 from training.order import Schedule
 from training.validation import choose_pairs, load_validation_pairs
@@ -99,9 +100,12 @@ def test_a_shuffled_reference_is_never_the_pairs_own():
                 "folder": "",
             },
         )
-        samples, shift = choose_pairs(fake, 100)
+        samples, others = choose_pairs(fake, 100)
         assert len(samples) == count
-        assert shift % count != 0
+        assert (others != np.arange(count)).all()
+        scene_of_row = np.repeat(np.arange(scenes), sizes)
+        if scenes > 1:
+            assert (scene_of_row[others] != scene_of_row).all()
 
 
 def test_validation_pairs_carry_masks_crops_and_truth(dataset):
@@ -133,6 +137,21 @@ def test_a_missing_or_cut_shard_is_found_before_any_work(dataset, tmp_path):
     cut = damaged(dataset, tmp_path / "b", lambda _, tars: tars[1].write_bytes(b"short"))
     with pytest.raises(CrossviewError, match=r"scene1-0000.tar: 5 bytes, but the index says"):
         open_split(DataConfig(path=cut))
+
+
+@pytest.mark.parametrize(("ending", "read"), [("depth1.png", "depths"), ("meta.json", "record")])
+def test_damaged_depth_and_metadata_are_named(dataset, tmp_path, ending, read):
+    def damage(folder, tars):
+        samples = Sidecar.read(sidecar_path(tars[0])).samples
+        offset, size = next(iter(samples.values()))[ending]
+        data = bytearray(tars[0].read_bytes())
+        data[offset : offset + size] = b"?" * size
+        tars[0].write_bytes(data)
+
+    folder = damaged(dataset, tmp_path, damage)
+    reader = PairReader(ShardIndex.open(folder), 32)
+    with pytest.raises(CrossviewError, match=f"sample 0, {ending}: damaged.*--verify"):
+        getattr(reader, read)(0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
