@@ -5,17 +5,9 @@ Each preset lists only what differs from PretrainConfig's defaults, which are th
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
-from generation.plain import merge
-from training.augment import AugmentConfig
-from training.config import PretrainConfig
-from training.data import DataConfig
-from training.model.croco import ModelConfig
-from training.optim import MaskConfig, OptimConfig
-from training.validation import ValidationConfig
 
 # Small budgets want many small steps and a mask that rises: matching emerges while half of the
 # target is visible and survives until almost all is hidden, and most of the run at the full ratio
@@ -91,26 +83,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS["croco_v1"] = PRESETS["base"]
 
-_PARTS = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "optim": OptimConfig,
-    "mask": MaskConfig,
-    "augment": AugmentConfig,
-    "validation": ValidationConfig,
-}
-
 
 def preset(name: str) -> dict[str, Any]:
     """Return a preset's values. Raises CrossviewError naming those there are."""
     if not isinstance(name, str) or name not in PRESETS:
         raise CrossviewError(f"preset = {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def preset_config(name: str, folder: Path, /, **overrides: Any) -> PretrainConfig:
-    """Return a preset's configuration for a folder of shards; overrides are nested as PRESETS."""
-    values = merge(preset(name), {"data": {"path": Path(folder)}})
-    values = merge(values, overrides)
-    parts = {key: _PARTS[key](**value) for key, value in values.items() if key in _PARTS}
-    return PretrainConfig(**{**values, **parts})

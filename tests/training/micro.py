@@ -1,7 +1,7 @@
 """The smallest run that has every part: a preset shrunk to milliseconds a step."""
 
 from generation.plain import merge
-from training.presets import preset_config
+from pipelines.recipe import pretrain_config
 
 MICRO = {
     "model": {
@@ -26,3 +26,9 @@ MICRO = {
 def micro_config(folder, /, **overrides):
     """Return the micro configuration on a dataset; overrides are nested."""
     return preset_config("tiny", folder, **merge(MICRO, overrides))
+
+
+def preset_config(name, folder, /, **overrides):
+    """Return a preset's configuration for a dataset, through the door that users take."""
+    values = {"preset": name, "data": {"path": str(folder)}}
+    return pretrain_config(merge(values, overrides), source="test")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from micro import micro_config
+from micro import micro_config, preset_config
 from synthetic import write_dataset
 
 import training
@@ -21,7 +21,7 @@ from training import checkpoint
 from training.checkpoint import load_model
 from training.completion import complete
 from training.metrics import read_lines
-from training.presets import PRESETS, preset, preset_config
+from training.presets import PRESETS, preset
 from training.trainer import pretrain
 
 RUN_MICRO = Path(__file__).with_name("run_micro.py")
