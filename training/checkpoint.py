@@ -18,6 +18,7 @@ from torch import Tensor
 from generation.errors import CrossviewError
 from generation.shards.files import whole_file
 from training.model.croco import CroCo, ModelConfig
+from training.run_folder import writing
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,19 @@ _DAMAGED = (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, z
 
 
 def save(out: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write OUT/checkpoints/step_NNNNNNNN.pt and remove all but the newest KEEP."""
+    """Write OUT/checkpoints/step_NNNNNNNN.pt and remove all but the newest KEEP.
+
+    Raises CrossviewError where it cannot be written.
+    """
     folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.pt"
-    with whole_file(path) as temporary:
-        torch.save({"format": FORMAT, "step": step, **state}, temporary)
-    for old in stored(out)[KEEP:]:
-        old.unlink()
+    with writing(out):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Given a path, torch.save says RuntimeError where a disk is full; given a stream, OSError.
+        with whole_file(path) as temporary, open(temporary, "wb") as stream:
+            torch.save({"format": FORMAT, "step": step, **state}, stream)
+        for old in stored(out)[KEEP:]:
+            old.unlink()
     return path
 
 

@@ -148,7 +148,7 @@ class PairReader:
 
     def record(self, sample: int) -> dict[str, Any]:
         """Return what meta.json says of a pair. Raises ShardError where it is damaged."""
-        (record,) = self._decoded(sample, (META,), json.loads)
+        (record,) = self._decoded(sample, (META,), _decode_record)
         return record
 
     def _decoded(
@@ -168,7 +168,15 @@ class PairReader:
         """Name a sample for an error message."""
         shard, position = self.locate(sample)
         index = self._reader.index
-        return f"{index.folder / index.shards[shard].name}: sample {position}"
+        key, _ = self._reader.read(shard, position, ())
+        return f"{index.folder / index.shards[shard].name}: sample {key!r}"
+
+
+def _decode_record(data: bytes) -> dict[str, Any]:
+    record = json.loads(data)
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a JSON object, got {record!r}")
+    return record
 
 
 class BatchRequest(NamedTuple):

@@ -12,6 +12,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from generation.shards.files import write_text_whole
 from training.distributed import Process
+from training.run_folder import writing
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -51,25 +52,31 @@ class MetricsLog:
     """Appends to OUT/metrics.jsonl and OUT/tensorboard; only the first process has one."""
 
     def __init__(self, out: Path, resume_step: int) -> None:
-        """Drop what an interrupted run wrote after resume_step: no step is listed twice."""
-        path = out / METRICS_NAME
-        kept = [line for line in read_lines(path) if line["step"] <= resume_step]
-        write_text_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._stream = open(path, "a", buffering=1)  # noqa: SIM115
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1)
+        """Drop what an interrupted run wrote after resume_step: no step is listed twice.
+
+        Raises CrossviewError, as write does, where the folder cannot be written.
+        """
+        self._out, path = out, out / METRICS_NAME
+        with writing(out):
+            kept = [line for line in read_lines(path) if line["step"] <= resume_step]
+            write_text_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1)
+            self._stream = open(path, "a", buffering=1)  # noqa: SIM115
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Write a record of kind train or val, after this many steps."""
-        self._stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
-        if kind == "val":
-            self._board.flush()
+        with writing(self._out):
+            self._stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+            if kind == "val":
+                self._board.flush()
 
     def close(self) -> None:
         """Flush and close both."""
-        self._stream.close()
-        self._board.close()
+        with writing(self._out):
+            self._stream.close()
+            self._board.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from training.model.croco import CroCo, initialise
 from training.optim import make_optimizer, num_masked
 from training.order import Schedule, random_masks, rank_part, weights_seed
 from training.provenance import describe_run
+from training.run_folder import writing
 from training.validation import ValidationPairs, load_validation_pairs, validate
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def pretrain(config: PretrainConfig, out: Path) -> PretrainResult:
 
     Writes run.json, metrics.jsonl, tensorboard/ and checkpoints/ into out. In a process that
     torchrun started, trains together with the others. Raises CrossviewError, before anything is
-    written, on data or an earlier run that does not fit, and later on a shard that is damaged.
+    written, on data or an earlier run that does not fit; and later on a shard that is damaged, a
+    folder that cannot be written, or a loss or weights that are not finite.
     """
     with join(config.device) as process:
         return _Run(config, Path(out), process).train()
@@ -132,11 +134,12 @@ class _Run:
         return PretrainResult(metrics={"step": self.step, **self.last_metrics}, checkpoint=last)
 
     def _open_log(self) -> MetricsLog:
-        self.out.mkdir(parents=True, exist_ok=True)
         run = describe_run(
             self.config, self.split, self.model, self.num_steps, self.process, self.precision_name
         )
-        write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
         logger.info(
             "%d steps of %d pairs; %d pairs of %d scenes train, %d of %d validate; %s, %s",
             self.num_steps,
@@ -219,7 +222,7 @@ class _Run:
 
     def _log(self, log: MetricsLog | None, rate: float, ratio: float) -> None:
         loss, pairs_per_s, wait_share = self.window.close(self.config.optim.batch_size)
-        self._require_finite(loss)
+        self._require_finite("the loss is", loss)
         if log is None:
             return
         values = {
@@ -254,17 +257,20 @@ class _Run:
         numbers = [f"{n} {self.last_metrics[n]:.4f}" for n in shown if n in self.last_metrics]
         logger.info("step %d/%d  %s", self.step, self.num_steps, "  ".join(numbers))
 
-    def _require_finite(self, loss: float) -> None:
+    def _require_finite(self, what: str, value: float) -> None:
         """Stop a run that diverged, before its weights are written over good ones."""
-        if not math.isfinite(loss):
+        if not math.isfinite(value):
             raise CrossviewError(
-                f"the loss is {loss} at step {self.step}; start again with a lower optim.base_lr "
+                f"{what} {value} at step {self.step}; start again with a lower optim.base_lr "
                 f"(now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
             )
 
     def _save(self) -> None:
         loss_sum = float(self.process.mean(self.window.loss_sum))
-        self._require_finite(loss_sum)
+        self._require_finite("the sum of losses is", loss_sum)
+        # A step whose loss was finite can break the weights, which only the next loss would show.
+        norms = torch.stack([weight.detach().norm() for weight in self.model.parameters()])
+        self._require_finite("the norm of the weights is", float(norms.norm()))
         if self.process.is_first:
             state = {
                 "config": to_plain(self.config),

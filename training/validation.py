@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generation.errors import CrossviewError
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import ShardError
+from generation.shards.schema import DEPTHS, ShardError
 from training.augment import normalise, to_unit_range
 from training.bounds import require
 from training.correspondence import (
@@ -126,15 +126,14 @@ def choose_pairs(index: ShardIndex, num_pairs: int) -> tuple[Int64, Int64]:
 
 
 def _read_truth(reader: PairReader, samples: Int64, model: ModelConfig) -> Tensor | None:
+    try:
+        reader.members(int(samples[0]), DEPTHS)
+    except ShardError as error:  # rendered without depth; depth that is damaged fails below
+        logger.warning("no geometry score: %s", error)
+        return None
     truth = np.empty((len(samples), model.num_patches, 2), np.float32)
     for row, sample in enumerate(samples):
-        try:
-            depths = reader.depths(int(sample))
-        except ShardError as error:
-            if row:
-                raise
-            logger.warning("no geometry score: %s", error)
-            return None
+        depths = reader.depths(int(sample))
         camera1, camera2 = cameras_of(reader.record(int(sample)))
         truth[row] = true_places(
             centre_crop(depths[0], model.image_size),

@@ -9,8 +9,9 @@ from synthetic import write_dataset
 
 from generation.errors import CrossviewError
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import Sidecar, sidecar_path
+from generation.shards.schema import ShardError, Sidecar, sidecar_path
 from training.data import DataConfig, PairReader, Requests, batches, held_out_scenes, open_split
+from training.model.croco import ModelConfig
 from training.order import Schedule
 from training.validation import choose_pairs, load_validation_pairs
 
@@ -109,8 +110,6 @@ def test_a_shuffled_reference_is_never_the_pairs_own():
 
 
 def test_validation_pairs_carry_masks_crops_and_truth(dataset):
-    from training.model.croco import ModelConfig
-
     model = ModelConfig(image_size=32, patch_size=8)
     pairs = load_validation_pairs(ShardIndex.open(dataset), model, 8, num_masked=14)
     assert pairs.images.shape == (2, 8, 32, 32, 3)
@@ -150,8 +149,24 @@ def test_damaged_depth_and_metadata_are_named(dataset, tmp_path, ending, read):
 
     folder = damaged(dataset, tmp_path, damage)
     reader = PairReader(ShardIndex.open(folder), 32)
-    with pytest.raises(CrossviewError, match=f"sample 0, {ending}: damaged.*--verify"):
+    named = f"scene0-0000.tar: sample 'scene0_0_0000', {ending}: damaged.*--verify"
+    with pytest.raises(ShardError, match=named):
         getattr(reader, read)(0)
+    model = ModelConfig(image_size=32, patch_size=8)
+    with pytest.raises(ShardError, match=named):  # not taken for pairs rendered without depth
+        load_validation_pairs(ShardIndex.open(folder), model, 8, num_masked=14)
+
+
+def test_metadata_that_is_no_object_is_damaged(dataset, tmp_path):
+    def damage(folder, tars):
+        offset, size = next(iter(Sidecar.read(sidecar_path(tars[0])).samples.values()))["meta.json"]
+        data = bytearray(tars[0].read_bytes())
+        data[offset : offset + size] = b"5" + b" " * (size - 1)
+        tars[0].write_bytes(data)
+
+    folder = damaged(dataset, tmp_path, damage)
+    with pytest.raises(ShardError, match=r"meta.json: damaged \(expected a JSON object, got 5\)"):
+        PairReader(ShardIndex.open(folder), 32).record(0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -165,7 +180,10 @@ def test_a_damaged_image_is_named(dataset, tmp_path, num_workers):
                 stream.write(bytes(size // 2))
 
     folder = damaged(dataset, tmp_path, damage)
-    with pytest.raises(CrossviewError, match=r"scene0-0000.tar: sample \d+, view2.jpg: damaged"):
+    with pytest.raises(
+        CrossviewError,
+        match=r"scene0-0000.tar: sample 'scene0_0_\d+', view2.jpg: damaged.*--verify",
+    ):
         all_batches(folder, num_workers)
 
 

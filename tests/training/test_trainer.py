@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from micro import micro_config, preset_config
+from micro import MICRO, micro_config, preset_config
 from synthetic import write_dataset
 
 import training
@@ -22,8 +23,9 @@ from training.checkpoint import load_model
 from training.completion import complete
 from training.metrics import read_lines
 from training.presets import PRESETS, preset
-from training.trainer import pretrain
+from training.trainer import _Run, pretrain
 
+REPOSITORY = Path(training.__file__).parents[1]
 RUN_MICRO = Path(__file__).with_name("run_micro.py")
 VALIDATION_FIELDS = {
     "val_loss",
@@ -162,14 +164,29 @@ def test_a_killed_run_goes_on_with_exactly_the_same_losses(dataset, tmp_path):
     assert steps == list(range(2, 121, 2))
 
 
-def test_two_processes_train_as_one(run, dataset, tmp_path):
+def assignments(values, prefix=""):
+    """Nested values as --set takes them."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from assignments(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}={json.dumps(value)}"
+
+
+def test_the_command_trains_in_two_processes_as_in_one(run, dataset, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [
+        # torchrun, by its module: only this interpreter is sure to be there
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(RUN_MICRO), str(dataset), str(tmp_path / "two"),
+        "-m", "pipelines.cli", "pretrain", "--preset", "tiny",
+        "--data", str(dataset), "--out", str(tmp_path / "two"), "--set", *assignments(MICRO),
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr
+    assert checkpoint.load(checkpoint.stored(tmp_path / "two")[0])["step"] == 8
+    assert load_model(tmp_path / "two").config == load_model(run[0]).config
     for kind in ("train", "val"):
         one, two = losses(run[0], kind), losses(tmp_path / "two", kind)
         assert one.keys() == two.keys()
@@ -238,6 +255,52 @@ def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
         pretrain(micro_config(dataset, optim={"base_lr": 1.0e30}), tmp_path)
 
 
+@pytest.mark.parametrize("broken", ["loss", "weights"])
+def test_a_run_that_diverged_leaves_its_good_checkpoints(dataset, tmp_path, monkeypatch, broken):
+    step = _Run._step
+
+    def diverges_at_step_5(self, module, images):
+        loss, rate, ratio = step(self, module, images)
+        if self.step == 5 and broken == "loss":
+            loss = loss * torch.nan
+        elif self.step == 5:
+            next(self.model.parameters()).data[0] = torch.nan
+        return loss, rate, ratio
+
+    monkeypatch.setattr(_Run, "_step", diverges_at_step_5)
+    config = micro_config(dataset, log_every_steps=100, validation={"every_steps": 0})
+    with pytest.raises(CrossviewError, match=r"nan at step 6; .* lower optim.base_lr"):
+        pretrain(config, tmp_path)
+    assert [path.name for path in checkpoint.stored(tmp_path)] == ["step_00000003.pt"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda out: out.write_text(""), r"out: cannot write the run here: File exists;"),
+        (lambda out: (out / "run.json").mkdir(parents=True), "run.json"),
+        (lambda out: (out / "metrics.jsonl").mkdir(parents=True), "metrics.jsonl"),
+        (lambda out: (out.mkdir(), (out / "tensorboard").write_text("")), "tensorboard"),
+        (lambda out: (out.mkdir(), (out / "checkpoints").write_text("")), "checkpoints"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path, spoil, named):
+    out = tmp_path / "out"
+    spoil(out)
+    with pytest.raises(CrossviewError, match=named) as caught:
+        pretrain(micro_config(dataset), out)
+    assert str(caught.value).startswith(f"{out}: cannot write the run here: ")
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(run, tmp_path):
+    out = copy_run(run, tmp_path)
+    before = checkpoint.stored(out)
+    (out / "checkpoints" / ".step_00000009.pt.partial").symlink_to("/dev/full")
+    with pytest.raises(CrossviewError, match=r"run: cannot write the run here: No space left"):
+        checkpoint.save(out, 9, {"model": {"weight": torch.zeros(300_000)}})
+    assert checkpoint.stored(out) == before
+
+
 def test_shards_without_depth_train_without_a_geometry_score(tmp_path, caplog):
     data = write_dataset(tmp_path / "data", scenes=2, with_depth=False)
     with caplog.at_level(logging.WARNING):
@@ -257,9 +320,11 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
         load_model(tmp_path / "other.pt")
 
 
-def test_an_unknown_preset_is_refused_with_those_there_are(dataset):
-    with pytest.raises(CrossviewError, match=r"preset = 'large': expected one of tiny, small"):
-        preset("large")
+@pytest.mark.parametrize("name", ["large", [1], {"tiny": 1}, 3, None])
+def test_an_unknown_preset_is_refused_with_those_there_are(name):
+    message = re.escape(f"preset = {name!r}: expected one of tiny, small")
+    with pytest.raises(CrossviewError, match=message):
+        preset(name)
 
 
 @pytest.mark.parametrize("name", PRESETS)
