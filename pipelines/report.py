@@ -11,7 +11,6 @@ from typing import Any
 import jinja2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -291,10 +290,8 @@ def _strip(axes: Any) -> None:
 
 
 def _save_figure(path: Path, figure: Figure) -> None:
-    canvas = FigureCanvasAgg(figure)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=140)
-    del canvas
 
 
 def save_png(path: Path, image: UInt8) -> None:
