@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.cli import main
+from pipelines.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_ROOM = ["--scenes", "procedural:0", "--image-size", "64", "--executor", "serial"]
 
 
-@pytest.mark.parametrize("command", [[], ["render-pairs"], ["pretrain"], ["run"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [[], *([c.__name__.rpartition(".")[2].replace("_", "-")] for c in COMMANDS)]
+)
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as exit_info:
         main([*command, "--help"])

@@ -140,7 +140,8 @@ def test_executors_check_their_fields() -> None:
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from pipelines.executors import make_executor
 try:
     with make_executor("ray", num_workers=2) as executor:

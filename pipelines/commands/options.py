@@ -1,0 +1,113 @@
+"""Options that several commands share, and how options become a configuration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from generation.plain import merge
+from pipelines.config import load_yaml, parse_overrides
+
+EXIT_BAD_INPUT = 2
+_CLEARED = object()
+
+
+def add_pairs(parser: argparse.ArgumentParser, scenes: str) -> None:
+    """Add what says which pairs are made; scenes is the help of --scenes."""
+    parser.add_argument("--scenes", nargs="+", metavar="GLOB", help=scenes)
+    parser.add_argument(
+        "--up", help="up axis of meshes without a stage configuration: x y z -x -y -z (default y)"
+    )
+    parser.add_argument(
+        "--num-pairs", type=int, metavar="N", help="pairs in all (default: 1000 a scene)"
+    )
+    parser.add_argument(
+        "--overlap",
+        metavar="LO-HI",
+        help="band of co-visibility, or 'official' for CroCo's published rule (default 0.4-0.6)",
+    )
+
+
+def pairs_values(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the configuration values that add_pairs' options give, by dotted name."""
+    return {
+        "scenes": options.scenes,
+        "up": options.up,
+        "num_pairs": options.num_pairs,
+        # What the file says of the other way to count gives way.
+        "pairs_per_scene": None if options.num_pairs is None else _CLEARED,
+        "pairs.overlap": options.overlap,
+    }
+
+
+def add_common(
+    parser: argparse.ArgumentParser, config_class: str, *, config_file: bool = True
+) -> None:
+    """Add --config, --seed and --set."""
+    if config_file:
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help="YAML file; options go first"
+        )
+    parser.add_argument("--seed", type=int, metavar="S", help="same seed, same result (default 0)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"any field of {config_class}, by its dotted name",
+    )
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add --executor, --ray-address and --workers."""
+    parser.add_argument(
+        "--executor",
+        choices=("ray", "serial"),
+        default="ray",
+        help="who does the work (default ray)",
+    )
+    parser.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="a running Ray cluster ('auto': find it)"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="most tasks at once (default: all cores)"
+    )
+
+
+def executor_of(options: argparse.Namespace) -> Any:
+    """Return the context manager of the executor that add_executor's options ask for."""
+    from pipelines.executors import make_executor
+
+    return make_executor(options.executor, address=options.ray_address, num_workers=options.workers)
+
+
+def config_values(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's values: the file's, then the options', then those of --set."""
+    values = load_yaml(options.config) if options.config else {}
+    return merge(merge(values, nested(given)), parse_overrides(options.set))
+
+
+def nested(given: dict[str, Any]) -> dict[str, Any]:
+    """Turn {"a.b": value} into nested dictionaries, without the options that were not given."""
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if value is not None:
+            value = None if value is _CLEARED else value
+            for name in reversed(key.split(".")):
+                value = {name: value}
+            values = merge(values, value)
+    return values
+
+
+def report_failures(failures: Sequence[str]) -> int:
+    """Print the scenes that failed, a line each; return the exit status."""
+    if not failures:
+        return 0
+    print(f"crossview: {len(failures)} of the scenes failed:", file=sys.stderr)
+    for line in failures:
+        print(f"  {line}", file=sys.stderr)
+    return EXIT_BAD_INPUT
