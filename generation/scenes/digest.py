@@ -1,11 +1,12 @@
-"""What a scene's file holds, in a few megabytes of reading: so that an edited scan is noticed."""
+"""What a scene's files hold, in a few megabytes of reading: so that an edited scan is noticed."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
-from generation.scenes.mesh_files import stage_of
+from generation.scenes.remote import is_url, remote_digest
 from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
 
@@ -14,25 +15,33 @@ _BLOCK_BYTES = 1 << 16
 
 
 def scene_digest(source: SceneSource) -> str:
-    """Return a digest of a scene's mesh file and stage configuration; "" for a generated room.
+    """Return a digest of every file that a scene is made of; "" for a generated room.
 
-    Of a mesh above 4 MiB it takes the size and 64 blocks spread over the file: all of a dataset of
-    scans would take minutes to read, and an edit or another export changes sizes and offsets.
-    A scene that cannot be read has a digest too; it fails when it is loaded.
+    Of a file above 4 MiB it takes the size and 64 blocks spread over it: all of a dataset of scans
+    would take minutes to read, and an edit or another export changes sizes and offsets. A scene
+    that cannot be read has a digest too; it fails when it is loaded.
     """
     if not source.path:
         return ""
     digest = hashlib.sha256()
-    path = Path(source.path)
     try:
-        stage = stage_of(path, source.up)
-        digest.update(repr((stage.up, stage.front, stage.units_to_meters, stage.scale)).encode())
-        size_bytes = stage.mesh_path.stat().st_size
-        digest.update(str(size_bytes).encode())
-        with open(stage.mesh_path, "rb") as stream:
-            for block in range(_BLOCKS):
-                stream.seek(block * max(_BLOCK_BYTES, (size_bytes - _BLOCK_BYTES) // (_BLOCKS - 1)))
-                digest.update(stream.read(_BLOCK_BYTES))
+        if is_url(source.path):
+            return remote_digest(source.path)
+        for path in source.files():
+            status = path.stat()
+            digest.update(path.name.encode())
+            digest.update(_file_digest(path, status.st_size, status.st_mtime_ns))
     except (OSError, SceneError):
         return "unreadable"
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=10_000)
+def _file_digest(path: Path, size_bytes: int, modified_ns: int) -> bytes:
+    """Return a file's digest, read again where it has changed; scenes share objects."""
+    digest = hashlib.sha256(str(size_bytes).encode())
+    with open(path, "rb") as stream:
+        for block in range(_BLOCKS):
+            stream.seek(block * max(_BLOCK_BYTES, (size_bytes - _BLOCK_BYTES) // (_BLOCKS - 1)))
+            digest.update(stream.read(_BLOCK_BYTES))
+    return digest.digest()

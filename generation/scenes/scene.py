@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from generation.errors import CrossviewError
-from generation.geometry import Float32, Int32, UInt8
+from generation.geometry import Float32, Float64, Int32, UInt8
 
 WRAP_MODES = ("repeat", "mirror", "clamp")
+MAX_UV = 1e9
+"""Greatest texture coordinate: float32 has no fractions from 1e7 on, and squares overflow later."""
 
 
 class SceneError(CrossviewError):
@@ -62,15 +65,28 @@ class Scene:
     def __post_init__(self) -> None:
         if len(self.faces) == 0:
             raise SceneError(f"scene {self.scene_id!r} has no faces")
+        for name, count, width in (
+            ("vertices", len(self.vertices), 3),
+            ("faces", len(self.faces), 3),
+            ("uvs", len(self.vertices), 2),
+            ("vertex_colors", len(self.vertices), 3),
+        ):
+            shape = getattr(self, name).shape
+            if shape != (count, width):
+                raise SceneError(
+                    f"scene {self.scene_id!r}: {name} have the shape {shape}, expected "
+                    f"{(count, width)}"
+                )
         if not np.isfinite(self.vertices).all():
             bad = int((~np.isfinite(self.vertices).all(axis=1)).sum())
             raise SceneError(
                 f"scene {self.scene_id!r}: {bad} of {len(self.vertices)} vertices "
                 "are NaN or infinite; clean the mesh"
             )
-        if not np.isfinite(self.uvs).all():
+        if not (np.abs(self.uvs) <= MAX_UV).all():
             raise SceneError(
-                f"scene {self.scene_id!r}: texture coordinates are NaN or infinite; clean the mesh"
+                f"scene {self.scene_id!r}: texture coordinates are NaN, infinite or beyond "
+                f"{MAX_UV:g}; clean the mesh"
             )
         if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
             raise SceneError(
@@ -87,3 +103,47 @@ class Scene:
     def bounds(self) -> Float32:
         """(2, 3) smallest and largest corner in metres."""
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
+
+
+def moved(scene: Scene, linear: Float64, translation: Float64 | None = None) -> Scene:
+    """Return a scene whose vertices are linear (3, 3) @ vertex + translation (3,).
+
+    The map may scale and mirror; what was seen from the front still is.
+    """
+    vertices = scene.vertices @ linear.T
+    if translation is not None:
+        vertices = vertices + translation
+    mirrors = np.linalg.det(linear) < 0
+    faces = np.ascontiguousarray(scene.faces[:, ::-1]) if mirrors else scene.faces
+    return replace(scene, vertices=vertices.astype(np.float32), faces=faces)
+
+
+def joined(scene_id: str, scenes: Sequence[Scene]) -> Scene:
+    """Return several scenes as one; a material that they share is there once.
+
+    Raises SceneError where there is none.
+    """
+    if not scenes:
+        raise SceneError(f"scene {scene_id!r} has no faces")
+    slots: dict[int, int] = {}
+    materials: list[Material] = []
+    faces, face_materials = [], []
+    num_vertices = 0
+    for scene in scenes:
+        for material in scene.materials:
+            if id(material) not in slots:
+                slots[id(material)] = len(materials)
+                materials.append(material)
+        of_scene = np.array([slots[id(material)] for material in scene.materials], np.int32)
+        faces.append(scene.faces + np.int32(num_vertices))
+        face_materials.append(of_scene[scene.face_materials])
+        num_vertices += len(scene.vertices)
+    return Scene(
+        scene_id=scene_id,
+        vertices=np.concatenate([scene.vertices for scene in scenes]),
+        faces=np.concatenate(faces),
+        uvs=np.concatenate([scene.uvs for scene in scenes]),
+        vertex_colors=np.concatenate([scene.vertex_colors for scene in scenes]),
+        face_materials=np.concatenate(face_materials),
+        materials=tuple(materials),
+    )

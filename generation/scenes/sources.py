@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import glob
-import os
+import logging
 import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from generation.scenes.mesh_files import (
-    MESH_ENDINGS,
-    STAGE_CONFIG_ENDING,
-    UP_AXES,
-    load_mesh_scene,
-    stage_of,
-)
+from generation.scenes.asset_config import STAGE_CONFIG_ENDING, UP_AXES, asset_config_of
+from generation.scenes.composed import SCENE_INSTANCE_ENDING, load_composed_scene, read_layout
+from generation.scenes.mesh_files import MESH_ENDINGS, files_of_mesh, load_mesh_scene
 from generation.scenes.procedural import make_room
+from generation.scenes.remote import fetched, is_url, remote_matches
 from generation.scenes.scene import Scene, SceneError
+from generation.scenes.sets import SceneSet, discover, scene_files_among, scene_names
+from generation.scenes.untrusted import check_extent
+
+logger = logging.getLogger(__name__)
 
 PROCEDURAL = "procedural:"
 
@@ -30,59 +31,162 @@ class SceneSource:
     scene_id: str
     """Stable name without dots or slashes."""
     path: str = ""
-    """Mesh file or stage configuration; empty for a procedural room."""
+    """Mesh file, stage configuration or scene instance, or its URL; empty for a procedural room."""
     up: str = "y"
     """The file's up axis, where no stage configuration says it: one of UP_AXES."""
+    units_to_meters: float = 1.0
+    """Length of one of the file's units in metres, where no stage configuration says it."""
     room_seed: int = 0
     """Seed of a procedural room."""
 
     def load(self) -> Scene:
         """Load or generate the scene. Raises SceneError where it is no good."""
+        path = Path(self.path)
         if not self.path:
             return make_room(self.room_seed)
-        return load_mesh_scene(Path(self.path), self.scene_id, up=self.up)
+        if is_url(self.path):
+            with fetched(self.path) as here:
+                return replace(self, path=str(here)).load()
+        if path.name.endswith(SCENE_INSTANCE_ENDING):
+            scene = load_composed_scene(path, self.scene_id)
+        else:
+            scene = load_mesh_scene(
+                path, self.scene_id, up=self.up, units_to_meters=self.units_to_meters
+            )
+        check_extent(scene, self.path)
+        return scene
+
+    def files(self) -> list[Path]:
+        """Return every file that the scene is made of: meshes, what they name, configurations.
+
+        Raises SceneError or OSError where they cannot be read.
+        """
+        path = Path(self.path)
+        if not self.path:
+            return []
+        if path.name.endswith(SCENE_INSTANCE_ENDING):
+            return read_layout(path).files()
+        config = asset_config_of(path, self.up)
+        return [*config.files, *files_of_mesh(config.mesh_path)]
 
 
-def resolve_scenes(patterns: list[str], *, up: str = "y") -> list[SceneSource]:
+def resolve_scenes(
+    patterns: list[str], *, up: str = "y", sets: Mapping[str, SceneSet] | None = None
+) -> list[SceneSource]:
     """Turn patterns into sources, in a stable order: sorted within a pattern, patterns as given.
 
-    A pattern is a file, a folder (every mesh in it), a glob (`**` goes into folders), or
-    `procedural:FIRST-LAST`, the rooms of these seeds (`procedural:SEED` for one). Where a
-    stage configuration and its mesh both match they are one scene. Raises SceneError for a pattern
-    that matches nothing.
+    A pattern is a file, a folder (every scene in it), a glob (`**` goes into folders),
+    `procedural:FIRST-LAST`, the rooms of these seeds (`procedural:SEED` for one), or, with sets,
+    `SET:ROOT` or `SET/SPLIT:ROOT`, a published set's scenes below a folder. A file that several
+    patterns match is one scene, of the first of them; so are a stage configuration and its mesh.
+    Articulated objects of scene instances are not rendered: a warning names them. Raises SceneError
+    for a pattern that matches nothing, and where two scenes have one name.
     """
     if up not in UP_AXES:
         raise SceneError(f"up: expected one of {', '.join(UP_AXES)}, got {up!r}")
     if not patterns:
         raise SceneError("no scenes given; name mesh files, globs or procedural:0-9")
-    rooms: dict[int, None] = {}
-    files: dict[Path, Path] = {}
-    ordered: list[int | Path] = []
+    found: dict[object, SceneSource] = {}
     for pattern in patterns:
-        if pattern.startswith(PROCEDURAL):
-            for seed in _room_seeds(pattern):
-                if seed not in rooms:
-                    rooms[seed] = None
-                    ordered.append(seed)
-            continue
-        for path in _matching_files(pattern):
-            mesh = path
-            if path.name.endswith(STAGE_CONFIG_ENDING):
-                mesh = _mesh_or_config(path)
-            key = mesh.resolve()
-            if key not in files:
-                files[key] = path
-                ordered.append(path)
-    names = _scene_ids([entry for entry in ordered if isinstance(entry, Path)])
-    clash = {f"procedural-{seed:06d}" for seed in rooms} & set(names.values())
-    if clash:
-        raise SceneError(f"{min(clash)} is the name of a file and of a generated room; rename it")
-    return [
-        SceneSource(scene_id=f"procedural-{entry:06d}", room_seed=entry)
-        if isinstance(entry, int)
-        else SceneSource(scene_id=names[entry], path=str(entry), up=up)
-        for entry in ordered
+        for source in _sources(pattern, up, sets or {}):
+            found.setdefault(_identity(source), source)
+    unnamed = [Path(source.path) for source in found.values() if not source.scene_id]
+    names = scene_names(unnamed)
+    sources = [
+        source if source.scene_id else replace(source, scene_id=names[Path(source.path)])
+        for source in found.values()
     ]
+    _check_names(sources)
+    _warn_of_left_out(sources)
+    return sources
+
+
+def _sources(pattern: str, up: str, sets: Mapping[str, SceneSet]) -> Iterator[SceneSource]:
+    """Yield a pattern's scenes; those of plain files are still without a name."""
+    if pattern.startswith(PROCEDURAL):
+        for seed in _room_seeds(pattern):
+            yield SceneSource(scene_id=f"procedural-{seed:06d}", room_seed=seed)
+        return
+    match = re.fullmatch(r"(\w+)(?:/(\w+))?:(?!//)(.+)", pattern)
+    if match and match[1] in sets:
+        yield from _sources_of_set(sets[match[1]], match[2], Path(match[3]).expanduser(), up)
+        return
+    if match and sets and not Path(pattern).exists():
+        raise SceneError(
+            f"{pattern!r}: no scene set {match[1]!r}; expected SET:ROOT or SET/SPLIT:ROOT with one "
+            f"of {', '.join(sets)}"
+        )
+    if is_url(pattern):
+        urls = {Path(url): url for url in remote_matches(pattern)}
+        for path in scene_files_among(urls):
+            yield SceneSource(scene_id="", path=urls[path], up=up)
+        return
+    for path in _matching_files(pattern):
+        yield SceneSource(scene_id="", path=str(path), up=up)
+
+
+def _sources_of_set(
+    scene_set: SceneSet, split: str | None, root: Path, up: str
+) -> Iterator[SceneSource]:
+    splits = None if split is None else [split]
+    scenes = discover(scene_set, root, splits, check=False)  # a bad scene fails when it is loaded
+    if not scenes:
+        files = [
+            pattern
+            for name in splits or scene_set.default_splits
+            for pattern in scene_set.splits[name].files
+        ]
+        raise SceneError(
+            f"{scene_set.name}: no scene below {root}; expected {' or '.join(files)}. "
+            f"{scene_set.access}"
+        )
+    for scene in scenes:
+        yield SceneSource(
+            scene_id=scene.scene_id,
+            path=str(scene.path),
+            up=scene_set.up or up,
+            units_to_meters=scene_set.units_to_meters,
+        )
+
+
+def _identity(source: SceneSource) -> object:
+    """Return what two sources of one scene have in common: the seed, or the file they lead to."""
+    if not source.path:
+        return source.room_seed
+    if is_url(source.path):
+        return source.path
+    path = Path(source.path)
+    if path.name.endswith(STAGE_CONFIG_ENDING):
+        with suppress(SceneError):  # a bad configuration fails its own scene, when it is loaded
+            path = asset_config_of(path, "y").mesh_path
+    return path.resolve()
+
+
+def _check_names(sources: Iterable[SceneSource]) -> None:
+    named: dict[str, SceneSource] = {}
+    for source in sources:
+        other = named.setdefault(source.scene_id, source)
+        if other is not source:
+            places = " and ".join(each.path or "a generated room" for each in (other, source))
+            raise SceneError(
+                f"two scenes have the name {source.scene_id}: {places}; leave one out, or rename it"
+            )
+
+
+def _warn_of_left_out(sources: Iterable[SceneSource]) -> None:
+    left_out: dict[str, tuple[str, ...]] = {}
+    for source in sources:
+        if source.path.endswith(SCENE_INSTANCE_ENDING):
+            with suppress(SceneError):  # a bad one fails its own scene, when it is loaded
+                left_out[source.scene_id] = read_layout(Path(source.path)).left_out
+    names = sorted({name for each in left_out.values() for name in each})
+    if names:
+        logger.warning(
+            "articulated objects (URDF) are left out of %d of %d scenes: %s",
+            sum(map(bool, left_out.values())),
+            len(left_out),
+            ", ".join(names),
+        )
 
 
 def _room_seeds(pattern: str) -> range:
@@ -97,67 +201,13 @@ def _room_seeds(pattern: str) -> range:
 def _matching_files(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = _meshes_among(path.iterdir())
+        found = scene_files_among(path.iterdir())
         if not found:
             raise SceneError(f"{pattern}: no mesh files ({', '.join(MESH_ENDINGS)}) in this folder")
         return found
     if path.exists() or not glob.has_magic(pattern):
         return [path]  # a missing file fails its own scene, not the others
-    found = _meshes_among(map(Path, glob.glob(str(path), recursive=True)))
+    found = scene_files_among(map(Path, glob.glob(str(path), recursive=True)))
     if not found:
         raise SceneError(f"{pattern}: no mesh file matches")
     return found
-
-
-def _meshes_among(paths: Iterable[Path]) -> list[Path]:
-    """Return meshes and stage configurations, sorted; no .basis.glb that has a plain .glb."""
-    found = {
-        path
-        for path in paths
-        if path.suffix.lower() in MESH_ENDINGS or path.name.endswith(STAGE_CONFIG_ENDING)
-    }
-    return sorted(
-        path
-        for path in found
-        if not path.name.endswith(".basis.glb")
-        or path.with_name(path.name.removesuffix(".basis.glb") + ".glb") not in found
-    )
-
-
-def _mesh_or_config(path: Path) -> Path:
-    try:
-        return stage_of(path, "y").mesh_path
-    except SceneError:
-        return path  # a bad configuration fails its own scene, when it is loaded
-
-
-def _scene_ids(paths: list[Path]) -> dict[Path, str]:
-    """Name each file by its stem; files of one stem also by their folders, then by their ending.
-
-    Folders count only below the one that all files share: an id does not tell where scans lie.
-    Raises SceneError where two files cannot be told apart.
-    """
-    if not paths:
-        return {}
-    shared = len(Path(os.path.commonpath([path.absolute().parent for path in paths])).parts)
-    styles = [
-        lambda path: [_stem(path)],
-        lambda path: [*path.absolute().parent.parts[shared:][-1:], _stem(path)],
-        lambda path: [*path.absolute().parent.parts[shared:], _stem(path)],
-        lambda path: [*path.absolute().parent.parts[shared:], _stem(path), path.suffix[1:]],
-    ]
-    names: dict[Path, str] = {}
-    left = paths
-    for style in styles:
-        candidates = {path: re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(style(path))) for path in left}
-        counts = Counter([*candidates.values(), *names.values()])
-        names |= {path: name for path, name in candidates.items() if counts[name] == 1}
-        left = [path for path in left if path not in names]
-    if left:
-        raise SceneError(f"{left[0]} and {left[-1]} have names too much alike; rename one of them")
-    return names
-
-
-def _stem(path: Path) -> str:
-    name = path.name.removesuffix(STAGE_CONFIG_ENDING)
-    return name if name != path.name else path.stem

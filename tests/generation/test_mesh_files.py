@@ -9,7 +9,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from generation.scenes.mesh_files import StageConfig, load_mesh_scene
+from generation.scenes.asset_config import AssetConfig
+from generation.scenes.mesh_files import load_mesh_scene
 from generation.scenes.scene import SceneError
 from generation.scenes.sources import resolve_scenes
 
@@ -189,13 +190,13 @@ class TestStageConfig:
                     "up": [0, 0, 1],
                     "front": [0, 1, 0],
                     "units_to_meters": 0.5,
-                    "scale": [1, 2, 1],
+                    "scale": [1, 2, 3],
                 }
             )
         )
         scene = load_mesh_scene(tmp_path / "a.glb", "a")
-        # (x, y, z) of the file becomes (x, z, -y), as habitat-sim takes a Z-up file.
-        np.testing.assert_allclose(scene.vertices, [[0, 0, 0], [1, 0, 0], [0, 0, -3]], atol=1e-6)
+        # (x, y, z) of the file becomes (x, z, -y), as habitat-sim takes a Z-up file, then scaled.
+        np.testing.assert_allclose(scene.vertices, [[0, 0, 0], [1, 0, 0], [0, 0, -4.5]], atol=1e-6)
         named = load_mesh_scene(tmp_path / "a.stage_config.json", "a")
         np.testing.assert_array_equal(scene.vertices, named.vertices)
 
@@ -205,7 +206,7 @@ class TestStageConfig:
 
     @pytest.mark.parametrize("up", ["x", "-x", "y", "-y", "z", "-z"])
     def test_every_up_axis_points_up_and_nothing_is_mirrored(self, up: str):
-        turn = StageConfig.with_up(Path("a.glb"), up).world_from_file
+        turn = AssetConfig.with_up(Path("a.glb"), up).world_from_file
         axis = np.eye(3)["xyz".index(up[-1])] * (-1 if up[0] == "-" else 1)
         np.testing.assert_allclose(turn @ axis, [0, 1, 0], atol=1e-12)
         assert np.linalg.det(turn) == pytest.approx(1.0)

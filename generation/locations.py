@@ -1,0 +1,45 @@
+"""Files and folders by path or by URL: s3://, gs:// and whatever else fsspec opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from upath import UPath
+
+from generation.errors import CrossviewError
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+"""Scheme -> the extra of our package that brings what opens it."""
+
+
+def location(text: str | Path) -> Path:
+    """Return where a path or URL points: a Path, or a UPath, which has the same methods.
+
+    Raises CrossviewError for a scheme that nothing installed here opens.
+    """
+    if not isinstance(text, str):
+        return text
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return Path(text)
+    try:
+        # Other processes write there too: what a listing said a while ago is no answer.
+        path = UPath(text, use_listings_cache=False)
+        _ = path.fs
+    except (ImportError, ValueError) as error:
+        extra = EXTRAS.get(scheme)
+        hint = f"pip install 'crossview[{extra}]'" if extra else "is the scheme right?"
+        raise CrossviewError(f"{text}: cannot be opened here ({error}); {hint}") from error
+    return cast(Path, path)
+
+
+def is_remote(path: Path) -> bool:
+    """Return whether a location is a URL's."""
+    return not isinstance(path, Path)
+
+
+def filesystem(path: Path) -> tuple[Any, str]:
+    """Return a remote location's fsspec file system and its path there."""
+    remote = cast(Any, path)
+    return remote.fs, remote.path
