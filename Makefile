@@ -2,13 +2,16 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LEVELS ?= low near-half high
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
 ## Variables, given as NAME=VALUE:
 ##   SCENES      mesh files, folders, globs, procedural:FIRST-LAST; several between quotes
 ##   NUM_PAIRS   pairs in all
-##   OVERLAP     band of co-visibility, for example 0.4-0.6
+##   OVERLAP     band of co-visibility, for example 0.4-0.6, or a level's name
+##   LEVELS      levels of overlap-sweep (default: low near-half high)
+##   RENDERER    auto (gl on a GPU, else embree), embree, gl or habitat
 ##   DEPTH       1 to store depth maps too
 ##   DATA        folder of pairs to train on
 ##   CONFIG      YAML file (demo: a recipe); the other variables go first
@@ -31,11 +34,12 @@ config = $(call option,--config,CONFIG)
 seed = $(call option,--seed,SEED)
 out = $(call option,--out,OUT)
 executor = $(call option,--executor,EXECUTOR)
-rendering = $(scenes) $(num_pairs) $(overlap) $(seed) $(out) $(executor)
+renderer = $(call option,--renderer,RENDERER)
+rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(executor)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo render-pairs pretrain bench test lint types clean distclean
+.PHONY: help demo render-pairs overlap-sweep pretrain bench test lint types clean distclean
 
 help: ## explain targets and variables
 	@echo "make TARGET [NAME=VALUE ...]; the first one that needs it installs into $(VENV)"
@@ -47,6 +51,9 @@ demo: $(INSTALLED) ## render pairs, pre-train a tiny model, report: minutes on t
 
 render-pairs: $(INSTALLED) ## render pairs of SCENES into shards in OUT
 	$(BIN)/crossview render-pairs $(strip $(config) $(depth) $(rendering) $(ARGS))
+
+overlap-sweep: $(INSTALLED) ## one dataset a level of overlap, the same first views in all
+	$(BIN)/crossview render-pairs --levels $(LEVELS) $(strip $(config) $(depth) $(rendering) $(ARGS))
 
 pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
 	$(BIN)/crossview pretrain $(strip $(config) $(data) $(seed) $(out) $(ARGS))

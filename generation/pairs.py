@@ -1,87 +1,42 @@
 """Find pairs of views whose co-visibility lies in a band.
 
-Proposals are judged with a few hundred rays first; what survives is rendered, measured at full
-resolution and judged again, so that what is kept always satisfies the band. Every proposal ends
-accepted or rejected for a counted reason.
+Viewpoints are judged with a few hundred rays first; what survives is rendered, measured at full
+resolution and judged again, so that what is kept always satisfies the band. Every proposal, a pair
+of viewpoints judged for a band, ends accepted or rejected for a counted reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from generation.covisibility import (
-    Covisibility,
-    covisibility_a_in_b,
-    estimate_a_in_b,
-    estimate_official_a_in_b,
-    measure_pair,
-    official_covisibility,
-    surface_points,
-)
+from generation.covisibility import Covisibility
 from generation.errors import CrossviewError
-from generation.geometry import Camera, Float32, Float64
+from generation.geometry import Camera
+from generation.overlap import OverlapBand
 from generation.raycast import RayCaster
+from generation.renderers.choice import open_renderer
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import Renderer, View
 from generation.scenes.scene import Scene
+from generation.scenes.sources import SceneSource
+from generation.viewgraph import FirstView, SecondView, ViewGraph, ViewLimits, WaySoFar
 from generation.viewpoints import ViewpointConfig, ViewpointSampler
 
-
-@dataclass(frozen=True, kw_only=True)
-class OverlapBand:
-    """The co-visibility that a pair must have."""
-
-    low: float = 0.4
-    """Least co-visibility, 0 to 1."""
-    high: float = 0.6
-    """Greatest co-visibility, 0 to 1."""
-    official: bool = False
-    """Judge CroCo's published number instead of the visibility-tested one."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high <= 1:
-            raise CrossviewError(
-                "overlap: expected low-high with 0 <= low < high <= 1, for example 0.4-0.6, "
-                f"got {self.low}-{self.high}"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> OverlapBand:
-        """Read `low-high` or `official` (what the published generator keeps: 0.5 and more)."""
-        if text == "official":
-            return cls(low=0.5, high=1.0, official=True)
-        match = re.fullmatch(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*", text)
-        if not match:
-            raise CrossviewError(
-                f"overlap: expected low-high, for example 0.4-0.6, or 'official', got {text!r}"
-            )
-        return cls(low=float(match[1]), high=float(match[2]))
-
-    def __str__(self) -> str:
-        return "official" if self.official else f"{self.low:g}-{self.high:g}"
-
-    def measure(self, view1: View, view2: View) -> Covisibility | None:
-        """Return all numbers of a pair of rendered views, or None where it is not in the band.
-
-        The number that the band judges is measured first; the others only for a pair to keep.
-        """
-        if self.official:
-            judged = official_covisibility(view1, view2)
-        else:
-            judged = covisibility_a_in_b(view1, view2)
-            if judged >= self.low:  # else the smaller of both directions is not in the band either
-                judged = min(judged, covisibility_a_in_b(view2, view1))
-        return measure_pair(view1, view2) if self.low <= judged <= self.high else None
+MAX_HALVINGS = 6
+"""Places judged on a way, beside its second view."""
+OFFICIAL_WAYS = 100
+"""Second views drawn for each first view by the published generator."""
+OFFICIAL_MARGIN = 0.15
+"""How far below the band an estimate of the published number is still worth a render: rays do not
+find neighbours beyond the image's border, which that number counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,29 +51,33 @@ class PairConfig:
     """Band of co-visibility."""
     viewpoints: ViewpointConfig = ViewpointConfig()
     """How cameras are drawn."""
-    min_valid_fraction: float = 0.7
-    """Least fraction of a view's pixels with depth."""
-    min_median_depth_m: float = 0.6
-    """Views with a smaller median depth stare at something close. Not in official mode."""
-    min_contrast: float = 8.0
-    """Least standard deviation of a view's luminance, of 255; below it is almost blank. Not in
-    official mode."""
-    tries_per_first_view: int = 100
-    """Second viewpoints tried before another first one is drawn."""
+    views: ViewLimits = ViewLimits()
+    """What each view must be like; views of official pairs, only their valid pixels."""
+    second_views: int = 16
+    """Second views drawn for each first view; official bands have 100. The more, the more pairs are
+    as the published generator draws them; the others lie on ways towards them."""
     max_tries: int = 2000
-    """Proposals before a pair is given up, to a whole batch."""
+    """Proposals before a pair is given up, to those of one first view."""
 
     def __post_init__(self) -> None:
         if min(self.image_size) < 16:
             raise CrossviewError(f"image_size: expected at least 16 pixels, got {self.image_size}")
         if not 1 <= self.hfov_deg <= 170:
             raise CrossviewError(f"hfov_deg: expected 1 to 170, got {self.hfov_deg}")
-        if not 0 < self.min_valid_fraction <= 1:
-            raise CrossviewError(
-                f"min_valid_fraction: expected above 0, at most 1, got {self.min_valid_fraction}"
-            )
-        if self.tries_per_first_view < 1 or self.max_tries < 1:
-            raise CrossviewError("tries_per_first_view and max_tries: expected at least 1")
+        for name in ("second_views", "max_tries"):
+            if getattr(self, name) < 1:
+                raise CrossviewError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    def of_band(self, band: OverlapBand) -> PairConfig:
+        """Return the same configuration for another band."""
+        return replace(self, overlap=band)
+
+    @property
+    def view_limits(self) -> ViewLimits:
+        """What each view must be like, given the band."""
+        if self.overlap.official:
+            return replace(self.views, min_median_depth_m=0.0, min_contrast=0.0)
+        return self.views
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -158,35 +117,31 @@ class Ledger:
             self.seconds[name] += time.perf_counter() - start
 
 
-PROBE_SIZE = 24
-"""Width of the grid of rays that judges a proposal: its co-visibility has a standard error of
-about 0.01 (measured against full renders)."""
-OFFICIAL_PROBE_MARGIN = 0.15
-"""How far below the band an estimate of the published number is still worth a render: rays do not
-find neighbours beyond the image's border, which that number counts."""
-BATCH = 8
-"""Second viewpoints drawn at once."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PreparedScene:
     """A scene with everything that is built once for all of its pairs."""
 
     scene_id: str
     num_faces: int
-    caster: RayCaster
-    """Judges proposals, whatever renders."""
-    probe: EmbreeRenderer
-    """Renders the few pixels by which a proposal is judged."""
+    graph: ViewGraph
+    """Draws and judges viewpoints."""
     renderer: Renderer
     """Renders what is kept."""
-    sampler: ViewpointSampler
 
     @classmethod
-    def prepare(cls, scene: Scene, config: PairConfig, *, supersampling: int = 1) -> PreparedScene:
-        """Build a scene's ray hierarchy, colours and floors.
+    def prepare(
+        cls,
+        scene: Scene,
+        config: PairConfig,
+        *,
+        source: SceneSource | None = None,
+        renderer: str = "embree",
+        supersampling: int = 1,
+    ) -> PreparedScene:
+        """Build a scene's ray hierarchy, find its floors, open its renderer.
 
-        Raises SceneError where nobody can stand in it.
+        source: where the scene is from, for renderers that load scenes themselves. Raises
+        SceneError where nobody can stand in it, RendererError where it cannot be rendered.
         """
         caster = RayCaster(scene)
         probe = EmbreeRenderer(scene, caster=caster)
@@ -200,10 +155,10 @@ class PreparedScene:
         return cls(
             scene_id=scene.scene_id,
             num_faces=scene.num_faces,
-            caster=caster,
-            probe=probe,
-            renderer=probe.supersampled(supersampling),
-            sampler=sampler,
+            graph=ViewGraph(caster, probe, sampler, config.view_limits),
+            renderer=open_renderer(
+                renderer, scene, source, embree=probe, supersampling=supersampling
+            ),
         )
 
 
@@ -216,114 +171,136 @@ class PairFinder:
         config: PairConfig,
         *,
         seed: int,
+        bands: Sequence[OverlapBand] = (),
     ) -> None:
-        """Start a ledger of its own; everything dear is in the prepared scene."""
+        """Start a ledger of its own; everything dear is in the prepared scene.
+
+        bands: levels that each first view must have a second one for; none: the config's band.
+        """
         self.ledger = Ledger()
         self._config = config
+        self._limits = config.view_limits
         self._scene = scene
         self._seed = (seed, *_digest_words(scene.scene_id))
+        self._bands = tuple(bands) or (config.overlap,)
 
-    def find(self, index: int) -> Pair | None:
-        """Find pair number index, or None where max_tries proposals gave none."""
+    def find(self, index: int) -> tuple[Pair, ...] | None:
+        """Find pair number index of every band, all of one first view.
+
+        None where max_tries proposals gave none.
+        """
         rng = np.random.default_rng([*self._seed, index])
-        last_attempt = self.ledger.attempts + self._config.max_tries
+        bands = [band.drawn(rng) for band in self._bands]
+        last_attempt = self.ledger.attempts + self._config.max_tries * len(bands)
         while self.ledger.attempts < last_attempt:
             with self.ledger.stage("proposals"):
-                camera1 = self._scene.sampler.first(rng)
-                probe1 = self._scene.probe.render(_probe_camera(camera1))
-            reason = self._view_flaw(probe1)
-            if reason:
-                self.ledger.rejections[f"first view {reason}"] += 1
+                first = self._scene.graph.first(rng)
+            if first.flaw:
+                self._reject(f"first view {first.flaw}")
                 continue
-            pair = self._find_second(camera1, probe1, rng, last_attempt)
-            if pair:
-                self.ledger.accepted += 1
-                return pair
+            pairs = self._find_seconds(first, bands, rng)
+            if pairs:
+                self.ledger.accepted += len(pairs)
+                return pairs
         return None
 
-    def _find_second(
-        self, camera1: Camera, probe1: View, rng: np.random.Generator, last_attempt: int
-    ) -> Pair | None:
-        points1 = surface_points(probe1.camera, probe1.depth_m)
-        target = points1.mean(axis=0)
+    def _find_seconds(
+        self, first: FirstView, bands: list[OverlapBand], rng: np.random.Generator
+    ) -> tuple[Pair, ...] | None:
+        """Return a pair of this first view for every band, or None and every reason why not."""
+        official = any(band.official for band in bands)
+        num_ways = OFFICIAL_WAYS if official else self._config.second_views
+        with self.ledger.stage("proposals"):
+            ways = self._scene.graph.ways(first, num_ways, rng)
+        candidates = [self._candidates(first, ways, band) for band in bands]
+        found: dict[int, Pair] = {}
         view1: View | None = None
-        tries = 0
-        while tries < self._config.tries_per_first_view and self.ledger.attempts < last_attempt:
+        while len(found) < len(bands):
+            missing = [number for number in range(len(bands)) if number not in found]
             with self.ledger.stage("proposals"):
-                cameras2 = self._scene.sampler.second(camera1, target, BATCH, rng)
-            for camera2 in cameras2:
-                tries += 1
-                with self.ledger.stage("proposals"):
-                    reason = self._probe_flaw(probe1, points1, camera2)
-                if reason:
-                    self.ledger.rejections[reason] += 1
-                    continue
-                view1 = view1 or self._render(camera1)
-                reason = self._view_flaw(view1)
-                if reason:
-                    self.ledger.rejections[f"first view {reason}"] += 1
-                    return None
-                view2 = self._render(camera2)
-                reason = self._view_flaw(view2)
-                if reason:
-                    self.ledger.rejections[f"second view {reason}"] += 1
-                    continue
-                with self.ledger.stage("covisibility"):
-                    covisibility = self._config.overlap.measure(view1, view2)
-                if covisibility:
-                    return Pair(view1=view1, view2=view2, covisibility=covisibility)
-                self.ledger.rejections["overlap outside the band at full resolution"] += 1
-        return None
+                cameras2 = [next(candidates[number], None) for number in missing]
+            proposed = [camera for camera in cameras2 if camera]
+            if len(proposed) < len(missing):  # a level that this first view does not have
+                self._reject("no pair at another level of overlap", len(proposed) + len(found))
+                return None
+            views = self._render(proposed if view1 else [first.camera, *proposed])
+            view1 = view1 or views.pop(0)
+            flaw = self._limits.flaw_of(view1)
+            if flaw:
+                self._reject(f"first view {flaw}", len(proposed))
+                return None
+            for number, view2 in zip(missing, views):
+                pair = self._confirmed(view1, view2, bands[number])
+                if pair:
+                    found[number] = pair
+        return tuple(found[number] for number in range(len(bands)))
 
-    def _render(self, camera: Camera) -> View:
-        self.ledger.num_renders += 1
-        with self.ledger.stage("renders"):
-            return self._scene.renderer.render(camera)
+    def _candidates(
+        self, first: FirstView, ways: list[WaySoFar], band: OverlapBand
+    ) -> Iterator[Camera]:
+        """Yield cameras whose estimated co-visibility lies in a band: second views, then others."""
+        undershot: list[bool | None] = []
+        for way in ways:
+            second, too_low = self._judged(first, way, 1.0, band)
+            undershot.append(too_low)
+            if second:
+                yield second.camera
+        if band.official:
+            return
+        for way, too_low in zip(ways, undershot):
+            if too_low is None:
+                continue
+            near, far = (0.0, 1.0) if too_low else (1.0, 2.0)
+            for _ in range(MAX_HALVINGS):
+                place = (near + far) / 2
+                second, too_low = self._judged(first, way, place, band)
+                if too_low is None:
+                    if second:
+                        yield second.camera
+                    break
+                near, far = (near, place) if too_low else (place, far)
 
-    def _probe_flaw(self, probe1: View, points1: Float64, camera2: Camera) -> str | None:
-        """Judge a second viewpoint with few rays; the reason against it, or None."""
-        band = self._config.overlap
-        probe_camera2 = _probe_camera(camera2)
-        margin = OFFICIAL_PROBE_MARGIN if band.official else 0.0
-        forward = self._estimate(points1, probe1.camera, probe_camera2)
-        if forward < band.low - margin:
-            return "overlap too low"
-        depth2_m = self._scene.probe.depth(probe_camera2)
-        flaw = self._depth_flaw(depth2_m)
+    def _judged(
+        self, first: FirstView, way: WaySoFar, place: float, band: OverlapBand
+    ) -> tuple[SecondView | None, bool | None]:
+        """Return the view at a place of a way where it will do, and whether it sees too little.
+
+        The latter is None where the view is in the band, or flawed.
+        """
+        least = band.low - (OFFICIAL_MARGIN if band.official else 0.0)
+        second = self._scene.graph.second(first, way, place, low=least, official=band.official)
+        if second.backward is None or min(second.forward, second.backward) < least:
+            self._reject("overlap too low")
+            return None, True
+        if min(second.forward, second.backward) > band.high:
+            self._reject("overlap too high")
+            return None, False
+        if second.flaw:
+            self._reject(f"second view {second.flaw}")
+            return None, None
+        return second, None
+
+    def _confirmed(self, view1: View, view2: View, band: OverlapBand) -> Pair | None:
+        """Return the pair of two rendered views where it satisfies the band."""
+        flaw = self._limits.flaw_of(view2)
         if flaw:
-            return f"second view {flaw}"
-        points2 = surface_points(probe_camera2, depth2_m)
-        number = min(forward, self._estimate(points2, probe_camera2, probe1.camera))
-        if number < band.low - margin:
-            return "overlap too low"
-        if number > band.high:
-            return "overlap too high"
-        return None
-
-    def _estimate(self, points_a: Float64, camera_a: Camera, camera_b: Camera) -> float:
-        if self._config.overlap.official:
-            num_pixels = camera_a.image_size[0] * camera_a.image_size[1]
-            return estimate_official_a_in_b(self._scene.caster, points_a, num_pixels, camera_b)
-        return estimate_a_in_b(self._scene.caster, points_a, camera_b)
-
-    def _view_flaw(self, view: View) -> str | None:
-        """Return what is wrong with a view, or None."""
-        flaw = self._depth_flaw(view.depth_m)
-        if flaw or self._config.overlap.official:
-            return flaw
-        luminance = _thinned(view.color).mean(axis=2, dtype=np.float32)
-        return "almost blank" if luminance.std() < self._config.min_contrast else None
-
-    def _depth_flaw(self, depth_m: Float32) -> str | None:
-        """Return what is wrong with a view's depth, or None."""
-        config = self._config
-        if np.count_nonzero(depth_m) < config.min_valid_fraction * depth_m.size:
-            return "with too little depth"
-        if config.overlap.official:
+            self._reject(f"second view {flaw}")
             return None
-        thinned = _thinned(depth_m)
-        is_close = np.median(thinned[thinned > 0]) < config.min_median_depth_m
-        return "too close" if is_close else None
+        with self.ledger.stage("covisibility"):
+            covisibility = band.measure(view1, view2)
+        if covisibility is None:
+            self._reject("overlap outside the band at full resolution")
+            return None
+        return Pair(view1=view1, view2=view2, covisibility=covisibility)
+
+    def _render(self, cameras: list[Camera]) -> list[View]:
+        self.ledger.num_renders += len(cameras)
+        with self.ledger.stage("renders"):
+            return list(self._scene.renderer.render_each(cameras))
+
+    def _reject(self, reason: str, count: int = 1) -> None:
+        if count:
+            self.ledger.rejections[reason] += count
 
 
 def pair_record(pair: Pair, scene_id: str, renderer: str, hfov_deg: float) -> dict[str, Any]:
@@ -342,17 +319,6 @@ def pair_record(pair: Pair, scene_id: str, renderer: str, hfov_deg: float) -> di
         "covisibility_2_in_1": pair.covisibility.covisibility_2_in_1,
         "covisibility_official": pair.covisibility.covisibility_official,
     }
-
-
-def _thinned(image: NDArray[Any]) -> NDArray[Any]:
-    """Return about 64 x 64 of an image's pixels: statistics need no more."""
-    stride = max(1, image.shape[0] // 64)
-    return image[::stride, ::stride]
-
-
-def _probe_camera(camera: Camera) -> Camera:
-    height, width = camera.image_size
-    return camera.resized((PROBE_SIZE, max(8, round(PROBE_SIZE * width / height))))
 
 
 def _digest_words(text: str) -> tuple[int, int]:

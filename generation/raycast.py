@@ -50,12 +50,18 @@ class RayCaster:
         self._skip_m = max(1e-5, 4e-7 * float(np.abs(scene.bounds).max()))
 
     def cast(
-        self, origins: Float32, directions: Float32, *, through_back_faces: bool = True
+        self,
+        origins: Float32,
+        directions: Float32,
+        *,
+        through_back_faces: bool = True,
+        near: float = 0.0,
     ) -> Hits:
         """Cast (N, 3) rays and return their first hits.
 
         Directions need no normalising. With through_back_faces a ray ignores faces that it meets
-        from behind, as a rasteriser that culls back faces does.
+        from behind, as a rasteriser that culls back faces does, and those nearer than near, in
+        units of the direction's length, as its near plane does.
         """
         origins = np.ascontiguousarray(origins, np.float32)
         directions = np.ascontiguousarray(directions, np.float32)
@@ -63,11 +69,11 @@ class RayCaster:
         faces, distances = result["primID"], result["tfar"]
         u, v = result["u"], result["v"]
         if through_back_faces:
-            self._pass_through_back_faces(origins, directions, faces, distances, u, v, result["Ng"])
+            self._pass_through(origins, directions, faces, distances, u, v, result["Ng"], near)
         distances[faces < 0] = 0.0
         return Hits(faces, distances, u, v)
 
-    def _pass_through_back_faces(
+    def _pass_through(
         self,
         origins: Float32,
         directions: Float32,
@@ -76,10 +82,11 @@ class RayCaster:
         u: Float32,
         v: Float32,
         normals: Float32,
+        near: float,
     ) -> None:
-        """Move hits on back faces on to the next front face, in place."""
-        behind = (faces >= 0) & (np.einsum("ij,ij->i", normals, directions) > 0)
-        rays = np.flatnonzero(behind)
+        """Move hits on back faces, or nearer than near, on to the next front face, in place."""
+        unseen = (np.einsum("ij,ij->i", normals, directions) > 0) | (distances < near)
+        rays = np.flatnonzero((faces >= 0) & unseen)
         for _ in range(MAX_LAYERS):
             if len(rays) == 0:
                 return
@@ -92,8 +99,7 @@ class RayCaster:
             faces[rays] = result["primID"]
             distances[rays] = start + result["tfar"]
             u[rays], v[rays] = result["u"], result["v"]
-            behind = (result["primID"] >= 0) & (
-                np.einsum("ij,ij->i", result["Ng"], ray_directions) > 0
-            )
-            rays = rays[behind]
+            unseen = np.einsum("ij,ij->i", result["Ng"], ray_directions) > 0
+            unseen |= distances[rays] < near
+            rays = rays[(result["primID"] >= 0) & unseen]
         faces[rays] = -1

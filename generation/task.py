@@ -1,25 +1,28 @@
-"""One unit of generation: some pairs of one scene become one shard and a report."""
+"""One unit of generation: some pairs of one scene become a shard, or one a level, and a report."""
 
 from __future__ import annotations
 
 import json
 import resource
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
-from generation.pairs import Pair, PairConfig, PairFinder, PreparedScene, pair_record
+from generation.locations import location
+from generation.overlap import OverlapBand
+from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
-from generation.shards.writer import file_sha256, write_tar
+from generation.shards.verify import sidecar_flaws
+from generation.shards.writer import ShardWriter, open_shard
 
-GENERATION_VERSION = 1
+GENERATION_VERSION = 2
 """To be raised when the same task gives other bytes: older shards are then made anew."""
 MAX_MISSES = 3
 """A task gives up after this many pairs in a row that max_tries proposals did not find."""
@@ -63,47 +66,64 @@ class RenderTask:
     """What a pair is."""
     shards: ShardConfig
     """How pairs are stored."""
+    renderer: str
+    """Who renders: a name of RENDERERS other than auto."""
     supersampling: int
-    """Rays along each side of a pixel."""
-    out: str
-    """The dataset's folder."""
+    """Samples along each side of a pixel."""
+    outputs: tuple[tuple[str, OverlapBand], ...]
+    """Folder and band of each level; every pair's first view has a second one for all of them."""
 
     @property
-    def shard_path(self) -> Path:
-        """Where the task's tar goes."""
-        return Path(self.out) / f"{self.scene.scene_id}-{self.first_index:06d}.tar"
+    def name(self) -> str:
+        """The shards' name, without its ending; one of the dataset's."""
+        return f"{self.scene.scene_id}-{self.first_index:06d}"
+
+    @property
+    def shard_paths(self) -> tuple[Path, ...]:
+        """Where the task's tars go, in the order of outputs."""
+        return tuple(location(folder) / f"{self.name}.tar" for folder, _ in self.outputs)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the shard's bytes, as plain values; kept in its sidecar."""
+        """What decides the shards' bytes, as plain values; kept in their sidecars."""
         plain = {"generation_version": GENERATION_VERSION, **asdict(self)}
-        del plain["out"]
+        plain["outputs"] = [asdict(band) for _, band in self.outputs]
         plain["scene"]["path"] = Path(self.scene.path).name  # files may move as a whole
         identity: dict[str, Any] = json.loads(json.dumps(plain))
         return identity
 
-    def finished(self, *, verify: bool = False) -> Sidecar | None:
-        """Return the sidecar of an earlier run of this very task, or None.
+    def finished(self, *, verify: bool = False) -> tuple[Sidecar, ...] | None:
+        """Return the sidecars of an earlier run of this very task, or None.
 
-        verify: also read the shard and compare its SHA-256.
+        verify: also read the shards and compare them with all that their sidecars say.
         """
-        path = sidecar_path(self.shard_path)
-        if not path.exists():
-            return None
-        try:
-            sidecar = Sidecar.read(path)
-        except ShardError:
-            return None  # damaged: the task is done again
-        if sidecar.task != self.identity:
-            return None
-        if sidecar.entry and (
-            not self.shard_path.exists()
-            or self.shard_path.stat().st_size != sidecar.entry.size_bytes
-        ):
-            return None
-        if verify and sidecar.entry and file_sha256(self.shard_path) != sidecar.entry.sha256:
-            return None
-        return sidecar
+        sidecars = [finished_shard(path, self.identity, verify=verify) for path in self.shard_paths]
+        complete = tuple(sidecar for sidecar in sidecars if sidecar)
+        return complete if len(complete) == len(sidecars) else None
+
+
+def finished_shard(
+    shard_path: Path, identity: dict[str, Any], *, verify: bool = False
+) -> Sidecar | None:
+    """Return the sidecar of a shard that a task of this identity finished earlier, or None.
+
+    verify: also read the shard and compare it with all that the sidecar says.
+    """
+    path = sidecar_path(shard_path)
+    if not path.exists():
+        return None
+    try:
+        sidecar = Sidecar.read(path)
+    except ShardError:
+        return None  # damaged: the task is done again
+    if sidecar.task != identity:
+        return None
+    entry = sidecar.entry
+    if entry and (not shard_path.exists() or shard_path.stat().st_size != entry.size_bytes):
+        return None
+    if verify and sidecar_flaws(shard_path, sidecar):
+        return None
+    return sidecar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +132,7 @@ class ShardReport:
 
     scene_id: str
     count: int
-    """Pairs written."""
+    """Pairs written, of all levels."""
     attempts: int
     rejections: dict[str, int]
     shortfall: str
@@ -126,43 +146,47 @@ class ShardReport:
     from loaded scene to closed shard, and the others are parts of it."""
     peak_memory_bytes: int = 0
     """Of the worker's process so far."""
+    device: str = ""
+    """What really rendered."""
 
 
-def render_shard(task: RenderTask) -> ShardReport:
-    """Find and render a task's pairs; write its shard, then its sidecar.
+def render_shards(task: RenderTask) -> ShardReport:
+    """Find and render a task's pairs; write its shards, then their sidecars.
 
-    The shard's bytes depend on the task and the versions alone. Raises SceneError where the scene
+    The shards' bytes depend on the task and the versions alone. Raises SceneError where the scene
     is no good; nothing is left half-written then.
     """
     start = time.perf_counter()
-    prepared = _prepare(task.scene, task.scene_digest, task.pairs, task.supersampling)
+    prepared = _prepare(
+        task.scene, task.scene_digest, task.pairs, task.renderer, task.supersampling
+    )
     prepare_seconds = time.perf_counter() - start
-    finder = PairFinder(prepared, task.pairs, seed=task.seed)
-    # First of all the old sidecar goes: it must never stand beside another run's tar.
-    sidecar_path(task.shard_path).unlink(missing_ok=True)
-    misses: list[int] = []
-    with finder.ledger.stage("total"):
-        written = write_tar(
-            task.shard_path, task.scene.scene_id, _samples(task, finder, prepared, misses)
-        )
-        entry, places = written or (None, {})
-        ledger = finder.ledger
-        shortfall = ""
-        if misses:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in ledger.rejections.most_common(3))
-            shortfall = (
-                f"{ledger.accepted} of {task.count} pairs after {ledger.attempts} proposals "
-                f"({reasons})"
+    finder = PairFinder(
+        prepared, task.pairs, seed=task.seed, bands=[band for _, band in task.outputs]
+    )
+    ledger = finder.ledger
+    # First of all the old sidecars go: one must never stand beside another run's tar.
+    for path in task.shard_paths:
+        sidecar_path(path).unlink(missing_ok=True)
+    with ledger.stage("total"):
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(open_shard(path, task.scene.scene_id))
+                for path in task.shard_paths
+            ]
+            missed = _write_samples(task, finder, prepared.renderer.name, writers)
+        shortfall = _shortfall(task, ledger) if missed else ""
+        for path, writer in zip(task.shard_paths, writers):
+            sidecar = Sidecar(
+                entry=writer.entry,
+                task=task.identity,
+                samples=writer.samples,
+                attempts=writer.count + ledger.rejections.total(),
+                rejections=dict(sorted(ledger.rejections.items())),
+                device=prepared.renderer.device,
+                shortfall=shortfall,
             )
-        sidecar = Sidecar(
-            entry=entry,
-            task=task.identity,
-            samples=places,
-            attempts=ledger.attempts,
-            rejections=dict(sorted(ledger.rejections.items())),
-            shortfall=shortfall,
-        )
-        write_text_whole(sidecar_path(task.shard_path), sidecar.to_json())
+            write_text_whole(sidecar_path(path), sidecar.to_json())
     return ShardReport(
         scene_id=task.scene.scene_id,
         count=ledger.accepted,
@@ -173,35 +197,45 @@ def render_shard(task: RenderTask) -> ShardReport:
         num_renders=ledger.num_renders,
         seconds={**ledger.seconds, "prepare": prepare_seconds},
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        device=prepared.renderer.device,
     )
 
 
-def _samples(
-    task: RenderTask, finder: PairFinder, prepared: PreparedScene, misses: list[int]
-) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the task's samples; notes the pairs that were not found in misses."""
-    misses_in_a_row = 0
+def _write_samples(
+    task: RenderTask, finder: PairFinder, renderer: str, writers: list[ShardWriter]
+) -> bool:
+    """Write the task's pairs, one a writer; return whether any was not found."""
+    misses = misses_in_a_row = 0
     for index in range(task.first_index, task.first_index + task.count):
-        pair = finder.find(index)
-        if pair is None:
-            misses.append(index)
+        pairs = finder.find(index)
+        if pairs is None:
+            misses += 1
             misses_in_a_row += 1
             if misses_in_a_row == MAX_MISSES:
-                return
+                break
             continue
         misses_in_a_row = 0
-        with finder.ledger.stage("encoding"):
-            members = _encode(pair, task, prepared.renderer.name)
-        yield f"{task.scene.scene_id}-{index:06d}", members
+        for pair, writer in zip(pairs, writers):
+            record = pair_record(pair, task.scene.scene_id, renderer, task.pairs.hfov_deg)
+            with finder.ledger.stage("encoding"):
+                members = encode_pair(pair, record, task.shards)
+            writer.add(f"{task.scene.scene_id}-{index:06d}", members)
+    return misses > 0
 
 
-def _encode(pair: Pair, task: RenderTask, renderer: str) -> dict[str, bytes]:
+def _shortfall(task: RenderTask, ledger: Ledger) -> str:
+    reasons = ", ".join(f"{n} {reason}" for reason, n in ledger.rejections.most_common(3))
+    asked = task.count * len(task.outputs)
+    return f"{ledger.accepted} of {asked} pairs after {ledger.attempts} proposals ({reasons})"
+
+
+def encode_pair(pair: Pair, record: dict[str, Any], config: ShardConfig) -> dict[str, bytes]:
+    """Return a sample's members, {ending: bytes}; record is its meta.json."""
     views = (pair.view1, pair.view2)
-    record = pair_record(pair, task.scene.scene_id, renderer, task.pairs.hfov_deg)
     members = {META: json.dumps(record).encode()}
     for view, name in zip(views, VIEWS):
-        members[name] = encode_jpeg(view.color, task.shards.jpeg_quality)
-    if task.shards.depth:
+        members[name] = encode_jpeg(view.color, config.jpeg_quality)
+    if config.depth:
         for view, name in zip(views, DEPTHS):
             members[name] = encode_depth_png(view.depth_m)
     return members
@@ -209,7 +243,9 @@ def _encode(pair: Pair, task: RenderTask, renderer: str) -> dict[str, bytes]:
 
 @lru_cache(maxsize=1)
 def _prepare(
-    source: SceneSource, digest: str, pairs: PairConfig, supersampling: int
+    source: SceneSource, digest: str, pairs: PairConfig, renderer: str, supersampling: int
 ) -> PreparedScene:
     """Load a scene and build what its pairs need; a worker keeps the last, while it is the same."""
-    return PreparedScene.prepare(source.load(), pairs, supersampling=supersampling)
+    return PreparedScene.prepare(
+        source.load(), pairs, source=source, renderer=renderer, supersampling=supersampling
+    )

@@ -29,6 +29,9 @@ from generation.geometry import (
 from generation.raycast import RayCaster
 from generation.scenes.scene import Scene, SceneError
 
+TURN_AWAY_RAD = math.pi / 2
+"""How far a camera turns away from what both see at the end of a way."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FloorConfig:
@@ -117,6 +120,26 @@ class Floors:
         return len(self.positions) * self.step_m**2
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Way:
+    """The way from a first view to a second one, and on: cameras at places 0 to 2.
+
+    At 0 is the first view, at 1 the second; from there on the camera turns away, so that at 2
+    hardly anything is left that both see.
+    """
+
+    places: Float64
+    """(2, 3) metres, where both stand on the floor."""
+    heights_m: tuple[float, float]
+    """Of both cameras above the floor."""
+    targets: Float64
+    """(2, 3) points that both look at."""
+    turns_rad: Float64
+    """(2, 3) pan, tilt and roll of both away from the upright camera that looks at its target."""
+    away_rad: float
+    """Further pan at place 2."""
+
+
 class ViewpointSampler:
     """Draws the cameras of pairs in one scene."""
 
@@ -143,33 +166,69 @@ class ViewpointSampler:
         centre = place + [offset[0], rng.uniform(*self._height_range), offset[1]]
         yaw = rng.uniform(0, 2 * math.pi)
         target = centre + [math.sin(yaw), 0.0, math.cos(yaw)]
-        return self._noisy_camera(centre, target, rng)
+        return self._camera(centre, target, self._noise(1, rng)[0])
 
-    def second(
+    def ways(
         self, first: Camera, target: Float64, count: int, rng: np.random.Generator
-    ) -> list[Camera]:
-        """Draw cameras some random walks away from the first, looking at the target.
+    ) -> list[Way]:
+        """Draw ways from a first view to second ones, as the published generator draws those.
 
-        target: (3,), the mean of what the first camera sees.
+        Each ends some random steps over the floors away and looks at the target: (3,), the mean of
+        what the first camera sees.
         """
         steps = rng.normal(0, self._config.walk_step_m, (self._config.walk_steps, count, 2))
         heights = rng.uniform(*self._height_range, count)
-        places = np.repeat(first.centre[None], count, axis=0)
-        places[:, 1] -= sum(self._height_range) / 2
+        noise = self._noise(count, rng)
+        away_rad = rng.choice([-TURN_AWAY_RAD, TURN_AWAY_RAD], count)
+        start = first.centre - [0.0, sum(self._height_range) / 2, 0.0]
+        ends = np.repeat(start[None], count, axis=0)
         for step in steps:
-            places[:, [0, 2]] += step
-            places = self.floors.positions[self._tree.query(places)[1]].copy()
-        places[:, 1] += heights
-        return [self._noisy_camera(centre, target, rng) for centre in places]
+            ends[:, [0, 2]] += step
+            ends = self.floors.positions[self._tree.query(ends)[1]].copy()
+        start[1] = self.floors.positions[self._tree.query(start)[1], 1]
+        # What the first camera looks at, as far away as the target.
+        forward = first.world_from_camera[:3, 2]
+        look = first.centre + forward * np.sqrt(((target - first.centre) ** 2).sum())
+        turns = np.array([0.0, 0.0, _roll(first)])
+        return [
+            Way(
+                places=np.stack([start, end]),
+                heights_m=(float(first.centre[1] - start[1]), float(height)),
+                targets=np.stack([look, target]),
+                turns_rad=np.stack([turns, turn]),
+                away_rad=float(away),
+            )
+            for end, height, turn, away in zip(ends, heights, noise, away_rad)
+        ]
+
+    def camera_on(self, way: Way, place: float) -> Camera:
+        """Return the camera at a place of a way, 0 to 2; it stands on a floor as all do."""
+        away = max(0.0, place - 1.0) * way.away_rad
+        place = min(place, 1.0)
+        there = way.places[0] + place * (way.places[1] - way.places[0])
+        nearest = self.floors.positions[self._tree.query(there)[1]]
+        if np.abs(nearest - there)[[0, 2]].max() > self.floors.step_m:
+            there[[0, 2]] = nearest[[0, 2]]
+        low, high = way.heights_m
+        there[1] = nearest[1] + low + place * (high - low)
+        return self._camera(
+            there,
+            way.targets[0] + place * (way.targets[1] - way.targets[0]),
+            way.turns_rad[0] + place * (way.turns_rad[1] - way.turns_rad[0]) + [away, 0.0, 0.0],
+        )
 
     @property
     def _height_range(self) -> tuple[float, float]:
         return self._config.min_height_m, self._config.max_height_m
 
-    def _noisy_camera(self, centre: Float64, target: Float64, rng: np.random.Generator) -> Camera:
+    def _noise(self, count: int, rng: np.random.Generator) -> Float64:
+        """Draw (count, 3) pan, tilt and roll in radians."""
         config = self._config
-        noise = np.radians([config.pan_noise_deg, config.tilt_noise_deg, config.roll_noise_deg])
-        pan, tilt, roll = rng.uniform(-noise, noise)
+        most = np.radians([config.pan_noise_deg, config.tilt_noise_deg, config.roll_noise_deg])
+        return rng.uniform(-most, most, (count, 3))
+
+    def _camera(self, centre: Float64, target: Float64, turn_rad: Float64) -> Camera:
+        pan, tilt, roll = turn_rad
         if np.hypot(*(target - centre)[[0, 2]]) < 1e-6:  # straight up or down: no yaw to keep
             target = centre + [0.0, 0.0, 1.0]
         world_from_camera = look_at(centre, target)
@@ -184,6 +243,12 @@ class ViewpointSampler:
             world_from_camera=world_from_camera,
             image_size=self._image_size,
         )
+
+
+def _roll(camera: Camera) -> float:
+    """Return a camera's roll in radians: how far its x axis leans out of the horizontal."""
+    right, down = camera.world_from_camera[1, 0], camera.world_from_camera[1, 1]
+    return math.atan2(-right, -down)
 
 
 def find_floors(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Floors:

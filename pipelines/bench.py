@@ -1,10 +1,13 @@
-"""Measure pair generation on one core: what a scene costs, and where the time goes."""
+"""Measure pair generation: what a scene costs, where the time goes, and how it scales."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,75 +15,182 @@ import trimesh
 
 from generation.errors import CrossviewError
 from generation.geometry import Float64, UInt8
+from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource, resolve_scenes
-from generation.task import RenderTask, ShardConfig, ShardReport, render_shard
-from pipelines.executors import RayExecutor
+from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
+from pipelines.executors import Outcome, RayExecutor
+from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
 
 REAL_SCENES = Path(__file__).resolve().parents[2] / "shared" / "scenes"
 SCAN_TRIANGLES = 1_700_000
 STAGES = ("renders", "proposals", "covisibility", "encoding")
-HEADERS = (
-    "scene", "triangles", "render ms/view", "renders/pair", "tries/pair", *STAGES, "writing",
-    "pairs/s/core", "peak MB",
-)  # fmt: skip
+NEAR_HALF = OverlapBand()
+LEVELS = tuple(OverlapBand(low=low / 100, high=low / 100 + 0.1) for low in (5, 25, 45, 65, 85))
+ORIGINAL_PAIRS_PER_S = {"living-room": 0.73, "bathroom": 0.54, "scan": 0.20}
+"""CroCo's published generator on habitat-sim 0.3.3, two cores and software OpenGL; scan: one of as
+many triangles."""
 
 
 def bench(patterns: list[str] | None, num_pairs: int) -> str:
-    """Return a table of rates, one row a scene, each measured in a process of its own.
+    """Measure pair generation, and return tables with what was measured and on which machine.
 
-    Pairs are the default ones (256 x 256, co-visibility 0.4 to 0.6), from a loaded scene to JPEG in
-    a closed shard. The final renders' share is that of 'renders', which also counts the few views
-    that full resolution rejects.
+    Pairs are of 256 x 256 and, but for the table of levels, of co-visibility 0.4 to 0.6; times run
+    from a loaded scene to JPEG in a closed shard.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        sources = resolve_scenes(patterns) if patterns else _default_sources(Path(folder))
-        # One worker, so that memory is that of one scene and nothing else runs.
-        rows: list[tuple[object, ...]] = []
-        for source in sources:
-            executor = RayExecutor(num_workers=1)
-            tasks = [_task(source, 0, 5, folder), _task(source, 1000, num_pairs, folder)]
-            outcomes = list(executor.run(render_shard, tasks))
-            executor.close()
-            measured = next(o for o in outcomes if o.task.first_index == 1000)
-            if measured.report is None:
-                raise CrossviewError(f"{source.scene_id}: {measured.error}")
-            rows.append(_row(source, measured.report))
-    machine = f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
-    return f"{format_table(rows, HEADERS)}\n\n{num_pairs} pairs a scene, one core of: {machine}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = (
+            resolve_scenes(patterns, sets=scene_sets()) if patterns else _default_sources(folder)
+        )
+        parts = [
+            f"{num_pairs} pairs a scene on {os.cpu_count()} cores, {_processor()}, "
+            f"Python {platform.python_version()}",
+            _one_core(sources, num_pairs, folder),
+            _levels(sources, num_pairs, folder),
+            _workers(sources, num_pairs, folder),
+            _start_up(sources[0], folder),
+        ]
+    return "\n\n".join(parts)
 
 
-def _task(source: SceneSource, first_index: int, count: int, folder: str) -> RenderTask:
+def _one_core(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
+    rows = []
+    for source in sources:
+        report = _measured(source, num_pairs, folder)
+        total = report.seconds["total"]
+        shares = [report.seconds.get(stage, 0.0) / total for stage in STAGES]
+        kept = shares[0] * 2 * report.count / report.num_renders
+        rows.append(
+            (
+                source.scene_id,
+                report.num_faces,
+                f"{1000 * report.seconds['renders'] / report.num_renders:.1f}",
+                f"{report.num_renders / report.count:.2f}",
+                f"{report.attempts / report.count:.1f}",
+                f"{kept:.0%}",
+                *(f"{share:.0%}" for share in shares[1:]),
+                f"{report.count / total:.1f}",
+                f"{report.peak_memory_bytes / 2**20:.0f}",
+            )
+        )
+    headers = (
+        "scene", "triangles", "render ms/view", "renders/pair", "tries/pair", "kept renders",
+        *STAGES[1:], "pairs/s/core", "peak MB",
+    )  # fmt: skip
+    return "One core:\n" + format_table(rows, headers)
+
+
+def _levels(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
+    rows = []
+    for source in sources:
+        reports = [_measured(source, num_pairs, folder, band) for band in LEVELS]
+        costs = [1000 * report.seconds["total"] / report.count for report in reports]
+        ratio = max(costs) / min(costs)
+        rows.append((source.scene_id, *(f"{cost:.1f}" for cost in costs), f"{ratio:.2f}"))
+    headers = ("scene", *map(str, LEVELS), "dearest / cheapest")
+    return "Milliseconds a kept pair, by level of overlap:\n" + format_table(rows, headers)
+
+
+def _workers(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
+    rows = []
+    factors = []
+    for source in sources:
+        one, two = (_rate(source, num_pairs, folder, workers) for workers in (1, 2))
+        original = ORIGINAL_PAIRS_PER_S.get(source.scene_id)
+        if original:
+            factors.append(two / original)
+        times = f"{two / original:.0f}" if original else "-"
+        cells = (f"{one:.1f}", f"{two:.1f}", f"{two / one / 2:.2f}", times)
+        rows.append((source.scene_id, *cells))
+    headers = ("scene", "1 worker", "2 workers", "efficiency", "times the original")
+    text = "Pairs a second by Ray's wall clock:\n" + format_table(rows, headers)
+    if factors:
+        text += f"\ngeometric mean: {np.exp(np.log(factors).mean()):.0f} times the original"
+    return text
+
+
+def _start_up(source: SceneSource, folder: Path) -> str:
+    """Time the command from its start to the first closed shard of 16 pairs."""
+    rows = []
+    for executor in ("serial", "ray"):
+        out = folder / f"start-up-{executor}"
+        scenes = f"procedural:{source.room_seed}" if not source.path else source.path
+        command = [
+            sys.executable, "-m", "pipelines.cli", "render-pairs", "--scenes", scenes, "--out",
+            str(out), "--num-pairs", "32", "--executor", executor, "--renderer", "embree",
+            "--set", "shards.pairs_per_shard=16",
+        ]  # fmt: skip
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while not list(out.glob("*.tar")) and process.poll() is None:
+                time.sleep(0.02)
+            seconds = time.perf_counter() - start
+        if process.returncode:
+            raise CrossviewError(f"{' '.join(command)}: failed")
+        rows.append((executor, f"{seconds:.1f}"))
+    headers = ("executor", "seconds")
+    return f"From the command to the first shard, {source.scene_id}:\n" + format_table(
+        rows, headers
+    )
+
+
+def _measured(
+    source: SceneSource, num_pairs: int, folder: Path, band: OverlapBand = NEAR_HALF
+) -> ShardReport:
+    """Return the report of one task on one worker, a process of its own that is warm."""
+    executor = RayExecutor(num_workers=1)
+    tasks = [_task(source, 0, 5, folder, band), _task(source, 1000, num_pairs, folder, band)]
+    outcomes = list(executor.run(render_shards, tasks))
+    executor.close()
+    return next(_report_of(outcome) for outcome in outcomes if outcome.task.first_index == 1000)
+
+
+def _rate(source: SceneSource, num_pairs: int, folder: Path, num_workers: int) -> float:
+    """Return pairs a second of several warm workers that share one core's work each."""
+    executor = RayExecutor(num_workers=num_workers)
+    warm = [_task(source, index, 5, folder) for index in range(4 * num_workers)]
+    for outcome in executor.run(render_shards, warm):
+        _report_of(outcome)
+    share = max(1, num_pairs // 4)
+    tasks = [_task(source, 1000 * index, share, folder) for index in range(1, 8 * num_workers + 1)]
+    start = time.perf_counter()
+    count = sum(_report_of(outcome).count for outcome in executor.run(render_shards, tasks))
+    seconds = time.perf_counter() - start
+    executor.close()
+    return count / seconds
+
+
+def _report_of(outcome: Outcome[RenderTask, ShardReport]) -> ShardReport:
+    if outcome.report is None:
+        raise CrossviewError(f"{outcome.task.scene.scene_id}: {outcome.error}")
+    return outcome.report
+
+
+def _task(
+    source: SceneSource,
+    first_index: int,
+    count: int,
+    folder: Path,
+    band: OverlapBand = NEAR_HALF,
+) -> RenderTask:
     return RenderTask(
         scene=source,
         scene_digest="",
         first_index=first_index,
         count=count,
         seed=0,
-        pairs=PairConfig(),
+        pairs=PairConfig(overlap=band),
         shards=ShardConfig(pairs_per_shard=count),
+        renderer="embree",
         supersampling=1,
-        out=folder,
-    )
-
-
-def _row(source: SceneSource, report: ShardReport) -> tuple[object, ...]:
-    total = report.seconds["total"]
-    shares = [report.seconds.get(stage, 0.0) / total for stage in STAGES]
-    return (
-        source.scene_id,
-        report.num_faces,
-        f"{1000 * report.seconds['renders'] / report.num_renders:.1f}",
-        f"{report.num_renders / report.count:.2f}",
-        f"{report.attempts / report.count:.1f}",
-        *(f"{share:.0%}" for share in shares),
-        f"{1 - sum(shares):.0%}",
-        f"{report.count / total:.1f}",
-        f"{report.peak_memory_bytes / 2**20:.0f}",
+        outputs=((str(folder), band),),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from generation.errors import CrossviewError
 from generation.plain import Plain, merge
 
 T = TypeVar("T")
+
+MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests"
 
 
 class ConfigError(CrossviewError):
@@ -62,6 +65,14 @@ def load_yaml(path: str | Path) -> Plain:
         found = "an empty file" if values is None else _show(values)
         raise ConfigError(f"{path}, line 1: expected a mapping of keys to values, got {found}")
     return values
+
+
+def dump_yaml(value: Any, *, inline: bool = False) -> str:
+    """Return plain values as YAML, in their order: a block, or one line without its end."""
+    text: str = yaml.safe_dump(
+        value, sort_keys=False, default_flow_style=inline, width=math.inf if inline else 80
+    )
+    return text.removesuffix("...\n").rstrip("\n") if inline else text
 
 
 def parse_overrides(assignments: Iterable[str]) -> Plain:
@@ -151,11 +162,19 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
 
 
 def _parse_text(kind: Any, text: str, key: str) -> Any:
+    names = _named_texts(kind)
     try:
-        return kind.parse(text)
+        return kind.parse(names.get(text, text))
     except CrossviewError as error:
         own_name = key.rpartition(".")[2]
-        raise ConfigError(f"{key}: {str(error).removeprefix(f'{own_name}: ')}") from error
+        hint = f"; or a name: {', '.join(names)}" if names else ""
+        raise ConfigError(f"{key}: {str(error).removeprefix(f'{own_name}: ')}{hint}") from error
+
+
+def _named_texts(kind: Any) -> dict[str, str]:
+    """Return name -> text of the manifest that a dataclass with a `parse` names, if it does."""
+    manifest = getattr(kind, "manifest", None)
+    return load_yaml(MANIFESTS / manifest) if manifest else {}
 
 
 def _convert_union(kind: Any, value: Any, key: str) -> Any:

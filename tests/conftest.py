@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from generation.renderers.protocol import RendererError
 from generation.scenes.scene import Material, Scene, Texture
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -18,6 +20,27 @@ def shared_folder() -> Path:
     if not (SHARED / "scenes").is_dir():
         pytest.skip("needs the folder of real scenes and reference renders beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """OpenGL through EGL: a GPU's driver, or Mesa's (Debian: libegl1 libgl1-mesa-dri)."""
+    pytest.importorskip("moderngl", reason="needs moderngl: pip install 'crossview[gl]'")
+    from generation.renderers.gl import device_name
+
+    try:
+        device_name()
+    except RendererError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def habitat_sim() -> ModuleType:
+    """habitat-sim, which has no package on PyPI."""
+    module: ModuleType = pytest.importorskip(
+        "habitat_sim", reason="needs habitat-sim 0.3.3, built from its sources"
+    )
+    return module
 
 
 def make_box_room(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -13,52 +13,39 @@ from generation.renderers.protocol import View
 from generation.renderers.texturing import SurfaceColors
 from generation.scenes.scene import Scene
 
+NEAR_M = 0.01
+"""Nothing nearer is drawn: habitat-sim's near plane."""
+
 
 class EmbreeRenderer:
     """Renders a scene's unlit colour and depth with one ray a pixel."""
 
     name = "embree"
+    device = "CPU"
 
     def __init__(self, scene: Scene, *, caster: RayCaster | None = None) -> None:
         """Prepare a scene; pass its caster where one exists already."""
         self._caster = caster or RayCaster(scene)
         self._surface = SurfaceColors.of_scene(scene)
-        self._supersampling = 1
-
-    def supersampled(self, factor: int) -> EmbreeRenderer:
-        """Return a renderer of the same scene whose colour is the mean of factor^2 rays a pixel.
-
-        Depth stays that of the pixel's centre.
-        """
-        renderer = copy.copy(self)
-        renderer._supersampling = factor
-        return renderer
 
     def render(self, camera: Camera) -> View:
         """Render colour and depth at the camera's image size."""
-        view = self._render_once(camera)
-        factor = self._supersampling
-        if factor == 1:
-            return view
-        height, width = camera.image_size
-        fine = self._render_once(camera.resized((height * factor, width * factor)))
-        blocks = fine.color.reshape(height, factor, width, factor, 3)
-        color = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
-        return View(camera=camera, color=color, depth_m=view.depth_m)
-
-    def depth(self, camera: Camera) -> Float32:
-        """Return the (H, W) depth alone, in metres; 0 where nothing was hit."""
-        hits = self._caster.cast(camera_origins(camera), world_rays(camera))
-        return hits.distances.reshape(camera.image_size)
-
-    def _render_once(self, camera: Camera) -> View:
         directions = world_rays(camera)
-        hits = self._caster.cast(camera_origins(camera), directions)
+        hits = self._caster.cast(camera_origins(camera), directions, near=NEAR_M)
         return View(
             camera=camera,
             color=self._surface.shade(camera, directions, hits),
             depth_m=hits.distances.reshape(camera.image_size),
         )
+
+    def render_each(self, cameras: Iterable[Camera]) -> Iterator[View]:
+        """Render views in the cameras' order."""
+        return map(self.render, cameras)
+
+    def depth(self, camera: Camera) -> Float32:
+        """Return the (H, W) depth alone, in metres; 0 where nothing was hit."""
+        hits = self._caster.cast(camera_origins(camera), world_rays(camera), near=NEAR_M)
+        return hits.distances.reshape(camera.image_size)
 
 
 def camera_origins(camera: Camera) -> Float32:

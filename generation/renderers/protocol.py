@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from generation.errors import CrossviewError
 from generation.geometry import Camera, Float32, UInt8
+
+
+class RendererError(CrossviewError):
+    """A renderer that cannot run here, with what to do about it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,7 +31,13 @@ class Renderer(Protocol):
 
     name: str
     """Recorded with every pair that it renders."""
+    device: str
+    """What really does the work, for example "CPU", or a GPU's name as its driver gives it."""
 
     def render(self, camera: Camera) -> View:
         """Render colour and depth at the camera's image size."""
+        ...
+
+    def render_each(self, cameras: Iterable[Camera]) -> Iterator[View]:
+        """Render views in the cameras' order; faster than one by one where a device can queue."""
         ...

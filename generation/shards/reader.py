@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from generation.locations import filesystem, is_remote, location
 from generation.shards.files import write_text_whole
 from generation.shards.schema import (
     INDEX_NAME,
@@ -34,13 +36,17 @@ class ShardIndex:
     """In order of scene, then of pairs within the scene."""
 
     @classmethod
-    def open(cls, folder: Path) -> ShardIndex:
-        """Open a dataset's index. Raises ShardError where there is none, or it lists no pairs."""
-        path = Path(folder) / INDEX_NAME
+    def open(cls, folder: Path | str) -> ShardIndex:
+        """Open the index of a dataset, by folder or URL.
+
+        Raises ShardError where there is none, or it lists no pairs.
+        """
+        folder = location(folder)
+        path = folder / INDEX_NAME
         raw = read_json(path, "a dataset's index (made by `crossview render-pairs --out DIR`)")
         try:
             index = cls(
-                folder=Path(folder),
+                folder=folder,
                 config=raw["config"],
                 shards=tuple(ShardEntry(**entry) for entry in raw["shards"]),
             )
@@ -95,7 +101,7 @@ class ShardReader:
         or its samples lack a member.
         """
         path = self.index.folder / self.index.shards[shard].name
-        tar, samples = _open_shard(str(path), self.index.shards[shard])
+        read, samples = _open_shard(str(path), self.index.shards[shard])
         key, members = samples[sample]
         data = []
         for ending in endings:
@@ -105,7 +111,7 @@ class ShardReader:
                     + ("; render the pairs again with --depth" if "depth" in ending else "")
                 )
             offset, size_bytes = members[ending]
-            data.append(os.pread(tar.fileno(), size_bytes, offset))
+            data.append(read(offset, size_bytes))
             if len(data[-1]) != size_bytes:
                 raise ShardError(f"{path}: truncated in sample {key!r}, member {ending}")
         return key, data
@@ -124,12 +130,32 @@ def check_size(path: Path, expected: ShardEntry) -> None:
 
 @lru_cache(maxsize=256)
 def _open_shard(
-    path: str, expected: ShardEntry
-) -> tuple[IO[bytes], list[tuple[str, dict[str, tuple[int, int]]]]]:
-    """Open a shard for reading by offset; compares its size and sidecar with the index."""
-    sidecar = Sidecar.read(sidecar_path(Path(path)))
+    name: str, expected: ShardEntry
+) -> tuple[Callable[[int, int], bytes], list[tuple[str, dict[str, tuple[int, int]]]]]:
+    """Return what reads (offset, size) of a shard, and its samples.
+
+    Compares its size and sidecar with the index.
+    """
+    path = location(name)
+    sidecar = Sidecar.read(sidecar_path(path))
     if sidecar.entry != expected:
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; {MEND}")
-    check_size(Path(path), expected)
+    check_size(path, expected)
+    return _reader_of(path), list(sidecar.samples.items())
+
+
+def _reader_of(path: Path) -> Callable[[int, int], bytes]:
+    if is_remote(path):
+        store, key = filesystem(path)
+
+        def read_range(offset: int, size_bytes: int) -> bytes:
+            data: bytes = store.cat_file(key, start=offset, end=offset + size_bytes)
+            return data
+
+        return read_range
     tar = open(path, "rb", buffering=0)  # noqa: SIM115
-    return tar, list(sidecar.samples.items())
+
+    def read_file(offset: int, size_bytes: int) -> bytes:
+        return os.pread(tar.fileno(), size_bytes, offset)
+
+    return read_file

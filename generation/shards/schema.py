@@ -15,7 +15,7 @@ from typing import Any
 
 from generation.errors import CrossviewError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
 
 VIEWS = ("view1.jpg", "view2.jpg")
@@ -61,6 +61,8 @@ class Sidecar:
     """Proposals judged: accepted pairs and rejections add up to this."""
     rejections: dict[str, int]
     """Reason -> number of proposals."""
+    device: str = ""
+    """What really rendered it, as the renderer's driver names it."""
     shortfall: str = ""
     """Why the shard holds fewer pairs than were asked for; empty where it does not."""
 
@@ -83,6 +85,7 @@ class Sidecar:
                 },
                 attempts=raw["attempts"],
                 rejections=raw["rejections"],
+                device=raw["device"],
                 shortfall=raw["shortfall"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

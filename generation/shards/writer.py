@@ -1,10 +1,11 @@
-"""Write one shard: a tar whose bytes depend on nothing but its samples, then its sidecar."""
+"""Write one shard: a tar whose bytes depend on nothing but its samples."""
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +15,47 @@ from generation.shards.files import whole_file
 from generation.shards.schema import ShardEntry
 
 
-def write_tar(
-    path: Path, scene: str, samples: Iterable[tuple[str, Mapping[str, Any]]]
-) -> tuple[ShardEntry, dict[str, dict[str, tuple[int, int]]]] | None:
-    """Write samples (key, {ending: bytes}) to a tar that appears whole or not at all.
+class ShardWriter:
+    """A tar that is being written: add samples, then read what has become of it."""
 
-    The samples may come from a generator: nothing is kept in memory. Returns the shard's entry and
-    its members' places, or None, and no file, where there was no sample.
+    def __init__(self, tar: webdataset.TarWriter) -> None:
+        self._tar = tar
+        self.count = 0
+        """Samples so far."""
+        self.entry: ShardEntry | None = None
+        """Of the closed shard; None where there was no sample, and then there is no file."""
+        self.samples: dict[str, dict[str, tuple[int, int]]] = {}
+        """Its members' places, by key and ending."""
+
+    def add(self, key: str, members: Mapping[str, Any]) -> None:
+        """Append a sample, {ending: bytes}."""
+        assert "." not in key, f"a sample's key ends at its first dot: {key!r}"
+        self._tar.write({"__key__": key, **members})
+        self.count += 1
+
+
+@contextmanager
+def open_shard(path: Path, scene: str) -> Iterator[ShardWriter]:
+    """Write a tar that appears whole, when the block ends, or not at all.
+
+    Its bytes depend on nothing but its samples, and nothing is kept in memory.
     """
-    count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
-        with webdataset.TarWriter(
-            str(temporary), encoder=False, mtime=0, user="", group=""
-        ) as writer:
-            for key, members in samples:
-                assert "." not in key, f"a sample's key ends at its first dot: {key!r}"
-                writer.write({"__key__": key, **members})
-                count += 1
-        places = member_places(temporary)
-        entry = ShardEntry(
-            name=path.name,
-            scene=scene,
-            count=count,
-            size_bytes=temporary.stat().st_size,
-            sha256=file_sha256(temporary),
-        )
-    if count == 0:
+        with webdataset.TarWriter(str(temporary), encoder=False, mtime=0, user="", group="") as tar:
+            writer = ShardWriter(tar)
+            yield writer
+        writer.samples = member_places(temporary)
+        if writer.count:
+            writer.entry = ShardEntry(
+                name=path.name,
+                scene=scene,
+                count=writer.count,
+                size_bytes=temporary.stat().st_size,
+                sha256=file_sha256(temporary),
+            )
+    if writer.entry is None:
         path.unlink()
-        return None
-    return entry, places
 
 
 def member_places(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
@@ -59,7 +71,7 @@ def member_places(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal text."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

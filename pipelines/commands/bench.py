@@ -11,7 +11,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure pair generation",
-        description="Measure pair generation on one core and print a table of rates and shares.",
+        description="Measure pair generation and print tables: rates and shares on one core, "
+        "cost by level of overlap, one and two workers, start-up.",
     )
     parser.set_defaults(command=run)
     parser.add_argument(

@@ -7,6 +7,7 @@ import pytest
 
 from generation.geometry import Camera
 from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.supersampling import Supersampled
 from generation.scenes.scene import Material, Scene, Texture
 
 FORWARD = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -43,7 +44,7 @@ def camera(size: int = 64, hfov_deg: float = 90.0) -> Camera:
 
 
 def render(scene: Scene, size: int = 64, supersampling: int = 1):
-    return EmbreeRenderer(scene).supersampled(supersampling).render(camera(size))
+    return Supersampled(EmbreeRenderer(scene), supersampling).render(camera(size))
 
 
 def checkerboard(size: int = 64) -> np.ndarray:

@@ -3,7 +3,8 @@ import pytest
 
 from generation.covisibility import covisibility_a_in_b, official_covisibility
 from generation.errors import CrossviewError
-from generation.pairs import BATCH, OverlapBand, Pair, PairConfig, PairFinder, PreparedScene
+from generation.overlap import OverlapBand
+from generation.pairs import MAX_HALVINGS, Pair, PairConfig, PairFinder, PreparedScene
 from generation.scenes.scene import Material, Scene
 
 SMALL = {"image_size": (64, 64)}
@@ -11,7 +12,8 @@ SMALL = {"image_size": (64, 64)}
 
 def find_pairs(scene: Scene, config: PairConfig, indices, seed: int = 0):
     finder = PairFinder(PreparedScene.prepare(scene, config), config, seed=seed)
-    return [finder.find(index) for index in indices], finder.ledger
+    pairs = [found[0] if (found := finder.find(index)) else None for index in indices]
+    return pairs, finder.ledger
 
 
 @pytest.mark.parametrize("band", ["0.1-0.2", "0.4-0.6", "0.8-0.9"])
@@ -64,7 +66,7 @@ def test_a_band_that_the_scene_cannot_give_ends_after_a_bounded_number_of_propos
     config = PairConfig(overlap=OverlapBand(low=0.9999, high=1.0), max_tries=60, **SMALL)
     (pair,), ledger = find_pairs(box_room, config, [0])
     assert pair is None
-    assert 60 <= ledger.attempts < 60 + BATCH
+    assert 60 <= ledger.attempts < 60 + config.second_views * (1 + MAX_HALVINGS)
 
 
 def test_blank_walls_are_rejected_by_name(box_room: Scene):
@@ -81,6 +83,39 @@ def test_an_impossible_band_is_refused(text: str):
         OverlapBand.parse(text)
 
 
-@pytest.mark.parametrize("text", ["0.4-0.6", "0-1", "official"])
+@pytest.mark.parametrize("text", ["0.4-0.6", "0-1", "0.1-0.9:flat", "official"])
 def test_a_band_prints_as_it_is_read(text: str):
     assert str(OverlapBand.parse(text)) == text
+
+
+def test_levels_share_their_first_views_and_each_keeps_its_band(box_room: Scene):
+    bands = [OverlapBand.parse(text) for text in ("0.1-0.3", "0.4-0.6", "0.7-0.9")]
+    config = PairConfig(**SMALL)
+    finder = PairFinder(PreparedScene.prepare(box_room, config), config, seed=0, bands=bands)
+    for index in range(5):
+        pairs = finder.find(index)
+        assert pairs is not None
+        for pair, band in zip(pairs, bands, strict=True):
+            assert band.low <= pair.covisibility.covisibility <= band.high
+            assert pair.view1 is pairs[0].view1
+    ledger = finder.ledger
+    assert ledger.accepted == 15
+    assert ledger.attempts == 15 + sum(ledger.rejections.values())
+
+
+def test_a_flat_band_is_filled_evenly(box_room: Scene):
+    config = PairConfig(overlap=OverlapBand.parse("0.2-0.8:flat"), **SMALL)
+    pairs, _ = find_pairs(box_room, config, range(120))
+    numbers = np.array([pair.covisibility.covisibility for pair in pairs if pair])
+    assert len(numbers) == 120
+    counts = np.histogram(numbers, 3, (0.2, 0.8))[0]
+    assert counts.min() > 25, counts
+
+
+def test_any_level_costs_about_the_same(box_room: Scene):
+    tries = {}
+    for low in (0.05, 0.25, 0.45, 0.65, 0.85):
+        config = PairConfig(overlap=OverlapBand(low=low, high=low + 0.1), **SMALL)
+        _, ledger = find_pairs(box_room, config, range(60))
+        tries[low] = ledger.attempts / ledger.accepted
+    assert max(tries.values()) < 4 * min(tries.values()), tries

@@ -17,7 +17,7 @@ from generation.shards.images import (
 )
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import ShardError, Sidecar, sidecar_path
-from generation.shards.writer import write_tar
+from generation.shards.writer import open_shard
 
 
 def sample(number: int) -> tuple[str, dict[str, bytes]]:
@@ -34,12 +34,15 @@ def write_dataset(folder: Path, counts: tuple[int, ...] = (3, 2)) -> ShardIndex:
     entries = []
     for shard, count in enumerate(counts):
         path = folder / f"room-{shard:06d}.tar"
-        written = write_tar(path, "room", (sample(10 * shard + i) for i in range(count)))
-        assert written
-        entry, places = written
-        sidecar = Sidecar(entry=entry, task={}, samples=places, attempts=count, rejections={})
+        with open_shard(path, "room") as writer:
+            for i in range(count):
+                writer.add(*sample(10 * shard + i))
+        assert writer.entry
+        sidecar = Sidecar(
+            entry=writer.entry, task={}, samples=writer.samples, attempts=count, rejections={}
+        )
         sidecar_path(path).write_text(sidecar.to_json())
-        entries.append(entry)
+        entries.append(writer.entry)
     index = ShardIndex(folder=folder, config={"seed": 0}, shards=tuple(entries))
     index.write()
     return index
@@ -75,23 +78,28 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
     digests = set()
     for name in ("a", "b"):
         path = tmp_path / name / "room-000000.tar"
-        write_tar(path, "room", (sample(i) for i in range(3)))
+        with open_shard(path, "room") as writer:
+            for i in range(3):
+                writer.add(*sample(i))
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
     assert len(digests) == 1
 
 
 def test_a_writer_that_fails_leaves_no_file(tmp_path: Path):
-    def samples():
-        yield sample(0)
+    path = tmp_path / "room-000000.tar"
+    with (  # noqa: PT012
+        pytest.raises(RuntimeError, match="the renderer broke"),
+        open_shard(path, "room") as writer,
+    ):
+        writer.add(*sample(0))
         raise RuntimeError("the renderer broke")
-
-    with pytest.raises(RuntimeError, match="the renderer broke"):
-        write_tar(tmp_path / "room-000000.tar", "room", samples())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_samples_give_no_tar(tmp_path: Path):
-    assert write_tar(tmp_path / "room-000000.tar", "room", iter(())) is None
+    with open_shard(tmp_path / "room-000000.tar", "room") as writer:
+        pass
+    assert writer.entry is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,7 +120,8 @@ def test_second_viewpoints_look_at_the_target_to_within_the_noise(box_room: Scen
     sampler = sampler_of(box_room)
     rng = np.random.default_rng(0)
     target = np.array([2.5, 1.0, 2.0])
-    for camera in sampler.second(sampler.first(rng), target, 200, rng):
+    for way in sampler.ways(sampler.first(rng), target, 200, rng):
+        camera = sampler.camera_on(way, 1.0)
         assert abs(camera.centre[1] - 1.5) <= 0.3
         to_target = target - camera.centre
         cosine = to_target @ camera.world_from_camera[:3, 2] / np.linalg.norm(to_target)
@@ -131,7 +132,8 @@ def test_without_noise_the_target_is_in_the_middle_of_the_image(box_room: Scene)
     sampler = sampler_of(box_room, pan_noise_deg=0.0, tilt_noise_deg=0.0, roll_noise_deg=0.0)
     rng = np.random.default_rng(0)
     target = np.array([2.5, 1.0, 2.0])
-    for camera in sampler.second(sampler.first(rng), target, 20, rng):
+    for way in sampler.ways(sampler.first(rng), target, 20, rng):
+        camera = sampler.camera_on(way, 1.0)
         np.testing.assert_allclose(camera.project(target[None])[0], [[32.0, 32.0]], atol=1e-6)
 
 
@@ -139,7 +141,22 @@ def test_the_same_generator_gives_the_same_cameras(box_room: Scene):
     def draw() -> list[Camera]:
         sampler, rng = sampler_of(box_room), np.random.default_rng(7)
         first = sampler.first(rng)
-        return [first, *sampler.second(first, np.zeros(3), 8, rng)]
+        ways = sampler.ways(first, np.zeros(3), 8, rng)
+        return [first, *(sampler.camera_on(way, 0.3) for way in ways)]
 
     for one, other in zip(draw(), draw()):
         np.testing.assert_array_equal(one.world_from_camera, other.world_from_camera)
+
+
+def test_a_way_begins_at_the_first_camera_and_stays_on_the_floor(box_room: Scene):
+    sampler = sampler_of(box_room)
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        first = sampler.first(rng)
+        (way,) = sampler.ways(first, np.array([2.5, 1.0, 2.0]), 1, rng)
+        begin = sampler.camera_on(way, 0.0)
+        np.testing.assert_allclose(begin.world_from_camera, first.world_from_camera, atol=1e-3)
+        for place in (0.2, 0.5, 0.8):
+            centre = sampler.camera_on(way, place).centre
+            assert 1.2 - 1e-3 <= centre[1] <= 1.8 + 1e-3
+            assert within(centre[None], (0.0, 0.0), (5.0, 4.0)).all()

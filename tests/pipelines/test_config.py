@@ -8,8 +8,11 @@ from typing import Any, Literal
 import pytest
 
 from generation.errors import CrossviewError
+from generation.overlap import OverlapBand
+from generation.pairs import PairConfig
 from generation.plain import diff_plain, merge, to_plain
 from pipelines.config import (
+    MANIFESTS,
     ConfigError,
     build,
     load_yaml,
@@ -232,3 +235,14 @@ def test_differences_name_dotted_keys_with_both_values() -> None:
         'device: absent before, "cpu" now',
     ]
     assert diff_plain(old, old) == []
+
+
+def test_levels_of_overlap_have_names():
+    config = build(PairConfig, {"overlap": "near-half"}, source="test")
+    assert config.overlap == OverlapBand(low=0.4, high=0.6)
+    names = load_yaml(MANIFESTS / OverlapBand.manifest)
+    assert {"low", "near-half", "high", "uniform", "official"} <= names.keys()
+    for name in names:
+        build(PairConfig, {"overlap": name}, source="test")
+    with pytest.raises(ConfigError, match="or a name: low, near-half, high"):
+        build(PairConfig, {"overlap": "middling"}, source="test")

@@ -27,7 +27,7 @@ MICRO = {
             "dec_dim": 24, "dec_depth": 1, "dec_heads": 2,
         },
         "optim": {"max_steps": 4, "batch_size": 4},
-        "validation": {"num_pairs": 4, "every_steps": 2},
+        "validation": {"num_pairs": 12, "every_steps": 2},
         "log_every_steps": 1,
     },
     "report": {"num_pairs": 2, "num_completions": 2},

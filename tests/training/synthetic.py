@@ -12,7 +12,7 @@ from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar, sidecar_path
-from generation.shards.writer import write_tar
+from generation.shards.writer import open_shard
 
 HFOV_DEG = 60.0
 
@@ -66,16 +66,15 @@ def write_dataset(folder: Path, scenes=4, pairs=12, size=36, shards=1, with_dept
         for shard in range(shards):
             generator = np.random.default_rng([scene, shard])
             path = folder / f"scene{scene}-{shard:04d}.tar"
-            samples = (
-                (
-                    f"scene{scene}_{shard}_{i:04d}",
-                    pair_members(generator, size, 6 * i % 25, with_depth),
-                )
-                for i in range(pairs)
+            with open_shard(path, f"scene{scene}") as writer:
+                for i in range(pairs):
+                    members = pair_members(generator, size, 6 * i % 25, with_depth)
+                    writer.add(f"scene{scene}_{shard}_{i:04d}", members)
+            assert writer.entry
+            sidecar = Sidecar(
+                entry=writer.entry, task={}, samples=writer.samples, attempts=pairs, rejections={}
             )
-            entry, places = write_tar(path, f"scene{scene}", samples)
-            sidecar = Sidecar(entry=entry, task={}, samples=places, attempts=pairs, rejections={})
             write_text_whole(sidecar_path(path), sidecar.to_json())
-            entries.append(entry)
+            entries.append(writer.entry)
     ShardIndex(folder=folder, config={}, shards=tuple(entries)).write()
     return folder

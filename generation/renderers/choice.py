@@ -1,0 +1,92 @@
+"""Which renderer does the work: by name, or the fastest that this machine has."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from generation.renderers.egl import is_gpu
+from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.protocol import Renderer, RendererError
+from generation.renderers.supersampling import Supersampled
+from generation.scenes.scene import Scene
+from generation.scenes.sources import SceneSource
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+RENDERERS = (AUTO, "embree", "gl", "habitat")
+"""auto is gl on a GPU, else embree."""
+_GPU_NODES = ("nvidia[0-9]*", "dri/renderD*", "dxg")
+
+
+def chosen_renderer(name: str) -> str:
+    """Return the renderer that a user's choice means on this machine.
+
+    auto is never a software driver. Raises RendererError for an unknown name.
+    """
+    if name not in RENDERERS:
+        raise RendererError(f"renderer: expected one of {', '.join(RENDERERS)}, got {name!r}")
+    if name == AUTO:
+        return "gl" if _gl_runs_on_a_gpu() else "embree"
+    return name
+
+
+def has_gpu() -> bool:
+    """Return whether the system shows a device that could be a GPU."""
+    return any(any(Path("/dev").glob(pattern)) for pattern in _GPU_NODES)
+
+
+def open_renderer(
+    name: str,
+    scene: Scene,
+    source: SceneSource | None = None,
+    *,
+    embree: EmbreeRenderer | None = None,
+    supersampling: int = 1,
+) -> Renderer:
+    """Return a scene's renderer, by the name that chosen_renderer gave.
+
+    source: where the scene is from, for a renderer that loads it itself. embree: the scene's, where
+    there is one already. Raises RendererError where it cannot run here,
+    SceneError where the scene is not for it.
+    """
+    renderer: Renderer
+    if name == "embree":
+        renderer = embree or EmbreeRenderer(scene)
+    elif name == "gl":
+        renderer = _open_gl(scene)
+    else:
+        from generation.renderers.habitat import HabitatRenderer
+
+        renderer = HabitatRenderer(scene, source)
+    if name != "embree" and has_gpu() and not is_gpu(renderer.device):
+        logger.warning(
+            "renderer %s: there is a GPU, but OpenGL renders in software (%s); let "
+            "__EGL_VENDOR_LIBRARY_FILENAMES name the GPU driver's EGL vendor file",
+            name,
+            renderer.device,
+        )
+    return renderer if supersampling == 1 else Supersampled(renderer, supersampling)
+
+
+def _open_gl(scene: Scene) -> Renderer:
+    if importlib.util.find_spec("moderngl") is None:
+        raise RendererError(
+            "renderer gl: the package moderngl is missing; pip install 'crossview[gl]'"
+        )
+    from generation.renderers.gl import GlRenderer
+
+    return GlRenderer(scene)
+
+
+def _gl_runs_on_a_gpu() -> bool:
+    if not has_gpu() or importlib.util.find_spec("moderngl") is None:
+        return False
+    from generation.renderers.gl import device_name
+
+    try:
+        return is_gpu(device_name())
+    except RendererError:
+        return False
