@@ -25,10 +25,11 @@ from generation.raycast import RayCaster
 from generation.renderers.choice import open_renderer
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import Renderer, View
+from generation.renderers.supersampling import supersampled
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
 from generation.viewgraph import FirstView, SecondView, ViewGraph, ViewLimits, WaySoFar
-from generation.viewpoints import ViewpointConfig, ViewpointSampler
+from generation.viewpoints import HasFloors, ViewpointConfig, ViewpointSampler, find_floors
 
 MAX_HALVINGS = 6
 """Places judged on a way, beside its second view."""
@@ -144,21 +145,20 @@ class PreparedScene:
         SceneError where nobody can stand in it, RendererError where it cannot be rendered.
         """
         caster = RayCaster(scene)
-        probe = EmbreeRenderer(scene, caster=caster)
+        embree = EmbreeRenderer(scene, caster=caster)
+        opened = open_renderer(renderer, scene, source, embree=embree)
+        if isinstance(opened, HasFloors):
+            floors = opened.floors(config.viewpoints.floor.step_m)
+        else:
+            floors = find_floors(scene, caster, config.viewpoints)
         sampler = ViewpointSampler(
-            scene,
-            caster,
-            config.viewpoints,
-            hfov_deg=config.hfov_deg,
-            image_size=config.image_size,
+            floors, config.viewpoints, hfov_deg=config.hfov_deg, image_size=config.image_size
         )
         return cls(
             scene_id=scene.scene_id,
             num_faces=scene.num_faces,
-            graph=ViewGraph(caster, probe, sampler, config.view_limits),
-            renderer=open_renderer(
-                renderer, scene, source, embree=probe, supersampling=supersampling
-            ),
+            graph=ViewGraph(caster, embree, sampler, config.view_limits),
+            renderer=supersampled(opened, supersampling),
         )
 
 

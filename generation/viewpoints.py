@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -120,6 +121,15 @@ class Floors:
         return len(self.positions) * self.step_m**2
 
 
+@runtime_checkable
+class HasFloors(Protocol):
+    """A renderer that knows where a person can stand, as habitat-sim does by navigation meshes."""
+
+    def floors(self, step_m: float) -> Floors:
+        """Return the places to stand, on a grid. Raises SceneError where there is none."""
+        ...
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Way:
     """The way from a first view to a second one, and on: cameras at places 0 to 2.
@@ -145,16 +155,14 @@ class ViewpointSampler:
 
     def __init__(
         self,
-        scene: Scene,
-        caster: RayCaster,
+        floors: Floors,
         config: ViewpointConfig,
         *,
         hfov_deg: float,
         image_size: tuple[int, int],
     ) -> None:
-        """Find the scene's floors. Raises SceneError where there is no place to stand."""
-        self.floors = find_floors(scene, caster, config)
-        self._tree = KDTree(self.floors.positions)
+        self.floors = floors
+        self._tree = KDTree(floors.positions)
         self._config = config
         self._intrinsics = intrinsics_from_hfov(hfov_deg, image_size)
         self._image_size = image_size

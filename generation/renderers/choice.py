@@ -9,7 +9,6 @@ from pathlib import Path
 from generation.renderers.egl import is_gpu
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import Renderer, RendererError
-from generation.renderers.supersampling import Supersampled
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
 
@@ -44,13 +43,12 @@ def open_renderer(
     source: SceneSource | None = None,
     *,
     embree: EmbreeRenderer | None = None,
-    supersampling: int = 1,
 ) -> Renderer:
     """Return a scene's renderer, by the name that chosen_renderer gave.
 
     source: where the scene is from, for a renderer that loads it itself. embree: the scene's, where
-    there is one already. Raises RendererError where it cannot run here,
-    SceneError where the scene is not for it.
+    there is one already. Raises RendererError where it cannot run here, SceneError where the scene
+    is not for it.
     """
     renderer: Renderer
     if name == "embree":
@@ -68,7 +66,7 @@ def open_renderer(
             name,
             renderer.device,
         )
-    return renderer if supersampling == 1 else Supersampled(renderer, supersampling)
+    return renderer
 
 
 def _open_gl(scene: Scene) -> Renderer:

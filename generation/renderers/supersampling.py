@@ -11,6 +11,11 @@ from generation.geometry import Camera
 from generation.renderers.protocol import Renderer, View
 
 
+def supersampled(renderer: Renderer, factor: int) -> Renderer:
+    """Return a renderer with factor^2 samples a pixel: itself where that is one."""
+    return renderer if factor == 1 else Supersampled(renderer, factor)
+
+
 class Supersampled:
     """A renderer whose colour is the mean of factor^2 samples a pixel.
 

@@ -13,6 +13,7 @@ from generation.renderers.choice import chosen_renderer, open_renderer
 from generation.renderers.egl import is_gpu
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import RendererError, View
+from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Material, Scene, SceneError, Texture
 
@@ -119,7 +120,8 @@ def test_covisibility_is_the_ray_casters(box_room: Scene):
 def test_supersampling_averages_colour_and_keeps_depth():
     room = make_room(1)
     (camera,) = cameras_in(room, 1)
-    plain, fine = open_renderer("gl", room), open_renderer("gl", room, supersampling=3)
+    plain = open_renderer("gl", room)
+    fine = supersampled(plain, 3)
     np.testing.assert_array_equal(plain.render(camera).depth_m, fine.render(camera).depth_m)
     exact = EmbreeRenderer(room).render(camera.resized((96 * 8, 128 * 8))).color
     exact = exact.reshape(96, 8, 128, 8, 3).mean(axis=(1, 3))
@@ -160,6 +162,7 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == {hidden!r} else find(name, *rest)
 from generation.renderers.choice import open_renderer
 from generation.renderers.protocol import RendererError
+from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room
 try:
     open_renderer("gl", make_room(0))

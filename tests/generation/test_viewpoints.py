@@ -98,7 +98,8 @@ def test_a_scene_without_upward_surfaces_says_so(box_room: Scene):
 
 def sampler_of(scene: Scene, **options: float) -> ViewpointSampler:
     config = ViewpointConfig(floor=FloorConfig(), **options)
-    return ViewpointSampler(scene, RayCaster(scene), config, hfov_deg=60.0, image_size=(64, 64))
+    floors = find_floors(scene, RayCaster(scene), config)
+    return ViewpointSampler(floors, config, hfov_deg=60.0, image_size=(64, 64))
 
 
 def test_first_viewpoints_are_as_high_and_as_tilted_as_configured(box_room: Scene):

@@ -1,0 +1,129 @@
+"""Pairs that were recorded before: their poses, and how much their views saw of each other."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from generation.errors import CrossviewError
+from generation.geometry import Float64
+from generation.scenes.sets import scene_names
+from generation.scenes.sources import SceneSource
+from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import META, Sidecar, sidecar_path
+
+NUMBERS = ("covisibility", "covisibility_official")
+"""What meta.json says of a pair's overlap."""
+
+
+class RecordError(CrossviewError):
+    """A record of pairs that is missing, damaged, or not what was expected."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RecordedPairs:
+    """Pairs of one scene, in one piece."""
+
+    name: str
+    """Of the shard that they become, without its ending."""
+    scene: SceneSource | None
+    """The scene; None where it was not found."""
+    scene_id: str
+    """Its id, found or not."""
+    label: str
+    """What the record calls the scene."""
+    missing: str = ""
+    """Why the scene was not found; empty where it was."""
+    scene_digest: str = ""
+    """Of the scene's files, where that was recorded."""
+    keys: tuple[str, ...]
+    """The pairs' names."""
+    world_from_cameras: Float64
+    """(N, 2, 4, 4) poses of both views of each pair, OpenCV axes, metres."""
+    covisibility: Mapping[str, Float64]
+    """Name in meta.json -> (N,) number, 0 to 1, of each pair."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    hfov_deg: float
+    """Horizontal field of view, degrees."""
+
+    def digest(self) -> str:
+        """Return a digest of the pairs' names and poses."""
+        digest = hashlib.sha256("\n".join(self.keys).encode())
+        digest.update(self.world_from_cameras.astype("<f8").tobytes())
+        return digest.hexdigest()
+
+
+def read_dataset(
+    index: ShardIndex, roots: Sequence[Path], known: Sequence[SceneSource]
+) -> Iterator[RecordedPairs]:
+    """Yield the pairs of one of our own datasets, a shard at a time.
+
+    Scenes are sought below the roots by the name of their file, else among known ones. Raises
+    ShardError where a shard is damaged, RecordError where it is not of this version.
+    """
+    reader = ShardReader(index)
+    found: dict[str, tuple[SceneSource | None, str]] = {}
+    for number, entry in enumerate(index.shards):
+        task = Sidecar.read(sidecar_path(index.folder / entry.name)).task
+        samples = [reader.read(number, sample, (META,)) for sample in range(entry.count)]
+        try:
+            scene = SceneSource(**task["scene"])
+            metas = [json.loads(data) for _, (data,) in samples]
+            height, width = metas[0]["image_size"]
+            recorded = RecordedPairs(
+                name=Path(entry.name).stem,
+                scene=scene,
+                scene_id=entry.scene,
+                label=scene.path or entry.scene,
+                scene_digest=task["scene_digest"],
+                keys=tuple(key for key, _ in samples),
+                world_from_cameras=np.array([_poses(meta) for meta in metas], float),
+                covisibility={
+                    name: np.array([meta[name] for meta in metas], float) for name in NUMBERS
+                },
+                image_size=(height, width),
+                hfov_deg=metas[0]["hfov_deg"],
+            )
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise RecordError(
+                f"{index.folder / entry.name}: not pairs of this version ({error!r}); "
+                "`crossview verify` says more"
+            ) from error
+        if entry.scene not in found:
+            found[entry.scene] = _find(scene, roots, known)
+        source, missing = found[entry.scene]
+        yield replace(recorded, scene=source, missing=missing)
+
+
+def _poses(meta: dict[str, Any]) -> list[Any]:
+    return [meta["world_from_camera1"], meta["world_from_camera2"]]
+
+
+def _find(
+    scene: SceneSource, roots: Sequence[Path], known: Sequence[SceneSource]
+) -> tuple[SceneSource | None, str]:
+    """Return a recorded scene with its file's path, or None and the reason."""
+    if not scene.path:
+        return scene, ""
+    for root in roots:
+        files = [root / scene.path]
+        if not files[0].is_file():
+            files = sorted(root.rglob(glob.escape(scene.path)))
+        named = scene_names(files) if len(files) > 1 else dict.fromkeys(files, scene.scene_id)
+        for file, scene_id in named.items():
+            if scene_id == scene.scene_id:
+                return replace(scene, path=str(file)), ""
+    same_file = [source for source in known if Path(source.path).name == scene.path]
+    same_id = [source for source in same_file if source.scene_id == scene.scene_id]
+    for source in same_id or same_file[: len(same_file) == 1]:
+        if Path(source.path).is_file():
+            return replace(scene, path=source.path), ""
+    return None, f"{scene.path} was not found; name the folder of the scenes with --root"

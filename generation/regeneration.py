@@ -1,0 +1,140 @@
+"""One unit of regeneration: recorded pairs of one scene become one shard and a report."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from generation.covisibility import measure_pair
+from generation.geometry import Camera
+from generation.pairs import Pair, pair_record
+from generation.recorded import RecordedPairs
+from generation.renderers.choice import open_renderer
+from generation.renderers.protocol import Renderer
+from generation.renderers.supersampling import supersampled
+from generation.scenes.sources import SceneSource
+from generation.shards.files import write_text_whole
+from generation.shards.schema import Sidecar, sidecar_path
+from generation.shards.writer import open_shard
+from generation.task import (
+    GENERATION_VERSION,
+    ShardConfig,
+    ShardReport,
+    encode_pair,
+    finished_shard,
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RegenerateTask:
+    """Recorded pairs of one scene, to be rendered again."""
+
+    scene: SceneSource
+    """The scene."""
+    scene_digest: str
+    """Of the scene's files, from scene_digest(); an edited scan makes another task."""
+    recorded: RecordedPairs
+    """The pairs."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    hfov_deg: float
+    """Horizontal field of view, degrees."""
+    shards: ShardConfig
+    """How pairs are stored."""
+    renderer: str
+    """Who renders: a name of RENDERERS other than auto."""
+    supersampling: int
+    """Samples along each side of a pixel."""
+    out: str
+    """Folder of the dataset."""
+
+    @property
+    def count(self) -> int:
+        """Number of pairs."""
+        return len(self.recorded.keys)
+
+    @property
+    def shard_path(self) -> Path:
+        """Where the task's tar goes."""
+        return Path(self.out) / f"{self.recorded.name}.tar"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the shard's bytes, as plain values; kept in its sidecar."""
+        plain = {
+            "generation_version": GENERATION_VERSION,
+            "scene": {**asdict(self.scene), "path": Path(self.scene.path).name},
+            "scene_digest": self.scene_digest,
+            "recorded": self.recorded.digest(),
+            "image_size": self.image_size,
+            "hfov_deg": self.hfov_deg,
+            "shards": asdict(self.shards),
+            "renderer": self.renderer,
+            "supersampling": self.supersampling,
+        }
+        identity: dict[str, Any] = json.loads(json.dumps(plain))
+        return identity
+
+    def finished(self, *, verify: bool = False) -> Sidecar | None:
+        """Return the sidecar of an earlier run of this very task, or None.
+
+        verify: also read the shard and compare it with all that its sidecar says.
+        """
+        return finished_shard(self.shard_path, self.identity, verify=verify)
+
+
+def regenerate_shard(task: RegenerateTask) -> ShardReport:
+    """Render a task's pairs; write its shard, then its sidecar.
+
+    The shard's bytes depend on the task and the versions alone. Raises SceneError or RendererError
+    where the scene cannot be rendered; nothing is left half-written then.
+    """
+    start = time.perf_counter()
+    renderer, num_faces = _prepare(task.scene, task.scene_digest, task.renderer, task.supersampling)
+    prepared = time.perf_counter()
+    # First of all the old sidecar goes: it must never stand beside another run's tar.
+    sidecar_path(task.shard_path).unlink(missing_ok=True)
+    poses = task.recorded.world_from_cameras.reshape(-1, 4, 4)
+    cameras = (Camera.from_hfov(task.hfov_deg, task.image_size, pose) for pose in poses)
+    views = renderer.render_each(cameras)
+    with open_shard(task.shard_path, task.scene.scene_id) as writer:
+        for key, view1, view2 in zip(task.recorded.keys, views, views):
+            pair = Pair(view1=view1, view2=view2, covisibility=measure_pair(view1, view2))
+            record = pair_record(pair, task.scene.scene_id, renderer.name, task.hfov_deg)
+            writer.add(key, encode_pair(pair, record, task.shards))
+    sidecar = Sidecar(
+        entry=writer.entry,
+        task=task.identity,
+        samples=writer.samples,
+        attempts=task.count,
+        rejections={},
+        device=renderer.device,
+    )
+    write_text_whole(sidecar_path(task.shard_path), sidecar.to_json())
+    return ShardReport(
+        scene_id=task.scene.scene_id,
+        count=task.count,
+        attempts=task.count,
+        rejections={},
+        shortfall="",
+        num_faces=num_faces,
+        num_renders=len(poses),
+        seconds={"prepare": prepared - start, "total": time.perf_counter() - prepared},
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        device=renderer.device,
+    )
+
+
+@lru_cache(maxsize=1)
+def _prepare(
+    source: SceneSource, digest: str, renderer: str, supersampling: int
+) -> tuple[Renderer, int]:
+    """Open a scene's renderer, count its triangles; a worker keeps the last one."""
+    scene = source.load()
+    opened = open_renderer(renderer, scene, source)
+    return supersampled(opened, supersampling), scene.num_faces
