@@ -309,6 +309,8 @@ def _pixels(image: Any, what: str, budget: Budget) -> UInt8:
             raise ValueError(f"{image.format} is none of {', '.join(IMAGE_FORMATS)}")
         budget.take_image(*image.size)
         return np.asarray(image.convert("RGB"))
+    except SceneError:
+        raise
     except (AttributeError, OSError, SyntaxError, ValueError) as error:  # None where trimesh failed
         raise SceneError(f"{what}: the image cannot be decoded") from error
 

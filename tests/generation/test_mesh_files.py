@@ -12,7 +12,7 @@ from PIL import Image
 from generation.scenes.asset_config import AssetConfig
 from generation.scenes.mesh_files import load_mesh_scene
 from generation.scenes.scene import SceneError
-from generation.scenes.sources import resolve_scenes
+from generation.scenes.sources import SceneSource, resolve_scenes
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # one row: left red, right green
 
@@ -401,3 +401,177 @@ class TestResolving:
     def test_a_pattern_that_names_nothing_is_refused(self, pattern: str):
         with pytest.raises(SceneError, match=r"procedural|no mesh file"):
             resolve_scenes([pattern])
+
+
+def gltf_of(document: dict, path: Path) -> Path:
+    """Write a glTF file of one triangle, whose document is changed before."""
+    buffer = np.array([[0, 0, 0], [2, 0, 0], [0, 3, 0]], "<f4").tobytes()
+    (path.parent / "mesh.bin").write_bytes(buffer)
+    plain = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": len(buffer)}],
+        "buffers": [{"byteLength": len(buffer), "uri": "mesh.bin"}],
+    }
+    path.write_text(json.dumps(plain | document))
+    return path
+
+
+class TestHostileFiles:
+    """Kinds of files that once did something else than give a scene or a SceneError."""
+
+    def load(self, path: Path) -> None:
+        load_mesh_scene(path, "hostile")
+
+    def test_the_plain_file_is_fine(self, tmp_path: Path):
+        self.load(gltf_of({}, tmp_path / "a.gltf"))
+
+    @pytest.mark.parametrize(
+        "name",
+        ["../outside.bin", "/etc/passwd", "sub/../../outside.bin", "%2e%2e/outside.bin", "."],
+    )
+    def test_a_buffer_outside_of_the_folder(self, tmp_path: Path, name: str):
+        (tmp_path / "outside.bin").write_bytes(bytes(36))
+        (tmp_path / "scene").mkdir()
+        path = gltf_of(
+            {"buffers": [{"byteLength": 36, "uri": name}]}, tmp_path / "scene" / "a.gltf"
+        )
+        with pytest.raises(SceneError, match="not in its folder"):
+            self.load(path)
+
+    @pytest.mark.parametrize("library", ["../out.mtl", "in.mtl"])
+    def test_a_material_or_its_texture_outside_of_the_folder(self, tmp_path: Path, library: str):
+        path = write_obj(tmp_path)
+        (tmp_path / "in.mtl").write_text("newmtl wood\nmap_Kd ../wood.png\n")
+        path.write_text(path.read_text().replace("room.mtl", library))
+        with pytest.raises(SceneError, match="not in its folder"):
+            self.load(path)
+
+    def test_a_texture_of_a_ply_outside_of_the_folder(self, tmp_path: Path):
+        text = QUAD_PLY.replace(
+            "format ascii 1.0", "format ascii 1.0\ncomment TextureFile ../a.png"
+        )
+        (tmp_path / "a.ply").write_text(text)
+        with pytest.raises(SceneError, match="not in its folder"):
+            self.load(tmp_path / "a.ply")
+
+    def test_a_texture_in_a_folder_below(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        (tmp_path / "images").mkdir()
+        (tmp_path / "wood.png").rename(tmp_path / "images" / "wood.png")
+        (tmp_path / "room.mtl").write_text("newmtl wood\nmap_Kd images/wood.png\n")
+        self.load(path)
+
+    def test_a_stage_configuration_that_names_no_mesh(self, tmp_path: Path):
+        config = tmp_path / "a.stage_config.json"
+        config.write_text('{"render_asset": "/etc/passwd"}')
+        with pytest.raises(SceneError, match="expected a mesh file"):
+            SceneSource(scene_id="a", path=str(config)).files()
+
+    def test_a_json_chunk_of_gigabytes(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb")
+        data = bytearray(path.read_bytes())
+        data[12:16] = struct.pack("<I", 2**32 - 1)
+        path.write_bytes(data)
+        with pytest.raises(SceneError, match=r"a\.glb: truncated"):
+            self.load(path)
+
+    @pytest.mark.parametrize("count", [10**12, -1, 1.5, None])
+    def test_an_accessor_without_data_of_any_size(self, tmp_path: Path, count: object):
+        accessor = {"componentType": 5126, "count": count, "type": "VEC3"}
+        path = gltf_of({"accessors": [accessor]}, tmp_path / "a.gltf")
+        with pytest.raises(SceneError, match="array"):
+            self.load(path)
+
+    def test_many_primitives_that_share_an_accessor(self, tmp_path: Path):
+        zeros = {"componentType": 5126, "count": 1_000_000, "type": "VEC3"}
+        mesh = {"primitives": [{"attributes": {"POSITION": 0}}] * 100}
+        path = gltf_of({"accessors": [zeros], "meshes": [mesh]}, tmp_path / "a.gltf")
+        with pytest.raises(SceneError, match=r"arrays it declares .* need more than 1\.1 GB"):
+            self.load(path)
+
+    def test_a_mesh_that_many_nodes_place(self, tmp_path: Path):
+        mesh = trimesh.creation.icosphere(subdivisions=6)
+        (glb := tmp_path / "a.glb").write_bytes(trimesh.Scene(mesh).export(file_type="glb"))
+        data = glb.read_bytes()
+        (length,) = struct.unpack_from("<I", data, 12)
+        document = json.loads(data[20 : 20 + length])
+        document["nodes"] = [{"mesh": 0}] * 3000
+        document["scenes"] = [{"nodes": list(range(3000))}]
+        text = json.dumps(document).encode()
+        text += b" " * (-len(text) % 4)
+        rest = data[20 + length :]
+        header = struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest))
+        glb.write_bytes(header + struct.pack("<I4s", len(text), b"JSON") + text + rest)
+        with pytest.raises(SceneError, match="its meshes need more than"):
+            self.load(glb)
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_images_that_unfold_to_gigabytes(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        Image.new("L", (13_000, 13_000)).save(tmp_path / "wood.png")
+        assert (tmp_path / "wood.png").stat().st_size < 1e6
+        with pytest.raises(SceneError, match=r"its images .* need more than"):
+            self.load(path)
+
+    def test_an_image_that_another_program_would_draw(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        Image.fromarray(RED_GREEN).save(tmp_path / "wood.png", "eps")
+        with pytest.raises(SceneError, match="image cannot be decoded"):
+            self.load(path)
+
+    @pytest.mark.parametrize(
+        ("nodes", "roots"),
+        [
+            ([{"children": [1]}, {"children": [0], "mesh": 0}], [0]),
+            ([{"children": [1, 2]}, {"children": [2]}, {"mesh": 0}], [0]),
+            ([{"children": [0], "mesh": 0}], [0]),
+        ],
+    )
+    def test_nodes_that_are_no_tree(self, tmp_path: Path, nodes: list, roots: list):
+        path = gltf_of({"nodes": nodes, "scenes": [{"nodes": roots}]}, tmp_path / "a.gltf")
+        with pytest.raises(SceneError, match="parents; its nodes are no tree"):
+            self.load(path)
+
+    def test_nodes_nested_without_end(self, tmp_path: Path):
+        nodes = [{"children": [i + 1], "mesh": 0} for i in range(20_000)] + [{"mesh": 0}]
+        with pytest.raises(SceneError, match="nested deeper than"):
+            self.load(gltf_of({"nodes": nodes}, tmp_path / "a.gltf"))
+
+    def test_texture_coordinates_beyond_what_shading_can_follow(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb")
+        data = path.read_bytes().replace(np.float32(2.5).tobytes(), np.float32(3e38).tobytes())
+        path.write_bytes(data)
+        with pytest.raises(SceneError, match=r"texture coordinates are .* beyond 1e\+09"):
+            self.load(path)
+
+    def test_texture_coordinates_for_other_vertices(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb")
+        path.write_bytes(path.read_bytes().replace(b'"count": 3, "type": "VEC2"',
+                                                   b'"count": 2, "type": "VEC2"'))  # fmt: skip
+        with pytest.raises(SceneError, match="uvs have the shape"):
+            self.load(path)
+
+    def test_a_base_colour_that_is_not_a_number(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb")
+        path.write_bytes(path.read_bytes().replace(b"[0.5, 0.25", b"[NaN, 0.25"))
+        with pytest.raises(SceneError, match=r"a\.glb"):
+            self.load(path)
+
+    def test_a_texture_slot_that_is_no_object(self, tmp_path: Path):
+        with pytest.raises(SceneError, match="cannot be read as a GLTF mesh"):
+            self.load(gltf_of({"textures": ["wood"]}, tmp_path / "a.gltf"))
+
+    def test_vertices_with_one_coordinate(self, tmp_path: Path):
+        path = tmp_path / "a.obj"
+        path.write_text("v 0\nv 1\nv 2\nf 1 2 3\n")
+        with pytest.raises(SceneError, match=r"a\.obj"):
+            self.load(path)
+
+    def test_a_scene_that_spans_a_country(self, tmp_path: Path):
+        (tmp_path / "a.ply").write_text(QUAD_PLY.replace("1 1 0 70", "1e30 1 0 70"))
+        with pytest.raises(SceneError, match=r"spans 1e\+30 m"):
+            SceneSource(scene_id="a", path=str(tmp_path / "a.ply")).load()

@@ -1,0 +1,407 @@
+"""Verify a dataset: that every shard is what was written, and that what was written makes sense."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from generation.locations import filesystem, is_remote
+from generation.plain import diff_plain
+from generation.shards.pair_flaws import POSES, Expected, pair_flaws
+from generation.shards.reader import ShardIndex
+from generation.shards.schema import (
+    INDEX_NAME,
+    MEND,
+    META,
+    VIEWS,
+    ShardEntry,
+    ShardError,
+    Sidecar,
+    read_json,
+    sidecar_path,
+)
+from generation.shards.writer import file_sha256, member_places
+
+CONFIG_NAME = "config.json"
+"""What the run was asked for; a dataset may come without it."""
+REGENERATED_NAME = "regenerate.json"
+"""How pairs that were rendered again agree with those that were recorded."""
+NOT_SIDECARS = (INDEX_NAME, CONFIG_NAME, REGENERATED_NAME)
+
+MOVE_AWAY = "move away what the index does not list, or add its scenes to the command"
+AS_WRITTEN = (
+    "what is wrong with the pairs themselves was written like this, and rendering again gives the "
+    "same bytes: leave out their scene, or use another seed"
+)
+BRING_BACK = f"bring {CONFIG_NAME} back from a copy; {INDEX_NAME} holds most of it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something in a dataset that is not as it should be."""
+
+    file: str
+    """Name of the file, relative to the dataset's folder."""
+    what: str
+    """What is wrong with it."""
+    mend: str = MEND
+    """What to do about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found in a dataset."""
+
+    shards: tuple[ShardEntry, ...]
+    """Those of the index; without a readable index, those of the sidecars."""
+    problems: tuple[Problem, ...]
+    """Empty: all is well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFindings:
+    """What a look at one shard found; small enough to travel between processes."""
+
+    entry: ShardEntry
+    problems: tuple[Problem, ...]
+    sha256: str = ""
+    """Of the tar as it lies there."""
+    keys: tuple[str, ...] = ()
+    """Of its pairs."""
+    prints: tuple[tuple[bytes, bytes], ...] = ()
+    """Of every pair, digests of its images and of its poses, in whichever order the views are."""
+
+
+def verify_dataset(
+    folder: Path,
+    *,
+    quick: bool = False,
+    workers: int = 1,
+    track: Callable[[Iterator[ShardFindings], int], Iterator[ShardFindings]] = lambda found, _: (
+        found
+    ),
+) -> Verdict:
+    """Check a dataset against its index, its sidecars and the schema.
+
+    quick: sizes, sidecars and hashes only, nothing inside the tars. track: is given the findings
+    as they come, and the number of shards, and passes them on. Raises ShardError where there is no
+    dataset at all.
+    """
+    problems: list[Problem] = []
+    shards, expected = _read_index(folder, problems)
+    look = partial(look_at_shard, folder, expected=expected, quick=quick)
+    findings = list(track(_each(look, shards, workers), len(shards)))
+    problems += _exchanged_named(findings)
+    problems += _foreign_files(folder, shards)
+    problems += _duplicates(findings)
+    return Verdict(shards=tuple(shards), problems=tuple(problems))
+
+
+def look_at_shard(
+    folder: Path, entry: ShardEntry, *, expected: Expected, quick: bool
+) -> ShardFindings:
+    """Compare one shard with the index and its sidecar; unless quick, look into every pair."""
+    path = folder / entry.name
+    if not path.is_file():
+        return _only(entry, Problem(file=entry.name, what="missing"))
+    try:
+        with local_copy(path) as tar:
+            return _look_at_tar(tar, path, entry, expected, quick)
+    except OSError as error:
+        return _only(entry, Problem(file=entry.name, what=f"cannot be read: {error}"))
+
+
+def _look_at_tar(
+    tar: Path, path: Path, entry: ShardEntry, expected: Expected, quick: bool
+) -> ShardFindings:
+    sidecar_name = sidecar_path(path).name
+    sha256 = file_sha256(tar)
+    is_listed = sha256 == entry.sha256 and tar.stat().st_size == entry.size_bytes
+    problems: list[Problem] = []
+    try:
+        sidecar = Sidecar.read(sidecar_path(path))
+    except ShardError as error:
+        what = str(error).removeprefix(f"{sidecar_path(path)}: ")
+        problems.append(Problem(file=sidecar_name, what=what))
+        if not is_listed:
+            problems.append(Problem(file=entry.name, what=_not_listed(tar, entry)))
+        return replace(_only(entry, *problems), sha256=sha256)
+    flaws = _sidecar_flaws(tar, path, sidecar, sha256)
+    if not flaws and sidecar.entry != entry:
+        what = f"does not list {entry.name} as its sidecar does: {_differences(entry, sidecar)}"
+        problems.append(Problem(file=INDEX_NAME, what=what))
+    elif flaws and is_listed:
+        problems.append(Problem(file=sidecar_name, what="; ".join(flaws)))
+    elif flaws:
+        if sidecar.entry != entry:
+            what = f"not the sidecar that the index lists: {_differences(entry, sidecar)}"
+            problems.append(Problem(file=sidecar_name, what=what))
+        problems.append(Problem(file=entry.name, what=_not_listed(tar, entry)))
+    keys, prints = tuple(sidecar.samples), []
+    if not quick and not flaws:
+        with open(tar, "rb") as stream:
+            for key, places in sidecar.samples.items():
+                members = {
+                    ending: os.pread(stream.fileno(), size, offset)
+                    for ending, (offset, size) in places.items()
+                }
+                for what in pair_flaws(key, members, entry.scene, expected):
+                    problems.append(Problem(file=entry.name, what=what, mend=AS_WRITTEN))
+                prints.append(_prints(members))
+    return ShardFindings(
+        entry=entry, problems=tuple(problems), sha256=sha256, keys=keys, prints=tuple(prints)
+    )
+
+
+@contextmanager
+def local_copy(path: Path) -> Iterator[Path]:
+    """Yield a file on this machine with a location's bytes: itself, or a copy for a while."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
+        copy = Path(folder) / path.name
+        store, key = filesystem(path)
+        store.get_file(key, str(copy))
+        yield copy
+
+
+def sidecar_flaws(path: Path, sidecar: Sidecar) -> list[str]:
+    """Say in what a shard's sidecar disagrees with its tar or with itself; empty: in nothing.
+
+    path: of the tar. Raises OSError where it is there and cannot be read.
+    """
+    if not path.is_file():
+        return [f"{path.name} is missing"] if sidecar.entry else _sidecar_flaws(None, path, sidecar)
+    with local_copy(path) as tar:
+        return _sidecar_flaws(tar, path, sidecar, file_sha256(tar))
+
+
+def _sidecar_flaws(tar: Path | None, path: Path, sidecar: Sidecar, sha256: str = "") -> list[str]:
+    """See sidecar_flaws. tar: a copy on this machine, if there is one; sha256: of its bytes."""
+    try:
+        of_tar = _tar_flaws(tar, sidecar, sha256) if tar else ()
+        return [*_text_flaws(path, sidecar), *of_tar]
+    except (AttributeError, TypeError, ValueError) as error:
+        return [f"it is not as the schema says ({error!r})"]
+
+
+def _text_flaws(path: Path, sidecar: Sidecar) -> Iterator[str]:
+    if sidecar_path(path).read_text() != sidecar.to_json():
+        yield "its text is not as it was written"
+    count = sidecar.entry.count if sidecar.entry else 0
+    num_rejected = sum(sidecar.rejections.values())
+    if sidecar.attempts != count + num_rejected:
+        yield f"{sidecar.attempts} proposals are not {count} pairs and {num_rejected} rejections"
+
+
+def _tar_flaws(tar: Path, sidecar: Sidecar, sha256: str) -> Iterator[str]:
+    entry = sidecar.entry
+    if entry is None:
+        yield f"it says that there is no {tar.name}"
+    elif entry.name != tar.name:
+        yield f"it is that of {entry.name}"
+    elif tar.stat().st_size != entry.size_bytes or sha256 != entry.sha256:
+        yield f"the bytes of {tar.name} have another size or SHA-256"
+    else:
+        yield from _member_flaws(tar, sidecar, entry)
+
+
+def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[str]:
+    try:
+        places = member_places(path)
+    except tarfile.TarError as error:
+        yield f"{path.name} is not a tar ({error})"
+        return
+    if list(places) != list(sidecar.samples):
+        yield f"its keys are not those of {path.name}"
+    elif places != sidecar.samples:
+        yield f"its member offsets are not those of {path.name}"
+    if len(places) != entry.count:
+        yield f"it counts {entry.count} pairs, {path.name} holds {len(places)}"
+    if not all(key.startswith(f"{entry.scene}-") for key in places):
+        yield f"it names scene {entry.scene!r}, its keys another one"
+
+
+def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected]:
+    """Return the shards to look at and what holds for each; adds what is wrong with the index."""
+    if not folder.is_dir():
+        raise ShardError(f"{folder}: expected a dataset's folder, found none")
+    try:
+        index = ShardIndex.open(folder)
+        recorded = read_json(folder / INDEX_NAME, "an index").get("num_pairs")
+        expected = Expected.of_config(index.config)
+        shards = [*index.shards]
+        for entry in shards:
+            if Path(entry.name).name != entry.name or not isinstance(entry.count, int):
+                raise ShardError(f"it lists a shard {entry.name!r} with {entry.count!r} pairs")
+    except (ShardError, AttributeError, TypeError) as error:
+        found = list(_listed_by_sidecars(folder))
+        if not found:
+            raise
+        what = str(error).removeprefix(f"{folder / INDEX_NAME}: ")
+        problems.append(Problem(file=INDEX_NAME, what=what))
+        return found, Expected()
+    if recorded != index.num_pairs:
+        what = f"num_pairs is {recorded}, its shards have {index.num_pairs}"
+        problems.append(Problem(file=INDEX_NAME, what=what))
+    problems += _config_flaws(folder, index.config)
+    return shards, expected
+
+
+def _listed_by_sidecars(folder: Path) -> Iterator[ShardEntry]:
+    for path in sorted(folder.glob("*.json")):
+        if path.name not in NOT_SIDECARS:
+            try:
+                entry = Sidecar.read(path).entry
+            except ShardError:
+                continue
+            if entry:
+                yield replace(entry, name=f"{path.stem}.tar")
+
+
+def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
+    """Compare the index's configuration with that of the run; a dataset may come without one."""
+    path = folder / CONFIG_NAME
+    if not path.exists():
+        return
+    try:
+        run = read_json(path, "the configuration of a run").get("config")
+        if not isinstance(run, dict):
+            raise ShardError(f"{path}: it holds no configuration")
+    except ShardError as error:
+        what = str(error).removeprefix(f"{path}: ")
+        yield Problem(file=CONFIG_NAME, what=what, mend=BRING_BACK)
+        return
+    differences = diff_plain({key: run.get(key) for key in config}, config)
+    if differences:
+        what = f"its configuration is not that of {CONFIG_NAME}: {'; '.join(differences)}"
+        yield Problem(file=INDEX_NAME, what=what)
+
+
+def _foreign_files(folder: Path, shards: Iterable[ShardEntry]) -> Iterator[Problem]:
+    """Yield shards and sidecars that the index does not know, and leftover partial files."""
+    listed = {entry.name for entry in shards}
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in listed:
+            yield Problem(file=path.name, what="the index does not list it", mend=MOVE_AWAY)
+    for path in sorted(folder.glob("*.json")):
+        tar = path.with_suffix(".tar")
+        if path.name in NOT_SIDECARS or tar.name in listed or tar.exists():
+            continue
+        try:
+            sidecar = Sidecar.read(path)
+            what = "; ".join(sidecar_flaws(tar, sidecar))
+            if sidecar.entry:
+                what = "a sidecar without its shard, and not in the index"
+        except ShardError as error:
+            what = str(error).removeprefix(f"{path}: ")
+        if what:  # else of a task that found no pair: no tar, and nothing in the index
+            yield Problem(file=path.name, what=what)
+    for path in sorted(folder.glob(".*.partial")):
+        what = "half-written: left by a run that was killed, or one that writes now"
+        yield Problem(file=path.name, what=what)
+
+
+def _duplicates(findings: list[ShardFindings]) -> Iterator[Problem]:
+    """Yield keys that several pairs have, and pairs with the images or the poses of another."""
+    names = ("images", "poses")
+    first_keys: dict[str, str] = {}
+    first_prints: tuple[dict[bytes, str], ...] = ({}, {})
+    for found in findings:
+        file = found.entry.name
+        for key in found.keys:
+            if key in first_keys:
+                what = f"{key}: also a key of {first_keys[key]}"
+                yield Problem(file=file, what=what, mend=AS_WRITTEN)
+            first_keys[key] = file
+        for key, prints in zip(found.keys, found.prints):
+            for name, digest, first in zip(names, prints, first_prints):
+                if digest in first:
+                    what = f"{key}: the same {name} as {first[digest]}"
+                    yield Problem(file=file, what=what, mend=AS_WRITTEN)
+                first.setdefault(digest, key)
+
+
+def _exchanged_named(findings: list[ShardFindings]) -> Iterator[Problem]:
+    """Yield all shards' problems; of a tar that lies under another's name, say whose it is."""
+    names = {found.entry.sha256: found.entry.name for found in findings}
+    for found in findings:
+        name = found.entry.name
+        held = names.get(found.sha256, name)
+        for problem in found.problems:
+            if held != name and problem.file == name:
+                problem = replace(problem, what=f"holds the bytes of {held}")
+            yield problem
+
+
+def _prints(members: dict[str, bytes]) -> tuple[bytes, bytes]:
+    """Return digests of a pair's images and poses that do not depend on the order of the views."""
+    images = [members.get(name, b"") for name in VIEWS]
+    try:
+        meta = json.loads(members[META])
+        poses = [json.dumps(meta[name]).encode() for name in POSES]
+    except (ValueError, KeyError, TypeError):
+        poses = [members.get(META, b"")]
+    return _digest(images), _digest(poses)
+
+
+def _digest(parts: list[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in sorted(hashlib.sha256(part).digest() for part in parts):
+        digest.update(part)
+    return digest.digest()[:16]
+
+
+def _only(entry: ShardEntry, *problems: Problem) -> ShardFindings:
+    return ShardFindings(entry=entry, problems=problems)
+
+
+def _not_listed(path: Path, entry: ShardEntry) -> str:
+    size_bytes = path.stat().st_size
+    if size_bytes != entry.size_bytes:
+        return f"{size_bytes} bytes, the index says {entry.size_bytes}"
+    return "its SHA-256 is not the one that the index lists"
+
+
+def _differences(entry: ShardEntry, sidecar: Sidecar) -> str:
+    if sidecar.entry is None:
+        return "no pairs"
+    names = [
+        n for n in entry.__dataclass_fields__ if getattr(entry, n) != getattr(sidecar.entry, n)
+    ]
+    return ", ".join(f"{n} {getattr(entry, n)!r}" for n in names)
+
+
+def _each(
+    look: Callable[[ShardEntry], ShardFindings], shards: list[ShardEntry], workers: int
+) -> Iterator[ShardFindings]:
+    """Look at every shard, in order, in as many processes."""
+    if workers < 1:
+        raise ShardError(f"workers: expected at least 1, got {workers}")
+    workers = min(workers, len(shards))
+    if workers == 1:
+        yield from map(look, shards)
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # numba and webdataset load once, not once a worker
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            yield from pool.map(look, shards)
+    except BrokenProcessPool as error:
+        raise ShardError(
+            "a process that verified shards was killed, perhaps for want of memory; "
+            "try fewer --workers"
+        ) from error
