@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 from generation.covisibility import seen_pixels
 from generation.errors import CrossviewError
-from generation.geometry import Camera, UInt8
-from generation.pairs import OverlapBand
+from generation.geometry import UInt8
+from generation.overlap import OverlapBand
 from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.supersampling import Supersampled
 from generation.scenes.sources import SceneSource
-from generation.shards.files import whole_file, write_text_whole
+from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar, sidecar_path
+from pipelines.figures import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
+from pipelines.pages import data_url, render_page
+from pipelines.pair_table import recorded_camera
 from training.augment import denormalise, normalise, to_unit_range
 from training.checkpoint import load_model
 from training.completion import complete
@@ -35,8 +36,6 @@ from training.validation import ValidationPairs, load_validation_pairs
 
 GALLERY_SIZE = 288
 """Height and width in pixels at which the page's example pairs are rendered again."""
-SEEN_TINT = np.array([64, 224, 160], np.float32)
-BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a8f98"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +106,14 @@ def write_report(
         save_png(pictures / f"pair_{number}.png", image)
     completions = _completions(model, validation, config.num_completions)
     save_png(pictures / "completions.png", completions)
-    _save_figure(pictures / "covisibility.png", _histogram(pairs, band))
-    _save_figure(pictures / "losses.png", _loss_curves(lines))
+    save_figure(pictures / "covisibility.png", _histogram(pairs, band))
+    save_figure(pictures / "losses.png", _loss_curves(lines))
     has_geometry = "geometry_moved" in final
     if has_geometry:
-        _save_figure(pictures / "geometry.png", _geometry_curve(lines))
+        save_figure(pictures / "geometry.png", _geometry_curve(lines))
 
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    ).get_template("report.html")
-    page = template.render(
+    page = render_page(
+        "report.html",
         title=title,
         num_pairs=index.num_pairs,
         num_scenes=len(index.scenes),
@@ -127,10 +122,10 @@ def write_report(
         image_size=index.config["pairs"]["image_size"],
         band=str(band),
         gallery=[
-            {"caption": caption, "url": _data_url(pictures / f"pair_{number}.png")}
+            {"caption": caption, "url": data_url((pictures / f"pair_{number}.png").read_bytes())}
             for number, (caption, _) in enumerate(gallery)
         ],
-        picture={path.stem: _data_url(path) for path in sorted(pictures.glob("*.png"))},
+        picture={path.stem: data_url(path.read_bytes()) for path in sorted(pictures.glob("*.png"))},
         final=final,
         has_geometry=has_geometry,
         rejections=pairs.rejections.most_common(),
@@ -153,25 +148,21 @@ def _gallery(
     """Render example pairs again, the pixels that both views see tinted below each."""
     records = pairs.records
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
-    renderers: dict[str, EmbreeRenderer] = {}
+    renderers: dict[str, Supersampled] = {}
     gallery = []
     for record in chosen:
         scene = record["scene"]
         if scene not in renderers:
-            renderers[scene] = EmbreeRenderer(sources[scene].load()).supersampled(2)
+            renderers[scene] = Supersampled(EmbreeRenderer(sources[scene].load()), 2)
         view1, view2 = (
             renderers[scene].render(
-                Camera(
-                    intrinsics=np.array(record["intrinsics"]),
-                    world_from_camera=np.array(record[f"world_from_camera{number}"]),
-                    image_size=tuple(record["image_size"]),
-                ).resized((GALLERY_SIZE, GALLERY_SIZE))
+                recorded_camera(record, number).resized((GALLERY_SIZE, GALLERY_SIZE))
             )
             for number in (1, 2)
         )
-        tinted = [_tinted(a.color, seen_pixels(a, b)) for a, b in ((view1, view2), (view2, view1))]
+        below = [tinted(a.color, seen_pixels(a, b)) for a, b in ((view1, view2), (view2, view1))]
         image = np.concatenate(
-            [np.concatenate([view1.color, view2.color], axis=1), np.concatenate(tinted, axis=1)]
+            [np.concatenate([view1.color, view2.color], axis=1), np.concatenate(below, axis=1)]
         )
         caption = (
             f"{scene}: co-visibility {record['covisibility']:.2f} "
@@ -181,13 +172,6 @@ def _gallery(
         )
         gallery.append((caption, image))
     return gallery
-
-
-def _tinted(color: UInt8, seen: Any) -> UInt8:
-    """Return the picture with what the other view sees in green and the rest in dark grey."""
-    grey = color.mean(axis=2, keepdims=True)
-    tinted = np.where(seen[..., None], 0.45 * color + 0.55 * SEEN_TINT * grey / 255, 0.45 * grey)
-    return tinted.astype(np.uint8)
 
 
 COMPLETION_COLUMNS = (
@@ -239,7 +223,7 @@ def _histogram(pairs: PairRecords, band: OverlapBand) -> Figure:
     axes.axvspan(band.low, band.high, color=ORANGE, alpha=0.12, label=f"band {band}")
     axes.set(xlabel="smaller of both directions", ylabel="pairs", xlim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
-    _strip(axes)
+    strip(axes)
     return figure
 
 
@@ -258,7 +242,7 @@ def _loss_curves(lines: list[dict[str, Any]]) -> Figure:
     axes.set(xlabel="step", ylabel="loss (normalised patches)")
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.3, axes.get_ylim()[1]))
     axes.legend(frameon=False)
-    _strip(axes)
+    strip(axes)
     return figure
 
 
@@ -276,29 +260,9 @@ def _geometry_curve(lines: list[dict[str, Any]]) -> Figure:
         axes.axhline(last[name], color=color, linestyle=":", label=label)
     axes.set(xlabel="step", ylabel="within one patch of the truth", ylim=(0, None))
     axes.legend(frameon=False)
-    _strip(axes)
+    strip(axes)
     return figure
 
 
 def _series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     return [line["step"] for line in lines], [line[name] for line in lines]
-
-
-def _strip(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
-
-
-def _save_figure(path: Path, figure: Figure) -> None:
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=140)
-
-
-def save_png(path: Path, image: UInt8) -> None:
-    """Write an (H, W, 3) picture, whole."""
-    with whole_file(path) as temporary:
-        Image.fromarray(image).save(temporary, "png")
-
-
-def _data_url(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

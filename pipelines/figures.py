@@ -1,0 +1,98 @@
+"""What our pages are illustrated with: colours, charts, tinted views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from generation.geometry import Bool, Float64, UInt8
+from generation.shards.files import whole_file
+
+BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a8f98"
+SEEN_TINT = np.array([64, 224, 160], np.float32)
+"""Colour of what the other view sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """Colours of a chart on a light or on a dark page."""
+
+    ink: str
+    soft: str
+    bars: str
+
+
+LIGHT = Theme(ink="#1d2430", soft="#667080", bars=BLUE)
+DARK = Theme(ink="#e6e9ee", soft="#9aa4b2", bars="#6ea8e0")
+
+
+def tinted(color: UInt8, seen: Bool) -> UInt8:
+    """Return an (H, W, 3) view with what the other view sees in green and the rest in dark grey."""
+    grey = color.mean(axis=2, keepdims=True)
+    mixed = np.where(seen[..., None], 0.45 * color + 0.55 * SEEN_TINT * grey / 255, 0.45 * grey)
+    return mixed.astype(np.uint8)
+
+
+def histogram_of(
+    values: Float64,
+    bins: Float64,
+    label: str,
+    theme: Theme,
+    span: tuple[float, float] | None = None,
+) -> Figure:
+    """Return a small histogram with a line at the median, to be laid on a page of that theme.
+
+    bins: (B + 1,) edges; span: an interval that is marked.
+    """
+    figure = Figure(figsize=(4.2, 2.3), layout="constrained")
+    axes = figure.subplots()
+    if span:
+        axes.axvspan(*span, color=ORANGE, alpha=0.14, linewidth=0)
+    axes.hist(values, bins.tolist(), color=theme.bars, alpha=0.9)
+    if len(values):
+        median = float(np.median(values))
+        axes.axvline(median, color=ORANGE, linewidth=1.5)
+        near_end = median > (bins[0] + bins[-1]) / 2
+        axes.annotate(
+            f"median {median:.3g}",
+            (median, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(-5 if near_end else 5, 0),
+            textcoords="offset points",
+            ha="right" if near_end else "left",
+            va="top",
+            color=theme.ink,
+        )
+    axes.set_xlabel(label, color=theme.ink)
+    axes.set_xlim(float(bins[0]), float(bins[-1]))
+    axes.tick_params(colors=theme.soft)
+    axes.margins(y=0.25)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.spines[["left", "bottom"]].set_color(theme.soft)
+    strip(axes)
+    return figure
+
+
+def strip(axes: Any) -> None:
+    """Leave of a chart's frame only what carries numbers."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def save_figure(path: Path, figure: Figure, *, transparent: bool = False) -> None:
+    """Write a figure as a PNG, whole."""
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=140, transparent=transparent)
+
+
+def save_png(path: Path, image: UInt8) -> None:
+    """Write an (H, W, 3) picture, whole."""
+    with whole_file(path) as temporary:
+        Image.fromarray(image).save(temporary, "png")

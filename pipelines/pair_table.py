@@ -1,0 +1,126 @@
+"""The numbers of a dataset's pairs, as columns: from their meta.json alone, no image is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generation.geometry import Camera, Float64
+from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import META, ShardError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PairTable:
+    """One row a pair, in the index's order."""
+
+    index: ShardIndex
+    """The dataset's."""
+    positions: NDArray[np.int64]
+    """(N,) number of each pair in the whole dataset."""
+    scenes: NDArray[np.int64]
+    """(N,) place of its scene in index.scenes."""
+    covisibility: Float64
+    """(N,) 0 to 1."""
+    official: Float64
+    """(N,) CroCo's published number, 0 to 1."""
+    centres: Float64
+    """(N, 2, 3) of both cameras, metres."""
+    forwards: Float64
+    """(N, 2, 3) unit vectors along both optical axes."""
+
+    @classmethod
+    def read(cls, index: ShardIndex, max_rows: int | None = None) -> PairTable:
+        """Read all pairs, or at most max_rows of them, evenly spread over the dataset.
+
+        Raises ShardError where a shard is not what the index lists.
+        """
+        count = min(index.num_pairs, max_rows or index.num_pairs)
+        positions = np.linspace(0, index.num_pairs - 1, count).round().astype(np.int64)
+        scene_numbers = {scene: number for number, scene in enumerate(index.scenes)}
+        of_shards = np.array([scene_numbers[entry.scene] for entry in index.shards])
+        numbers = np.empty((count, 2))
+        poses = np.empty((count, 2, 4, 4))
+        pairs = PairLocator(index)
+        for row, position in enumerate(positions):
+            record = pairs.record(int(position))
+            numbers[row] = record["covisibility"], record["covisibility_official"]
+            poses[row] = record["world_from_camera1"], record["world_from_camera2"]
+        return cls(
+            index=index,
+            positions=positions,
+            scenes=of_shards[pairs.shards_of(positions)],
+            covisibility=numbers[:, 0],
+            official=numbers[:, 1],
+            centres=poses[:, :, :3, 3],
+            forwards=poses[:, :, :3, 2],
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the dataset has more pairs than the table has rows."""
+        return len(self) < self.index.num_pairs
+
+    @cached_property
+    def baseline_m(self) -> Float64:
+        """(N,) distance between the cameras of each pair."""
+        return np.sqrt(((self.centres[:, 0] - self.centres[:, 1]) ** 2).sum(axis=1))
+
+    @cached_property
+    def angle_deg(self) -> Float64:
+        """(N,) angle between the optical axes of each pair."""
+        cosine = (self.forwards[:, 0] * self.forwards[:, 1]).sum(axis=1)
+        return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+    def rows_of_scene(self, number: int) -> NDArray[np.int64]:
+        """Return the rows of scene number `number` of the index, by rising co-visibility."""
+        rows = np.flatnonzero(self.scenes == number)
+        return rows[np.argsort(self.covisibility[rows], kind="stable")]
+
+
+class PairLocator:
+    """Reads pairs by their number in the whole dataset."""
+
+    def __init__(self, index: ShardIndex) -> None:
+        self.index = index
+        self._reader = ShardReader(index)
+        self._ends = np.cumsum([entry.count for entry in index.shards])
+
+    def shards_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (N,) the shard that each of (N,) pairs lies in."""
+        return np.searchsorted(self._ends, positions, side="right")
+
+    def read(self, position: int, endings: tuple[str, ...]) -> tuple[str, list[bytes]]:
+        """Return a pair's key and the members asked for. Raises ShardError as ShardReader does."""
+        shard = int(self.shards_of(np.array(position)))
+        first = int(self._ends[shard]) - self.index.shards[shard].count
+        return self._reader.read(shard, position - first, endings)
+
+    def record(self, position: int) -> dict[str, Any]:
+        """Return a pair's meta.json. Raises ShardError where it is damaged."""
+        key, (data,) = self.read(position, (META,))
+        try:
+            record: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise ShardError(
+                f"{self.index.folder}: the {META} of pair {key} is damaged ({error}); `crossview "
+                "verify` says what else is, render-pairs with --verify makes it anew"
+            ) from error
+        return record
+
+
+def recorded_camera(record: dict[str, Any], number: int) -> Camera:
+    """Return the camera of view 1 or 2 of a pair's meta.json."""
+    return Camera(
+        intrinsics=np.array(record["intrinsics"]),
+        world_from_camera=np.array(record[f"world_from_camera{number}"]),
+        image_size=tuple(record["image_size"]),
+    )
