@@ -7,10 +7,20 @@ import logging
 import sys
 
 from generation.errors import CrossviewError
-from pipelines.commands import bench, pretrain, render_pairs, run
+from pipelines.commands import (
+    bench,
+    doctor,
+    inspect,
+    pretrain,
+    regenerate,
+    render_pairs,
+    run,
+    scenes,
+    verify,
+)
 from pipelines.commands.options import EXIT_BAD_INPUT
 
-COMMANDS = (render_pairs, pretrain, run, bench)
+COMMANDS = (scenes, render_pairs, regenerate, pretrain, run, inspect, verify, doctor, bench)
 """In the order of --help."""
 
 

@@ -1,18 +1,19 @@
-"""Run independent tasks: in this process, or by Ray on all cores and machines. Ray's one door."""
+"""Run independent tasks: in one process, or by Ray on all cores and machines. Ray's one door."""
 
 from __future__ import annotations
 
 import logging
 import os
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+import pickle
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from generation.errors import CrossviewError
+from pipelines.worker import Fault, Limits, Reply, Worker, import_path
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,10 @@ ONE_THREAD = {
 # Workers write shards themselves; only tasks and reports, of a few kilobytes, pass through it.
 # Ray's own choice, 30 % of the memory, does not fit the /dev/shm of most containers.
 OBJECT_STORE_BYTES = 128 * 2**20
+MAX_FALSE_STARTS = 3
+"""Workers in a row that end before they can take a task: then none will."""
+PATIENCE_SECONDS = 60.0
+"""Without any worker for so long, the run says that it waits."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +46,61 @@ class Outcome(Generic[Task, Report]):
     """What the function returned."""
     error: str | None = None
     """Why there is no report."""
+    fault: Fault | None = None
+    """What kind of error."""
 
 
 class Executor(Protocol):
     """Something that runs tasks."""
 
     def run(
-        self, function: Callable[[Task], Report], tasks: Iterable[Task]
-    ) -> Iterator[Outcome[Task, Report]]:
-        """Yield one outcome for every task, in any order; closing the iterator ends the work.
+        self,
+        function: Callable[[Task], Report],
+        tasks: Iterable[Task],
+        *,
+        group: Callable[[Task], Hashable] | None = None,
+    ) -> Generator[Outcome[Task, Report], None, None]:
+        """Yield one outcome for every task, in any order; closing the generator ends the work.
 
-        The function must stand at a module's top level, and tasks and reports must pickle.
+        function must stand at a module's top level, and tasks and reports must pickle. group names
+        what several tasks have in common that a worker keeps, such as a loaded scene: a worker
+        stays with a group while it lasts, and once a task of it has taken too long the rest of the
+        group is not begun. Raises CrossviewError where nothing can be written any more.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SerialExecutor:
-    """One task after the other, in this process and in the given order."""
+    """One task after the other, in one worker process on this machine."""
+
+    limits: Limits = Limits()
+    """What a task may cost."""
 
     def run(
-        self, function: Callable[[Task], Report], tasks: Iterable[Task]
-    ) -> Iterator[Outcome[Task, Report]]:
+        self,
+        function: Callable[[Task], Report],
+        tasks: Iterable[Task],
+        *,
+        group: Callable[[Task], Hashable] | None = None,
+    ) -> Generator[Outcome[Task, Report], None, None]:
         """See Executor."""
-        for task in tasks:
-            yield _attempt(function, task)
+        agenda = Agenda(tasks, group, attempts=self.limits.attempts)
+        errand: Errand[Task] | None = None
+        while errand := agenda.take(errand):
+            yield from agenda.settle(errand, self._worker().do(errand.message(function)))
+
+    def close(self) -> None:
+        """End the worker, which otherwise waits for the next run, with its scene loaded."""
+        self._worker().close()
+
+    def _worker(self) -> Worker:
+        return _worker_of_this_process(self.limits)
+
+
+@lru_cache(maxsize=1)
+def _worker_of_this_process(limits: Limits) -> Worker:
+    return Worker(limits)
 
 
 @dataclass(kw_only=True)
@@ -73,62 +108,64 @@ class RayExecutor:
     """Tasks on Ray workers, outcomes as they come.
 
     The first run that has tasks connects, unless this process is connected already; close()
-    disconnects and ends a local cluster. Worker processes stay alive between tasks.
+    disconnects and ends a local cluster. Workers live as long as there are tasks for them; those of
+    a lost machine are made anew elsewhere, and machines that join get their share.
     """
 
     address: str | None = None
     """A running cluster's HOST:PORT, or "auto" to find it; None starts a local one."""
     num_workers: int | None = None
     """Most tasks at a time; None for one on every CPU."""
-    max_retries: int = 2
-    """Further attempts for a task whose worker died (killed, crashed, out of memory)."""
+    limits: Limits = Limits()
+    """What a task may cost."""
     _started: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
             raise CrossviewError(f"num_workers = {self.num_workers}: expected at least 1")
-        if self.max_retries < 0:
-            raise CrossviewError(f"max_retries = {self.max_retries}: expected at least 0")
 
     def run(
-        self, function: Callable[[Task], Report], tasks: Iterable[Task]
-    ) -> Iterator[Outcome[Task, Report]]:
-        """See Executor. Raises CrossviewError where the cluster cannot be reached."""
-        queue = iter(tasks)
+        self,
+        function: Callable[[Task], Report],
+        tasks: Iterable[Task],
+        *,
+        group: Callable[[Task], Hashable] | None = None,
+    ) -> Generator[Outcome[Task, Report], None, None]:
+        """See Executor. Raises CrossviewError also where Ray, or its workers, do not start."""
+        agenda = Agenda(tasks, group, attempts=self.limits.attempts)
         # A local cluster takes seconds to start, which a run with nothing to do need not wait for.
-        for first in queue:
-            yield from self._run(function, chain([first], queue))
-
-    def _run(
-        self, function: Callable[[Task], Report], queue: Iterator[Task]
-    ) -> Iterator[Outcome[Task, Report]]:
+        if not agenda.num_open:
+            return
         self._connect()
         import ray
 
         # Retries are ours: Ray's own do not bound those after running out of memory.
-        attempt: Any = ray.remote(num_cpus=1, max_retries=0)(_attempt)
-        max_in_flight = self._max_in_flight()
-        in_flight: dict[Any, tuple[Task, int]] = {}
+        hire: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Seat).remote
+        # What each worker is at: a task, or, without one, its own start. One task a worker: the way
+        # to the next is a millisecond, and so it is known what each has loaded.
+        busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
+        false_starts = 0
         try:
-            while True:
-                for task in islice(queue, max_in_flight - len(in_flight)):
-                    in_flight[attempt.remote(function, task)] = (task, 1)
-                if not in_flight:
-                    return
-                (done,), _ = ray.wait(list(in_flight), num_returns=1)
-                task, tries = in_flight.pop(done)
-                outcome, death = _collect(done, task)
-                if outcome:
-                    yield outcome
-                elif tries <= self.max_retries:
-                    logger.warning("%s while it ran %s; trying again", death, _short(task))
-                    in_flight[attempt.remote(function, task)] = (task, tries + 1)
+            while agenda.num_open:
+                for _ in range(min(self._num_seats(), agenda.num_open) - len(busy)):
+                    seat = hire(self.limits)
+                    busy[seat.start.remote()] = (seat, None)
+                done = _first_done(busy)
+                seat, errand = busy.pop(done)
+                reply, lost = _collect(done)
+                false_starts = false_starts + 1 if lost and not errand else 0
+                if false_starts == MAX_FALSE_STARTS:
+                    raise CrossviewError(f"Ray's workers do not start: {reply.error}")
+                outcomes = list(agenda.settle(errand, reply)) if errand else []
+                if not lost and (following := agenda.take(errand)):
+                    busy[seat.do.remote(following.message(function))] = (seat, following)
                 else:
-                    yield Outcome(task, error=f"{death}, {tries} times")
+                    ray.kill(seat)
+                yield from outcomes
         finally:
             if ray.is_initialized():
-                for left in in_flight:
-                    ray.cancel(left, force=True)
+                for seat, _ in busy.values():
+                    ray.kill(seat)
 
     def close(self) -> None:
         """End what this executor started."""
@@ -146,6 +183,7 @@ class RayExecutor:
         if ray.is_initialized():
             return
         logging.getLogger("ray").setLevel(logging.ERROR)
+        environment = ONE_THREAD if self.address else ONE_THREAD | import_path()
         local: dict[str, Any] = {
             "num_cpus": self.num_workers,
             "include_dashboard": False,
@@ -154,8 +192,8 @@ class RayExecutor:
         try:
             ray.init(
                 address=self.address or "local",
-                # No working_dir: workers import the installed packages, nothing is uploaded.
-                runtime_env={"env_vars": ONE_THREAD},
+                # No working_dir: other machines import what they have installed.
+                runtime_env={"env_vars": environment},
                 log_to_driver=False,
                 configure_logging=False,
                 **({} if self.address else local),
@@ -165,62 +203,155 @@ class RayExecutor:
             raise CrossviewError(f"cannot {where}: {error}") from error
         self._started = True
 
-    def _max_in_flight(self) -> int:
-        """Two tasks a worker, so that the next one waits where the last one ends.
-
-        One where the cluster has more CPUs than num_workers, whose idle ones would start the other.
-        """
+    def _num_seats(self) -> int:
+        """As many as asked for, be there room or not: a cluster that scales makes room."""
         import ray
 
-        num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        if self.num_workers is not None and self.num_workers < num_cpus:
-            return self.num_workers
-        return 2 * num_cpus
+        return self.num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 @contextmanager
 def make_executor(
-    name: str, *, address: str | None = None, num_workers: int | None = None
+    name: str,
+    *,
+    address: str | None = None,
+    num_workers: int | None = None,
+    limits: Limits = Limits(),
 ) -> Iterator[Executor]:
     """Yield the executor of that name, serial or ray; what it started ends with the block."""
     if name == "serial":
-        yield SerialExecutor()
+        with closing(SerialExecutor(limits=limits)) as serial:
+            yield serial
     elif name == "ray":
-        with closing(RayExecutor(address=address, num_workers=num_workers)) as executor:
-            yield executor
+        ray = RayExecutor(address=address, num_workers=num_workers, limits=limits)
+        with closing(ray):
+            yield ray
     else:
         raise CrossviewError(f"executor {name!r}: expected serial or ray")
 
 
-def _attempt(function: Callable[[Task], Report], task: Task) -> Outcome[Task, Report]:
-    """Call the function; the one border at which any exception becomes a failed outcome."""
-    try:
-        return Outcome(task, report=function(task))
-    except CrossviewError as error:
-        return Outcome(task, error=str(error))
-    except Exception as error:
-        logger.debug("%s failed", _short(task), exc_info=True)
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}:{last.lineno}"
-        return Outcome(task, error=f"{type(error).__name__}: {error} ({where})")
+@dataclass(eq=False)
+class Errand(Generic[Task]):
+    """A task on its way."""
+
+    task: Task
+    group: Hashable
+    attempts: int = 0
+
+    def message(self, function: Callable[[Task], Any]) -> bytes:
+        """Return what a worker is sent."""
+        self.attempts += 1
+        return pickle.dumps((function, self.task))
 
 
-def _collect(reference: Any, task: Task) -> tuple[Outcome[Task, Any] | None, str]:
-    """Return a finished task's outcome, or None and how its worker died."""
+class Agenda(Generic[Task]):
+    """The tasks that are left, and who does which next.
+
+    A worker stays with its group. Without one it begins the longest that nobody has begun, and
+    where all are begun it helps with the one that has most left: so each group is loaded about
+    once, and no worker is left alone with a long one at the end.
+    """
+
+    def __init__(
+        self, tasks: Iterable[Task], group: Callable[[Task], Hashable] | None, *, attempts: int
+    ) -> None:
+        self._attempts = attempts
+        self._left: dict[Hashable, deque[Errand[Task]]] = {}
+        for number, task in enumerate(tasks):
+            key = group(task) if group else number
+            self._left.setdefault(key, deque()).append(Errand(task, key))
+        self.num_open = sum(map(len, self._left.values()))
+        """Tasks without an outcome."""
+        self._unbegun = deque(sorted(self._left, key=lambda key: -len(self._left[key])))
+
+    def take(self, last: Errand[Task] | None) -> Errand[Task] | None:
+        """Return the next task for a worker that has done `last`, or None where none is left."""
+        while self._unbegun and self._unbegun[0] not in self._left:
+            self._unbegun.popleft()
+        if last and last.group in self._left:
+            key = last.group
+        elif self._unbegun:
+            key = self._unbegun.popleft()
+        elif self._left:
+            key = max(self._left, key=lambda key: len(self._left[key]))
+        else:
+            return None
+        errands = self._left[key]
+        errand = errands.popleft()
+        if not errands:
+            del self._left[key]
+        return errand
+
+    def settle(self, errand: Errand[Task], reply: Reply) -> Iterator[Outcome[Task, Any]]:
+        """Yield the outcomes that a reply decides: none where the task is to be tried again.
+
+        Raises CrossviewError where no task can go on.
+        """
+        error: str | None = reply.error
+        if reply.fault is Fault.DEATH:
+            if errand.attempts < self._attempts:
+                logger.warning("%s while it did %s; trying again", error, _short(errand.task))
+                self._left.setdefault(errand.group, deque()).appendleft(errand)
+                return
+            error = f"{error}, {errand.attempts} times"
+        if reply.fault is Fault.DISK:
+            raise CrossviewError(
+                f"{error}; what is finished stays. Make room and give the same command again"
+            )
+        self.num_open -= 1
+        if reply.fault is None:
+            yield Outcome(errand.task, report=pickle.loads(reply.report))
+            return
+        yield Outcome(errand.task, error=error, fault=reply.fault)
+        if reply.fault is Fault.TIME:
+            for other in self._left.pop(errand.group, ()):
+                self.num_open -= 1
+                yield Outcome(other.task, error=error, fault=reply.fault)
+
+
+class _Seat:
+    """A Ray actor: the parent of one worker. It imports little, and no task can hurt it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._worker = Worker(limits)
+
+    def start(self) -> Reply:
+        """Say that this process is there."""
+        return Reply()
+
+    def do(self, errand: bytes) -> Reply:
+        """See Worker."""
+        return self._worker.do(errand)
+
+
+def _first_done(busy: dict[Any, tuple[Any, Errand[Any] | None]]) -> Any:
+    """Wait for a worker; say so now and then while there is none."""
+    import ray
+
+    while True:
+        done, _ = ray.wait(list(busy), num_returns=1, timeout=PATIENCE_SECONDS)
+        if done:
+            return done[0]
+        if not any(errand for _, errand in busy.values()):
+            logger.warning("no Ray worker yet: the cluster has no CPU free; still waiting")
+
+
+def _collect(reference: Any) -> tuple[Reply, bool]:
+    """Return what a worker answered, and whether the worker is lost."""
     import ray
 
     try:
-        return replace(ray.get(reference), task=task), ""
-    except ray.exceptions.RayTaskError as error:  # the task or its report did not pickle
-        return Outcome(task, error=f"{type(error.cause).__name__}: {error.cause}"), ""
+        return ray.get(reference), False
     except ray.exceptions.OutOfMemoryError:
-        return None, "the worker was killed because memory ran out"
-    except ray.exceptions.WorkerCrashedError:
-        return None, "the worker process died (killed, or crashed in native code)"
+        return Reply(fault=Fault.DEATH, error="the worker was killed: memory ran out"), True
+    except ray.exceptions.ActorDiedError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        return Reply(fault=Fault.DEATH, error=f"the worker was lost: {reason}"), True
     except ray.exceptions.RayError as error:
-        return None, f"the worker was lost ({str(error).splitlines()[0]})"
+        reason = str(error).splitlines()[0]
+        return Reply(fault=Fault.DEATH, error=f"the worker was lost: {reason}"), True
 
 
 def _short(task: object) -> str:
-    text = repr(task)
+    text = str(getattr(task, "name", task))
     return text if len(text) <= 120 else text[:117] + "..."

@@ -33,6 +33,7 @@ from pipelines.render_pairs import (
     summary_table,
 )
 from pipelines.report import ReportConfig, write_report
+from pipelines.scene_sets import scene_sets
 from training.checkpoint import stored
 from training.config import PretrainConfig
 from training.presets import preset
@@ -62,6 +63,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if "path" in self.pretrain.get("data", {}):
             raise CrossviewError("pretrain.data.path: a recipe trains on its own pairs; remove it")
+        if self.render.levels:
+            raise CrossviewError("render.levels: a recipe has one dataset; give pairs.overlap")
         _ = self.pretrain_config  # complain now rather than after an hour of rendering
 
     @property
@@ -149,7 +152,7 @@ def _render(recipe: Recipe, executor: Executor) -> list[str]:
         _move_aside(recipe.pairs_folder)
     result = _dataset(recipe, executor)
     logger.info("\n%s", summary_table(result))
-    if result.index.num_pairs == 0:
+    if result.num_pairs == 0:
         raise CrossviewError("no scene gave a pair:\n  " + "\n  ".join(result.failures))
     return result.failures
 
@@ -170,7 +173,7 @@ def _pretrain(recipe: Recipe) -> None:
 
 
 def _report(recipe: Recipe) -> None:
-    sources = resolve_scenes(list(recipe.render.scenes), up=recipe.render.up)
+    sources = resolve_scenes(list(recipe.render.scenes), up=recipe.render.up, sets=scene_sets())
     path = write_report(
         recipe.out,
         title=recipe.title,

@@ -1,36 +1,40 @@
-"""Render a dataset of pairs: plan tasks, run what is missing, collect the index."""
+"""Render a dataset of pairs, or one a level of overlap: plan, run what is missing, index."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import platform
+import re
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
-from generation.plain import diff_plain, to_plain
+from generation.plain import to_plain
+from generation.renderers.choice import RENDERERS, chosen_renderer
 from generation.scenes.digest import scene_digest
+from generation.scenes.remote import is_url
 from generation.scenes.sources import SceneSource, resolve_scenes
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import SCHEMA_VERSION, ShardEntry, ShardError, Sidecar, read_json
-from generation.task import RenderTask, ShardConfig, ShardReport, render_shard
+from generation.shards.schema import Sidecar
+from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
+from pipelines.card import render_command, write_card
+from pipelines.dataset_folder import begun, claimed, other_configuration, warn_of_unlisted
 from pipelines.executors import Executor
 from pipelines.progress import Progress
+from pipelines.run_log import append_run
+from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
 
 logger = logging.getLogger(__name__)
 
-CONFIG_NAME = "config.json"
-VERSIONED = ("crossview", "numpy", "embreex", "numba", "scipy", "simplejpeg", "trimesh", "pillow")
+VISIBLE_SECONDS = 60.0
+"""By then every machine sees what another wrote: NFS asks again for a name that was not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +53,15 @@ class RenderPairsConfig:
     """Same seed, same pairs."""
     pairs: PairConfig = PairConfig()
     """What a pair is."""
+    levels: dict[str, OverlapBand] = field(default_factory=dict)
+    """Name -> band: makes one dataset for each, in a folder of its name, in place of pairs.overlap.
+    All have the same first views, and equally many pairs of every scene."""
     shards: ShardConfig = ShardConfig()
     """How pairs are stored."""
+    renderer: str = "auto"
+    """auto (gl on a GPU, else embree), embree, gl or habitat."""
     supersampling: int = 1
-    """Rays along each side of a pixel; colour is their mean."""
+    """Samples along each side of a pixel; colour is their mean."""
 
     def __post_init__(self) -> None:
         for name in ("num_pairs", "pairs_per_scene"):
@@ -65,6 +74,15 @@ class RenderPairsConfig:
             raise CrossviewError(f"supersampling: expected 1 to 8, got {self.supersampling}")
         if self.seed < 0:
             raise CrossviewError(f"seed: expected 0 or more, got {self.seed}")
+        if self.renderer not in RENDERERS:
+            raise CrossviewError(
+                f"renderer: expected one of {', '.join(RENDERERS)}, got {self.renderer!r}"
+            )
+        for name in self.levels:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9]", name):
+                raise CrossviewError(f"levels: {name!r} cannot be the name of a folder")
+        if len(set(self.levels.values())) < len(self.levels):
+            raise CrossviewError("levels: two of them have the same band")
 
     def pairs_of_scene(self, scene: int, num_scenes: int) -> int:
         """Return how many pairs scene number `scene` is asked for."""
@@ -72,10 +90,24 @@ class RenderPairsConfig:
             return self.pairs_per_scene or 1000
         return self.num_pairs // num_scenes + (scene < self.num_pairs % num_scenes)
 
-    def recipe(self) -> dict[str, Any]:
-        """Return what decides a pair's bytes, as plain values; the rest may grow or shrink."""
-        plain = to_plain(self)
-        return {key: plain[key] for key in ("up", "seed", "pairs", "shards", "supersampling")}
+    def resolved(self) -> RenderPairsConfig:
+        """Return the configuration with the renderer that auto means on this machine."""
+        return replace(self, renderer=chosen_renderer(self.renderer))
+
+    def datasets(self, out: Path) -> dict[Path, OverlapBand]:
+        """Return the folder and band of each dataset."""
+        if not self.levels:
+            return {out: self.pairs.overlap}
+        return {out / name: band for name, band in self.levels.items()}
+
+    def recipe(self, band: OverlapBand | None = None) -> dict[str, Any]:
+        """Return what decides a pair's bytes, as plain values; the rest may grow or shrink.
+
+        band: of one of the datasets of several levels.
+        """
+        plain = to_plain(self if band is None else replace(self, pairs=self.pairs.of_band(band)))
+        decisive = ("up", "seed", "pairs", "levels", "shards", "renderer", "supersampling")
+        return {key: plain[key] for key in decisive}
 
 
 @dataclass
@@ -94,11 +126,23 @@ class SceneSummary:
 class RenderResult:
     """What a run did."""
 
-    index: ShardIndex
+    indexes: tuple[ShardIndex, ...]
+    """Of each level's dataset; of the one where there are no levels."""
     summaries: dict[str, SceneSummary]
     rejections: Counter[str]
     reports: list[ShardReport]
     """Of the tasks that this run did, not of those that were done before."""
+
+    @property
+    def index(self) -> ShardIndex:
+        """The one dataset's."""
+        (index,) = self.indexes
+        return index
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs in all datasets."""
+        return sum(index.num_pairs for index in self.indexes)
 
     @property
     def failures(self) -> list[str]:
@@ -112,7 +156,8 @@ class RenderResult:
 
 def plan_tasks(config: RenderPairsConfig, out: Path) -> list[RenderTask]:
     """Cut a dataset into tasks, one shard each; the same for any executor."""
-    sources = resolve_scenes(list(config.scenes), up=config.up)
+    config = config.resolved()
+    sources = resolve_scenes(list(config.scenes), up=config.up, sets=scene_sets())
     return [
         task
         for position, source in enumerate(sources)
@@ -127,8 +172,9 @@ def _tasks_of_scene(
 ) -> list[RenderTask]:
     step = config.shards.pairs_per_shard
     digest = scene_digest(source)
-    if source.path:  # a worker may stand in another folder
-        source = replace(source, path=str(Path(source.path).resolve()))
+    outputs = tuple((str(path), band) for path, band in config.datasets(out.resolve()).items())
+    if source.path and not is_url(source.path):  # a worker may stand in another folder
+        source = replace(source, path=str(Path(source.path).absolute()))
     return [
         RenderTask(
             scene=source,
@@ -138,8 +184,9 @@ def _tasks_of_scene(
             seed=config.seed,
             pairs=config.pairs,
             shards=config.shards,
+            renderer=config.renderer,
             supersampling=config.supersampling,
-            out=str(out.resolve()),
+            outputs=outputs,
         )
         for first in range(0, num_pairs, step)
     ]
@@ -155,9 +202,30 @@ def render_pairs(
     where the scenes match nothing, the folder holds a dataset of another configuration, or another
     run is writing to it.
     """
+    config = config.resolved()
     tasks = plan_tasks(config, out)
     with _claimed(config, out):
-        return _render_missing(config, tasks, out, executor, verify)
+        start = time.perf_counter()
+        result = _render_missing(config, tasks, out, executor, verify)
+        _document(config, result, executor, time.perf_counter() - start)
+        return result
+
+
+def _document(
+    config: RenderPairsConfig, result: RenderResult, executor: Executor, seconds: float
+) -> None:
+    """Write each dataset's card, and this run into its log."""
+    for index in result.indexes:
+        append_run(
+            index.folder,
+            executor=executor,
+            renderer=config.renderer,
+            seconds=seconds,
+            reports=result.reports,
+            failures={scene: summary.failures for scene, summary in result.summaries.items()},
+            num_datasets=len(result.indexes),
+        )
+        write_card(index, scenes=config.scenes, command=render_command(config))
 
 
 def _render_missing(
@@ -169,119 +237,99 @@ def _render_missing(
 ) -> RenderResult:
     summaries: dict[str, SceneSummary] = {}
     for task in tasks:
-        summaries.setdefault(task.scene.scene_id, SceneSummary()).asked += task.count
-    finished = {
-        task.shard_path: sidecar for task in tasks if (sidecar := task.finished(verify=verify))
-    }
-    missing = [task for task in tasks if task.shard_path not in finished]
-    num_missing = sum(task.count for task in missing)
+        summary = summaries.setdefault(task.scene.scene_id, SceneSummary())
+        summary.asked += task.count * len(task.outputs)
+    finished = {task.name: done for task in tasks if (done := task.finished(verify=verify))}
+    missing = [task for task in tasks if task.name not in finished]
+    num_missing = sum(task.count * len(task.outputs) for task in missing)
     logger.info(
-        "%d scenes, %d pairs in %d shards; %d pairs to render",
+        "%d scenes, %d pairs in %d shards; %d pairs to render with %s",
         len(summaries),
-        sum(task.count for task in tasks),
-        len(tasks),
+        sum(summary.asked for summary in summaries.values()),
+        sum(len(task.outputs) for task in tasks),
         num_missing,
+        config.renderer,
     )
-    reports: list[ShardReport] = []
-    with Progress(num_missing, "pairs") as progress:
-        for outcome in executor.run(render_shard, missing):
+    reports: dict[str, ShardReport] = {}
+    outcomes = executor.run(render_shards, missing, group=lambda task: task.scene.scene_id)
+    with Progress(num_missing, "pairs") as progress, closing(outcomes):
+        for outcome in outcomes:
             summary = summaries[outcome.task.scene.scene_id]
             if outcome.report is None:
                 summary.failures.append(outcome.error or "no reason given")
             else:
-                reports.append(outcome.report)
+                reports[outcome.task.name] = outcome.report
                 summary.seconds += outcome.report.seconds["total"]
-            progress.advance(outcome.task.count)
+            progress.advance(outcome.task.count * len(outcome.task.outputs))
+    for device, number in Counter(r.device for r in reports.values()).items():
+        logger.info("%s rendered %d shards on %s", config.renderer, number, device)
+    deadline = time.monotonic() + VISIBLE_SECONDS
     for task in missing:
-        if sidecar := task.finished():
-            finished[task.shard_path] = sidecar
-    return _collect(config, tasks, finished, summaries, reports, out)
+        while not (done := task.finished()) and task.name in reports:
+            if time.monotonic() > deadline:
+                summaries[task.scene.scene_id].failures.append(
+                    f"a worker wrote {task.name}.tar, but it is not in {out}: every machine must "
+                    "see the same folder there, and have the same version of crossview"
+                )
+                break
+            time.sleep(1)
+        if done:
+            finished[task.name] = done
+    return _collect(config, tasks, finished, summaries, list(reports.values()), out)
 
 
 def _collect(
     config: RenderPairsConfig,
     tasks: list[RenderTask],
-    finished: dict[Path, Sidecar],
+    finished: dict[str, tuple[Sidecar, ...]],
     summaries: dict[str, SceneSummary],
     reports: list[ShardReport],
     out: Path,
 ) -> RenderResult:
     """Write the index of all finished tasks, in the plan's order."""
     rejections: Counter[str] = Counter()
-    entries: list[ShardEntry] = []
     for task in tasks:
-        sidecar = finished.get(task.shard_path)
-        if sidecar is None:
+        if task.name not in finished:
             continue
+        sidecars = finished[task.name]
         summary = summaries[task.scene.scene_id]
-        summary.attempts += sidecar.attempts
-        rejections.update(sidecar.rejections)
-        if sidecar.shortfall:
-            summary.notes.append(sidecar.shortfall)
-        if sidecar.entry:
-            entries.append(sidecar.entry)
-            summary.accepted += sidecar.entry.count
+        accepted = sum(sidecar.entry.count for sidecar in sidecars if sidecar.entry)
+        summary.accepted += accepted
+        summary.attempts += accepted + sum(sidecars[0].rejections.values())
+        rejections.update(sidecars[0].rejections)  # all levels' have the same
+        if sidecars[0].shortfall:
+            summary.notes.append(sidecars[0].shortfall)
     for scene, summary in summaries.items():
         if summary.accepted == 0 and not summary.failures:
             summary.failures.append(f"no pair found: {'; '.join(summary.notes)}")
             logger.warning("scene %s gave no pair", scene)
-    index = ShardIndex(folder=out, config=config.recipe(), shards=tuple(entries))
-    index.write()
-    unlisted = {p.name for p in out.glob("*.tar")} - {entry.name for entry in entries}
-    if unlisted:
-        logger.warning(
-            "%d shards in %s are not part of this run and not in its index, for example %s",
-            len(unlisted),
-            out,
-            min(unlisted),
-        )
-    return RenderResult(index=index, summaries=summaries, rejections=rejections, reports=reports)
+    indexes = []
+    for level, (folder, band) in enumerate(config.datasets(out).items()):
+        sidecars = tuple(finished[task.name][level] for task in tasks if task.name in finished)
+        entries = tuple(sidecar.entry for sidecar in sidecars if sidecar.entry)
+        indexes.append(ShardIndex(folder=folder, config=config.recipe(band), shards=entries))
+        indexes[-1].write()
+        warn_of_unlisted(folder, entries)
+    return RenderResult(
+        indexes=tuple(indexes), summaries=summaries, rejections=rejections, reports=reports
+    )
 
 
 def another_configuration(config: RenderPairsConfig, out: Path) -> list[str]:
     """Say, a line each, in what a folder's dataset differs from a configuration; empty: nothing."""
-    path = out / CONFIG_NAME
-    if path.exists():
-        recorded = read_json(path, "the configuration of a dataset")["config"]
-        expected = config.recipe()
-        return diff_plain({key: recorded.get(key) for key in expected}, expected)
-    if any(out.glob("*.tar")):
-        return [f"its tar files are of something else (no {CONFIG_NAME})"]
-    return []
+    return other_configuration(out, config.resolved().recipe())
 
 
 @contextmanager
 def _claimed(config: RenderPairsConfig, out: Path) -> Iterator[None]:
-    """Hold a dataset's folder for one run; write the resolved configuration before any work."""
-    different = another_configuration(config, out)
-    if different:
-        raise ShardError(
-            f"{out} holds a dataset of another configuration; choose another --out, or remove the "
-            "folder:\n  " + "\n  ".join(different)
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ShardError(f"{out}: cannot make this output folder: {error}") from error
-    with open(out / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a process that ends lets it go
-        except OSError as error:
-            raise ShardError(f"{out}: another run is writing to this folder") from error
-        for stale in out.glob(".*.partial"):
-            stale.unlink()
-        _write_config(config, out)
+    """Hold the folder, and those of all levels in it, for one run."""
+    with ExitStack() as stack:
+        stack.enter_context(claimed(out, to_plain(config), config.recipe()))
+        for folder, band in config.datasets(out).items():
+            if folder != out:
+                of_band = replace(config, pairs=config.pairs.of_band(band))
+                stack.enter_context(begun(folder, to_plain(of_band)))
         yield
-
-
-def _write_config(config: RenderPairsConfig, out: Path) -> None:
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "config": to_plain(config),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in VERSIONED},
-    }
-    write_text_whole(out / CONFIG_NAME, json.dumps(document, indent=1) + "\n")
 
 
 def summary_table(result: RenderResult) -> str:

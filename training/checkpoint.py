@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from generation.errors import CrossviewError
-from generation.shards.files import whole_file
+from generation.shards.files import remove_partial_files, whole_file
 from training.model.croco import CroCo, ModelConfig
 from training.run_folder import writing
 
@@ -43,6 +43,7 @@ def save(out: Path, step: int, state: dict[str, Any]) -> Path:
             torch.save({"format": FORMAT, "step": step, **state}, stream)
         for old in stored(out)[KEEP:]:
             old.unlink()
+        remove_partial_files(folder)
     return path
 
 

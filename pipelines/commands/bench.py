@@ -23,11 +23,14 @@ def add(commands: Any) -> None:
         "real scenes in ../shared/scenes where there are any)",
     )
     parser.add_argument("--num-pairs", type=int, default=100, metavar="N", help="pairs a scene")
+    parser.add_argument(
+        "--renderer", default="embree", metavar="NAME", help="embree (default), gl, habitat or auto"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table."""
     from pipelines.bench import bench
 
-    print(bench(options.scenes, options.num_pairs))
+    print(bench(options.scenes, options.num_pairs, options.renderer))
     return 0

@@ -27,7 +27,13 @@ def add_pairs(parser: argparse.ArgumentParser, scenes: str) -> None:
     parser.add_argument(
         "--overlap",
         metavar="LO-HI",
-        help="band of co-visibility, or 'official' for CroCo's published rule (default 0.4-0.6)",
+        help="band of co-visibility (default 0.4-0.6); low-high:flat spreads pairs evenly over it; "
+        "or a level's name: low, near-half, high, uniform, official (CroCo's published rule)",
+    )
+    parser.add_argument(
+        "--renderer",
+        metavar="NAME",
+        help="auto (default: gl on a GPU, else embree), embree, gl or habitat",
     )
 
 
@@ -40,6 +46,7 @@ def pairs_values(options: argparse.Namespace) -> dict[str, Any]:
         # What the file says of the other way to count gives way.
         "pairs_per_scene": None if options.num_pairs is None else _CLEARED,
         "pairs.overlap": options.overlap,
+        "renderer": options.renderer,
     }
 
 
@@ -63,7 +70,7 @@ def add_common(
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
-    """Add --executor, --ray-address and --workers."""
+    """Add --executor, --ray-address, --workers and what a task may cost."""
     parser.add_argument(
         "--executor",
         choices=("ray", "serial"),
@@ -76,13 +83,32 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="most tasks at once (default: all cores)"
     )
+    parser.add_argument(
+        "--task-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="longest time for one shard; then its scene is given up (default 1800)",
+    )
+    parser.add_argument(
+        "--worker-memory",
+        type=float,
+        metavar="GIB",
+        help="most memory of a worker; a scene that needs more is given up (default 8)",
+    )
 
 
 def executor_of(options: argparse.Namespace) -> Any:
     """Return the context manager of the executor that add_executor's options ask for."""
     from pipelines.executors import make_executor
+    from pipelines.worker import Limits
 
-    return make_executor(options.executor, address=options.ray_address, num_workers=options.workers)
+    given = {"seconds": options.task_timeout, "memory_gib": options.worker_memory}
+    return make_executor(
+        options.executor,
+        address=options.ray_address,
+        num_workers=options.workers,
+        limits=Limits(**{name: value for name, value in given.items() if value is not None}),
+    )
 
 
 def config_values(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from generation.locations import location
 from pipelines.commands import options as shared
 from pipelines.config import build
 
@@ -23,8 +23,17 @@ def add(commands: Any) -> None:
     parser.set_defaults(command=run)
     shared.add_pairs(
         parser,
-        scenes="mesh files (.glb .gltf .ply .obj, NAME.stage_config.json), folders, globs, or "
+        scenes="mesh files (.glb .gltf .ply .obj, NAME.stage_config.json, "
+        "NAME.scene_instance.json), their s3:// or other URLs, folders, globs, SET:ROOT or "
+        "SET/SPLIT:ROOT for a set that crossview scenes lists (hm3d:/data/hm3d), or "
         "procedural:FIRST-LAST for rooms that we generate",
+    )
+    parser.add_argument(
+        "--levels",
+        nargs="+",
+        metavar="LEVEL",
+        help="make one dataset a level, DIR/LEVEL, all with the same first views and as many pairs "
+        "of each scene: names or bands of --overlap, for example low near-half 0.7-0.9",
     )
     parser.add_argument("--depth", action="store_true", default=None, help="also store depth maps")
     parser.add_argument(
@@ -36,7 +45,11 @@ def add(commands: Any) -> None:
     shared.add_common(parser, "RenderPairsConfig")
     shared.add_executor(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the dataset"
+        "--out",
+        type=location,
+        required=True,
+        metavar="DIR",
+        help="folder of the dataset, or s3://, gs:// or another URL that fsspec opens",
     )
 
 
@@ -50,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         {
             **shared.pairs_values(options),
             "seed": options.seed,
+            # A level's name is its folder's too; a band's text serves as one.
+            "levels": options.levels and {name.replace(":", "-"): name for name in options.levels},
             "pairs.image_size": None if size is None else [size, size],
             "shards.depth": options.depth,
         },
@@ -58,5 +73,6 @@ def run(options: argparse.Namespace) -> int:
     with shared.executor_of(options) as executor:
         result = render_pairs(config, options.out, executor, verify=options.verify)
     print(summary_table(result))
-    print(f"{result.index.num_pairs} pairs in {len(result.index.shards)} shards: {options.out}")
+    for index in result.indexes:
+        print(f"{index.num_pairs} pairs in {len(index.shards)} shards: {index.folder}")
     return shared.report_failures(result.failures)

@@ -129,7 +129,7 @@ def test_imports_flow_one_way():
     assert not imports_of("training") & {"pipelines", "ray", "yaml", "embreex"}
 
 
-@pytest.mark.parametrize("library", ["embreex", "ray", "yaml", "webdataset"])
+@pytest.mark.parametrize("library", ["embreex", "moderngl", "ray", "yaml", "webdataset"])
 def test_a_heavy_library_has_one_door(library: str):
     doors = {
         path.name

@@ -15,6 +15,7 @@ import pytest
 import webdataset
 
 from generation.covisibility import measure_pair
+from generation.errors import CrossviewError
 from generation.geometry import Camera
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import View
@@ -44,7 +45,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.iterdir())
-        if path.name != ".lock"
+        if path.name not in (".lock", "runs.jsonl")
     }
 
 
@@ -117,10 +118,10 @@ def test_sidecars_account_for_every_proposal(dataset: Path):
 class CountingExecutor(SerialExecutor):
     """Remembers what it was asked to do."""
 
-    def run(self, function, tasks):
+    def run(self, function, tasks, **options):
         tasks = list(tasks)
-        object.__setattr__(self, "asked", [task.shard_path.name for task in tasks])
-        yield from super().run(function, tasks)
+        object.__setattr__(self, "asked", [f"{task.name}.tar" for task in tasks])
+        yield from super().run(function, tasks, **options)
 
 
 def copy_of(dataset: Path, folder: Path) -> Path:
@@ -271,3 +272,64 @@ def test_pairs_are_dealt_evenly(tmp_path: Path):
         shares[task.scene.scene_id] = shares.get(task.scene.scene_id, 0) + task.count
     assert list(shares.values()) == [3, 3, 2, 2]
     assert max(task.count for task in tasks) <= 4
+
+
+LEVELS = {"low": "0.1-0.3", "near-half": "near-half", "high": "0.7-0.9"}
+
+
+def test_levels_are_datasets_that_differ_in_nothing_but_their_overlap(tmp_path: Path):
+    config = config_of(levels=LEVELS, num_pairs=10)
+    result = render_pairs(config, tmp_path, SerialExecutor())
+    assert result.num_pairs == 30
+    first_views: dict[str, list[bytes]] = {}
+    for name, index in zip(LEVELS, result.indexes, strict=True):
+        assert ShardIndex.open(tmp_path / name) == index
+        assert [entry.count for entry in index.shards] == [4, 1, 4, 1]
+        band = index.config["pairs"]["overlap"]
+        urls = [str(tmp_path / name / entry.name) for entry in index.shards]
+        samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+        first_views[name] = [sample["view1.jpg"] for sample in samples]
+        for sample in samples:
+            assert band["low"] <= json.loads(sample["meta.json"])["covisibility"] <= band["high"]
+    assert first_views["low"] == first_views["near-half"] == first_views["high"]
+    for entry in result.indexes[0].shards:
+        sidecar = Sidecar.read(sidecar_path(tmp_path / "low" / entry.name))
+        assert sidecar.attempts == entry.count + sum(sidecar.rejections.values())
+
+
+def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Path):
+    config = config_of(levels=LEVELS, num_pairs=10)
+    render_pairs(config, tmp_path, SerialExecutor())
+    before = {name: digests(tmp_path / name) for name in LEVELS}
+    (tmp_path / "high" / "procedural-000001-000000.tar").unlink()
+    executor = CountingExecutor()
+    render_pairs(config, tmp_path, executor)
+    assert executor.asked == ["procedural-000001-000000.tar"]
+    assert {name: digests(tmp_path / name) for name in LEVELS} == before
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ({"../up": "0.1-0.2"}, "cannot be the name of a folder"),
+        ({"a": "0.1-0.2", "b": "0.1-0.2"}, "two of them have the same band"),
+        ({"a": "0.3-0.2"}, "levels.a: overlap: expected low-high"),
+    ],
+)
+def test_levels_that_make_no_sense_are_refused(levels: dict[str, str], message: str):
+    with pytest.raises(CrossviewError, match=message):
+        config_of(levels=levels)
+
+
+def test_pairs_rendered_by_opengl_say_so(tmp_path: Path, opengl: None):
+    config = config_of(renderer="gl", num_pairs=4)
+    (index,) = render_pairs(config, tmp_path, SerialExecutor()).indexes
+    (sample, *_) = webdataset.WebDataset(
+        [str(tmp_path / entry.name) for entry in index.shards], shardshuffle=False
+    )
+    assert json.loads(sample["meta.json"])["renderer"] == "gl"
+    from generation.renderers.gl import device_name
+
+    assert Sidecar.read(sidecar_path(tmp_path / index.shards[0].name)).device == device_name()
+    with pytest.raises(ShardError, match='renderer: "gl" before, "embree" now'):
+        render_pairs(config_of(renderer="embree", num_pairs=4), tmp_path, SerialExecutor())

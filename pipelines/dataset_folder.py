@@ -1,0 +1,91 @@
+"""The folder of a dataset: held by one run at a time, for one configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from generation.plain import Plain, diff_plain
+from generation.shards.files import remove_partial_files, write_text_whole
+from generation.shards.schema import SCHEMA_VERSION, ShardEntry, ShardError, read_json
+from generation.shards.verify import CONFIG_NAME as CONFIG_NAME
+from pipelines.folder_lock import locked
+
+logger = logging.getLogger(__name__)
+
+VERSIONED = ("crossview", "numpy", "embreex", "numba", "scipy", "simplejpeg", "trimesh", "pillow")
+
+
+def other_configuration(out: Path, recipe: Plain) -> list[str]:
+    """Say, a line each, in what a folder's dataset differs from a recipe; empty: in nothing."""
+    path = out / CONFIG_NAME
+    if path.exists():
+        recorded = read_json(path, "the configuration of a dataset")["config"]
+        return diff_plain({key: recorded.get(key) for key in recipe}, recipe)
+    if any(out.glob("*.tar")):
+        return [f"its tar files are of something else (no {CONFIG_NAME})"]
+    return []
+
+
+@contextmanager
+def claimed(out: Path, config: Plain, recipe: Plain) -> Iterator[None]:
+    """Hold a dataset's folder for one run; write the resolved configuration before any work.
+
+    recipe is the part of config that decides a pair's bytes. Raises ShardError where the folder
+    holds a dataset of another recipe, or another run is writing to it.
+    """
+    different = other_configuration(out, recipe)
+    if different:
+        raise ShardError(
+            f"{out} holds a dataset of another configuration; choose another --out, or remove the "
+            "folder:\n  " + "\n  ".join(different)
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ShardError(f"{out}: cannot make this output folder: {error}") from error
+    with begun(out, config):
+        yield
+
+
+@contextmanager
+def begun(folder: Path, config: Plain) -> Iterator[None]:
+    """Hold one folder and write its configuration; nothing half-written is left, before or after.
+
+    An orphan of a killed run, on a machine that was cut off, will find its file gone, and fail.
+    """
+    folder.mkdir(exist_ok=True)
+    with locked(folder):
+        remove_partial_files(folder)
+        _write_config(folder, config)
+        try:
+            yield
+        finally:
+            remove_partial_files(folder)
+
+
+def _write_config(folder: Path, config: Plain) -> None:
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "config": config,
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in VERSIONED},
+    }
+    write_text_whole(folder / CONFIG_NAME, json.dumps(document, indent=1) + "\n")
+
+
+def warn_of_unlisted(folder: Path, entries: Sequence[ShardEntry]) -> None:
+    """Warn of shards that lie in a folder and are not in its index."""
+    unlisted = {path.name for path in folder.glob("*.tar")} - {entry.name for entry in entries}
+    if unlisted:
+        logger.warning(
+            "%d shards in %s are not part of this run and not in its index, for example %s",
+            len(unlisted),
+            folder,
+            min(unlisted),
+        )
