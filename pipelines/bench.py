@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from generation.errors import CrossviewError
 from generation.geometry import Float64, UInt8
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
+from generation.renderers.choice import chosen_renderer
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Scene
@@ -36,71 +39,100 @@ ORIGINAL_PAIRS_PER_S = {"living-room": 0.73, "bathroom": 0.54, "scan": 0.20}
 many triangles."""
 
 
-def bench(patterns: list[str] | None, num_pairs: int) -> str:
+def bench(patterns: list[str] | None, num_pairs: int, renderer: str = "embree") -> str:
     """Measure pair generation, and return tables with what was measured and on which machine.
 
     Pairs are of 256 x 256 and, but for the table of levels, of co-visibility 0.4 to 0.6; times run
     from a loaded scene to JPEG in a closed shard.
     """
+    renderer = chosen_renderer(renderer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        plan = Plan(num_pairs=num_pairs, folder=folder, renderer=renderer)
         sources = (
             resolve_scenes(patterns, sets=scene_sets()) if patterns else _default_sources(folder)
         )
         parts = [
             f"{num_pairs} pairs a scene on {os.cpu_count()} cores, {_processor()}, "
-            f"Python {platform.python_version()}",
-            _one_core(sources, num_pairs, folder),
-            _levels(sources, num_pairs, folder),
-            _workers(sources, num_pairs, folder),
-            _start_up(sources[0], folder),
+            f"Python {platform.python_version()}, renderer {renderer}",
+            *_one_core(sources, plan),
+            _workers(sources, plan),
+            _start_up(sources[0], plan),
         ]
     return "\n\n".join(parts)
 
 
-def _one_core(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
-    rows = []
-    for source in sources:
-        report = _measured(source, num_pairs, folder)
-        total = report.seconds["total"]
-        shares = [report.seconds.get(stage, 0.0) / total for stage in STAGES]
-        kept = shares[0] * 2 * report.count / report.num_renders
-        rows.append(
-            (
-                source.scene_id,
-                report.num_faces,
-                f"{1000 * report.seconds['renders'] / report.num_renders:.1f}",
-                f"{report.num_renders / report.count:.2f}",
-                f"{report.attempts / report.count:.1f}",
-                f"{kept:.0%}",
-                *(f"{share:.0%}" for share in shares[1:]),
-                f"{report.count / total:.1f}",
-                f"{report.peak_memory_bytes / 2**20:.0f}",
-            )
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured."""
+
+    num_pairs: int
+    """Of each scene."""
+    folder: Path
+    """Where shards go."""
+    renderer: str
+
+    def task(
+        self, source: SceneSource, first_index: int, count: int, band: OverlapBand
+    ) -> RenderTask:
+        """Return a task of default pairs."""
+        return RenderTask(
+            scene=source,
+            scene_digest="",
+            first_index=first_index,
+            count=count,
+            seed=0,
+            pairs=PairConfig(),  # the same for all bands: the worker keeps its scene
+            shards=ShardConfig(pairs_per_shard=count),
+            renderer=self.renderer,
+            supersampling=1,
+            outputs=((str(self.folder), band),),
         )
-    headers = (
+
+
+def _one_core(sources: list[SceneSource], plan: Plan) -> list[str]:
+    """Return tables of rates and shares, and of what levels of overlap cost, on one worker."""
+    rates, levels, devices = [], [], []
+    for source in sources:
+        near_half, *others = _measured(source, plan)
+        rates.append(_rates_row(near_half))
+        costs = [1000 * report.seconds["total"] / report.count for report in others]
+        ratio = max(costs) / min(costs)
+        levels.append((source.scene_id, *(f"{cost:.1f}" for cost in costs), f"{ratio:.2f}"))
+        devices.append(near_half.device)
+    rates_headers = (
         "scene", "triangles", "render ms/view", "renders/pair", "tries/pair", "kept renders",
         *STAGES[1:], "pairs/s/core", "peak MB",
     )  # fmt: skip
-    return "One core:\n" + format_table(rows, headers)
+    levels_headers = ("scene", *map(str, LEVELS), "dearest / cheapest")
+    return [
+        f"One core, rendered on {devices[0]}:\n" + format_table(rates, rates_headers),
+        "Milliseconds a kept pair, by level of overlap:\n" + format_table(levels, levels_headers),
+    ]
 
 
-def _levels(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
-    rows = []
-    for source in sources:
-        reports = [_measured(source, num_pairs, folder, band) for band in LEVELS]
-        costs = [1000 * report.seconds["total"] / report.count for report in reports]
-        ratio = max(costs) / min(costs)
-        rows.append((source.scene_id, *(f"{cost:.1f}" for cost in costs), f"{ratio:.2f}"))
-    headers = ("scene", *map(str, LEVELS), "dearest / cheapest")
-    return "Milliseconds a kept pair, by level of overlap:\n" + format_table(rows, headers)
+def _rates_row(report: ShardReport) -> tuple[object, ...]:
+    total = report.seconds["total"]
+    shares = [report.seconds.get(stage, 0.0) / total for stage in STAGES]
+    kept = shares[0] * 2 * report.count / report.num_renders
+    return (
+        report.scene_id,
+        report.num_faces,
+        f"{1000 * report.seconds['renders'] / report.num_renders:.1f}",
+        f"{report.num_renders / report.count:.2f}",
+        f"{report.attempts / report.count:.1f}",
+        f"{kept:.0%}",
+        *(f"{share:.0%}" for share in shares[1:]),
+        f"{report.count / total:.1f}",
+        f"{report.peak_memory_bytes / 2**20:.0f}",
+    )
 
 
-def _workers(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
+def _workers(sources: list[SceneSource], plan: Plan) -> str:
     rows = []
     factors = []
     for source in sources:
-        one, two = (_rate(source, num_pairs, folder, workers) for workers in (1, 2))
+        one, two = (_rate(source, plan, workers) for workers in (1, 2))
         original = ORIGINAL_PAIRS_PER_S.get(source.scene_id)
         if original:
             factors.append(two / original)
@@ -114,15 +146,15 @@ def _workers(sources: list[SceneSource], num_pairs: int, folder: Path) -> str:
     return text
 
 
-def _start_up(source: SceneSource, folder: Path) -> str:
+def _start_up(source: SceneSource, plan: Plan) -> str:
     """Time the command from its start to the first closed shard of 16 pairs."""
     rows = []
     for executor in ("serial", "ray"):
-        out = folder / f"start-up-{executor}"
+        out = plan.folder / f"start-up-{executor}"
         scenes = f"procedural:{source.room_seed}" if not source.path else source.path
         command = [
             sys.executable, "-m", "pipelines.cli", "render-pairs", "--scenes", scenes, "--out",
-            str(out), "--num-pairs", "32", "--executor", executor, "--renderer", "embree",
+            str(out), "--num-pairs", "32", "--executor", executor, "--renderer", plan.renderer,
             "--set", "shards.pairs_per_shard=16",
         ]  # fmt: skip
         start = time.perf_counter()
@@ -141,57 +173,40 @@ def _start_up(source: SceneSource, folder: Path) -> str:
     )
 
 
-def _measured(
-    source: SceneSource, num_pairs: int, folder: Path, band: OverlapBand = NEAR_HALF
-) -> ShardReport:
-    """Return the report of one task on one worker, a process of its own that is warm."""
-    executor = RayExecutor(num_workers=1)
-    tasks = [_task(source, 0, 5, folder, band), _task(source, 1000, num_pairs, folder, band)]
-    outcomes = list(executor.run(render_shards, tasks))
-    executor.close()
-    return next(_report_of(outcome) for outcome in outcomes if outcome.task.first_index == 1000)
+def _measured(source: SceneSource, plan: Plan) -> list[ShardReport]:
+    """Return the reports of tasks near one half and at each level, by one worker that is warm."""
+    bands = (NEAR_HALF, *LEVELS)
+    tasks = [plan.task(source, 0, 5, NEAR_HALF)]
+    tasks += [
+        plan.task(source, 1000 * number, plan.num_pairs, band)
+        for number, band in enumerate(bands, 1)
+    ]
+    with closing(RayExecutor(num_workers=1)) as executor:
+        outcomes = list(executor.run(render_shards, tasks, group=lambda task: task.scene))
+    found = {outcome.task.first_index: _report_of(outcome) for outcome in outcomes}
+    return [found[1000 * number] for number in range(1, len(bands) + 1)]
 
 
-def _rate(source: SceneSource, num_pairs: int, folder: Path, num_workers: int) -> float:
-    """Return pairs a second of several warm workers that share one core's work each."""
-    executor = RayExecutor(num_workers=num_workers)
-    warm = [_task(source, index, 5, folder) for index in range(4 * num_workers)]
-    for outcome in executor.run(render_shards, warm):
-        _report_of(outcome)
-    share = max(1, num_pairs // 4)
-    tasks = [_task(source, 1000 * index, share, folder) for index in range(1, 8 * num_workers + 1)]
-    start = time.perf_counter()
-    count = sum(_report_of(outcome).count for outcome in executor.run(render_shards, tasks))
-    seconds = time.perf_counter() - start
-    executor.close()
-    return count / seconds
+def _rate(source: SceneSource, plan: Plan, num_workers: int) -> float:
+    """Return pairs a second of several workers, by the wall clock.
+
+    The first eighth of the tasks, in which workers load the scene, is not counted.
+    """
+    share = max(1, plan.num_pairs // 4)
+    tasks = [plan.task(source, 1000 * index, share, NEAR_HALF) for index in range(8 * num_workers)]
+    finished = []
+    with closing(RayExecutor(num_workers=num_workers)) as executor:
+        for outcome in executor.run(render_shards, tasks):
+            finished.append((time.perf_counter(), _report_of(outcome).count))
+    start, _ = finished[num_workers - 1]
+    counted = finished[num_workers:-num_workers]
+    return sum(count for _, count in counted) / (counted[-1][0] - start)
 
 
 def _report_of(outcome: Outcome[RenderTask, ShardReport]) -> ShardReport:
     if outcome.report is None:
         raise CrossviewError(f"{outcome.task.scene.scene_id}: {outcome.error}")
     return outcome.report
-
-
-def _task(
-    source: SceneSource,
-    first_index: int,
-    count: int,
-    folder: Path,
-    band: OverlapBand = NEAR_HALF,
-) -> RenderTask:
-    return RenderTask(
-        scene=source,
-        scene_digest="",
-        first_index=first_index,
-        count=count,
-        seed=0,
-        pairs=PairConfig(overlap=band),
-        shards=ShardConfig(pairs_per_shard=count),
-        renderer="embree",
-        supersampling=1,
-        outputs=((str(folder), band),),
-    )
 
 
 def _default_sources(folder: Path) -> list[SceneSource]:

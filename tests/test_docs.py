@@ -1,0 +1,38 @@
+"""The tour runs as it stands, and every command that the pages show has options that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import COMMANDS, _parser, main
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def commands_of(page: Path) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.startswith("crossview ")]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_commands_on_a_page_have_options_that_exist(page: Path):
+    commands = commands_of(page)
+    assert commands
+    for command in commands:
+        _parser().parse_args(shlex.split(command)[1:])
+
+
+@pytest.mark.slow
+def test_the_tour_runs_and_shows_every_command(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = commands_of(DOCS / "tour.md")
+    shown = {shlex.split(command)[1] for command in commands}
+    assert shown == {c.__name__.rpartition(".")[2].replace("_", "-") for c in COMMANDS}
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, command
+    assert "pairs/s" in capsys.readouterr().out
+    for result in ("pairs/inspect.html", "levels/high/index.json", "larger/regenerate.json"):
+        assert (tmp_path / "out" / result).exists()
