@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class RecordedScenes:
             config = read_json(path, "the configuration of a dataset")["config"]
             patterns = config.get("scenes") or []
             if patterns:
-                sources = resolve_scenes(patterns, up=config["up"], sets=scene_sets())
+                sources = resolve_scenes(patterns, sets=scene_sets())
                 self._known = {source.scene_id: source for source in sources}
         except CrossviewError as error:
             self._problem = str(error)
@@ -105,7 +105,7 @@ class RecordedScenes:
                 raise SceneError(
                     self._problem or f"{CONFIG_NAME} does not say where {source.path} lies"
                 )
-            source = known
+            source = replace(source, path=known.path)
         if scene_digest(source) != digest:
             raise SceneError(f"{source.path} is not what it was when its pairs were made")
         return source.load()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generation.geometry import Camera, Float64
+from generation.locations import is_remote
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import META, ShardError
+
+REMOTE_ROWS = 4000
+"""Most pairs read of a dataset behind a URL, where each is a request of its own."""
+REQUESTS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,17 +45,19 @@ class PairTable:
     def read(cls, index: ShardIndex, max_rows: int | None = None) -> PairTable:
         """Read all pairs, or at most max_rows of them, evenly spread over the dataset.
 
-        Raises ShardError where a shard is not what the index lists.
+        Of a dataset behind a URL at most REMOTE_ROWS. Raises ShardError where a shard is not what
+        the index lists.
         """
         count = min(index.num_pairs, max_rows or index.num_pairs)
+        if is_remote(index.folder):
+            count = min(count, REMOTE_ROWS)
         positions = np.linspace(0, index.num_pairs - 1, count).round().astype(np.int64)
         scene_numbers = {scene: number for number, scene in enumerate(index.scenes)}
         of_shards = np.array([scene_numbers[entry.scene] for entry in index.shards])
         numbers = np.empty((count, 2))
         poses = np.empty((count, 2, 4, 4))
         pairs = PairLocator(index)
-        for row, position in enumerate(positions):
-            record = pairs.record(int(position))
+        for row, record in enumerate(_records(pairs, positions)):
             numbers[row] = record["covisibility"], record["covisibility_official"]
             poses[row] = record["world_from_camera1"], record["world_from_camera2"]
         return cls(
@@ -115,6 +124,14 @@ class PairLocator:
                 "verify` says what else is, render-pairs with --verify makes it anew"
             ) from error
         return record
+
+
+def _records(pairs: PairLocator, positions: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    if not is_remote(pairs.index.folder):
+        yield from map(pairs.record, positions.tolist())
+        return
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        yield from pool.map(pairs.record, positions.tolist())
 
 
 def recorded_camera(record: dict[str, Any], number: int) -> Camera:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from generation.locations import location
 
 
 def add(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
         epilog="example: crossview inspect out/pairs",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("data", type=Path, metavar="DIR", help="folder of the dataset")
+    parser.add_argument("data", type=location, metavar="DIR", help="folder or URL of the dataset")
     parser.add_argument(
         "--max-pairs", type=int, metavar="N", help="most pairs shown as pictures (default 240)"
     )
@@ -26,7 +27,7 @@ def add(commands: Any) -> None:
         "--max-scenes", type=int, metavar="N", help="most scenes they are from (default 24)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default DIR/inspect.html)"
+        "--out", type=location, metavar="FILE", help="the page (default DIR/inspect.html)"
     )
 
 

@@ -54,8 +54,11 @@ def bucket() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
+        # A worker that is there already has the environment of its own start.
+        SerialExecutor().close()
         location("s3://pairs").mkdir()
         yield "s3://pairs"
+        SerialExecutor().close()
         running.stop()
 
 

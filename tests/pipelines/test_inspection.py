@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import chromium
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from generation.locations import location
 from generation.raycast import RayCaster
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
@@ -240,6 +242,20 @@ def test_without_stored_depth_the_tint_is_rendered_anew(scan: tuple[Path, Path])
         assert share == pair.record["covisibility_1_in_2"]
 
 
+def test_a_scene_is_loaded_with_the_axes_that_its_pairs_were_made_with(tmp_path: Path):
+    room = make_room(0)
+    upright = replace(room, vertices=room.vertices[:, [0, 2, 1]] * np.float32([1, -1, 1]))
+    export_glb(upright, tmp_path / "scan.glb")
+    render_pairs(
+        config_of(scenes=[str(tmp_path / "scan.glb")], up="z", shards={"depth": True}),
+        tmp_path / "pairs",
+        SerialExecutor(),
+    )
+    index = ShardIndex.open(tmp_path / "pairs")
+    scene = RecordedScenes(index).load("scan")
+    np.testing.assert_allclose(scene.bounds, room.bounds, atol=1e-5)
+
+
 @pytest.mark.parametrize(("change", "note"), [("edit", "not what it was"), ("remove", "scan.glb")])
 def test_a_scene_that_is_not_there_as_it_was_is_not_drawn(
     scan: tuple[Path, Path], change: str, note: str
@@ -344,6 +360,17 @@ def test_the_command_says_where_the_page_is(
     assert str(out) in capsys.readouterr().out
     assert out.read_text().count('class="pair"') == 2
     assert (tmp_path / "look" / "pairs.png").exists()
+
+
+def test_a_dataset_behind_a_url_is_looked_at_there(dataset: Path, capsys: pytest.CaptureFixture):
+    folder = location("memory://bucket/pairs")
+    folder.mkdir(parents=True)
+    for path in dataset.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    assert main(["inspect", str(folder), "--max-pairs", "4"]) == 0
+    assert (folder / "inspect.html").read_text().count('class="pair"') == 4
+    assert (folder / "inspect" / "map_procedural-000001.png").exists()
 
 
 @pytest.mark.parametrize(
