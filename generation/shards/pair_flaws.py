@@ -5,23 +5,24 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from generation.covisibility import covisibility_a_in_b, official_covisibility
+from generation.covisibility import covisibility_a_in_b, official_covisibility, seen_pixels
 from generation.geometry import Camera, Float64, intrinsics_from_hfov
 from generation.overlap import OverlapBand
 from generation.renderers.protocol import View
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError
 
-REMEASURED_TOLERANCE = 0.02
-"""How far a co-visibility measured again from stored millimetres may be from the recorded one. Over
-520 pairs of rooms and scans, at 64 and 256 pixels, it was at most 0.006 away, 0.0001 in the median.
-Pixels beyond the 65.5 m that depth images hold may count either way, and widen it by their share.
+REMEASURED_TOLERANCE = 0.01
+"""How far a co-visibility measured again from stored millimetres may be from the recorded one, over
+what rounding explains. Of 6,000 pairs of 24 rooms and scans half were within 0.0002 and 999 of
+1,000 within 0.0055, and rounding explained the rest, up to 0.028. Depth beyond the 65.5 m that
+images hold may count either way, and adds its share of the pixels.
 """
 FARTHEST_M = 65.535
 """Greatest depth that a depth image holds."""
@@ -165,12 +166,46 @@ def _depth_flaws(
             yield f"{name} cannot be decoded ({error})"
             return
         views.append(View(camera=camera, color=np.zeros((0, 0, 3), np.uint8), depth_m=depth_m))
-    far = max(float((view.depth_m >= FARTHEST_M - 0.001).mean()) for view in views)
-    measured = (
-        covisibility_a_in_b(views[0], views[1]),
-        covisibility_a_in_b(views[1], views[0]),
-        official_covisibility(*views),
-    )
-    for name, again in zip(_MEASURED, measured):
-        if abs(again - numbers[name]) > REMEASURED_TOLERANCE + far:
-            yield f"{name} is {numbers[name]:.4f}, but {again:.4f} measured from its depth"
+    for name, (low, high) in remeasured(views[0], views[1], numbers).items():
+        if not low <= numbers[name] <= high:
+            measured = f"{low:.4f} to {high:.4f} measured from its depth"
+            yield f"{name} is {numbers[name]:.4f}, but {measured}"
+
+
+def remeasured(
+    view1: View, view2: View, numbers: dict[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return between what values the numbers of views with rounded depth must lie, by name.
+
+    Rounding changes next to nothing, but where one view sees edge-on what the other sees from the
+    front, or where two surfaces are 5 cm apart: only for numbers that are off is it found out which
+    pixels may count either way.
+    """
+    far = max(float((view.depth_m >= FARTHEST_M - 0.001).mean()) for view in (view1, view2))
+    margin = REMEASURED_TOLERANCE + far
+    bounds: dict[str, tuple[float, float]] = {}
+    for name, one, other in (
+        ("covisibility_1_in_2", view1, view2),
+        ("covisibility_2_in_1", view2, view1),
+    ):
+        low = high = float(covisibility_a_in_b(one, other))
+        if abs(numbers[name] - low) > margin:
+            seen = np.stack([seen_pixels(nudged, other) for nudged in _nudged(one)])
+            valid = max(1, int(np.count_nonzero(one.depth_m)))
+            low = int(np.count_nonzero(seen.all(axis=0))) / valid
+            high = int(np.count_nonzero(seen.any(axis=0))) / valid
+        bounds[name] = low - margin, high + margin
+    name = "covisibility_official"
+    low = high = official_covisibility(view1, view2)
+    if abs(numbers[name] - low) > margin:
+        nudged_too = [official_covisibility(nudged, view2) for nudged in _nudged(view1)]
+        low, high = min(nudged_too), max(nudged_too)
+    bounds[name] = low - margin, high + margin
+    return bounds
+
+
+def _nudged(view: View) -> list[View]:
+    """Return a view with every depth that rounds to the stored one, in steps."""
+    steps_m = np.linspace(-0.0005, 0.0005, 9, dtype=np.float32)
+    hit = view.depth_m > 0
+    return [replace(view, depth_m=np.where(hit, view.depth_m + step, 0)) for step in steps_m]

@@ -5,15 +5,20 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from generation.covisibility import measure_pair
+from generation.geometry import Camera, look_at
 from generation.locations import location
+from generation.renderers.embree import EmbreeRenderer
+from generation.scenes.scene import Scene
 from generation.shards.files import whole_file
-from generation.shards.images import encode_depth_png, encode_jpeg
-from generation.shards.pair_flaws import Expected, pair_flaws
+from generation.shards.images import decode_depth_png, encode_depth_png, encode_jpeg
+from generation.shards.pair_flaws import Expected, pair_flaws, remeasured
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
 from generation.shards.verify import (
@@ -355,6 +360,29 @@ class TestPairs:
     def test_depth_of_another_pair(self, pair: dict[str, bytes]):
         flaws = flaws_of(pair | {"depth1.png": encode_depth_png(np.full((64, 64), 2, np.float32))})
         assert any("covisibility_1_in_2 is 0." in f and "from its depth" in f for f in flaws)
+
+    @pytest.mark.parametrize("by", [0.02, -0.02])
+    def test_a_number_that_its_depth_does_not_bear_out(self, pair: dict[str, bytes], by: float):
+        recorded = json.loads(pair[META])["covisibility_official"]
+        (flaw,) = flaws_of(pair, covisibility_official=recorded + by)
+        assert "measured from its depth" in flaw
+
+    @pytest.mark.parametrize("distance_m", [0.01, 0.02, 0.03])
+    def test_rounding_explains_what_is_seen_edge_on(self, box_room: Scene, distance_m: float):
+        """A wall that one view faces, and the other looks along from a centimetre or two."""
+        renderer = EmbreeRenderer(box_room)
+        facing = look_at(np.array([2.0, 1.3, 2.0]), np.array([2.3, 1.2, 0.0]))
+        along = look_at(np.array([0.8, 1.3, distance_m]), np.array([3.9, 1.3, distance_m / 2]))
+        views = [renderer.render(Camera.from_hfov(60, (64, 64), pose)) for pose in (facing, along)]
+        rounded = [
+            replace(view, depth_m=decode_depth_png(encode_depth_png(view.depth_m)))
+            for view in views
+        ]
+        exact, stored = measure_pair(*views), measure_pair(*rounded)
+        assert exact.covisibility_1_in_2 - stored.covisibility_1_in_2 > 0.05
+        bounds = remeasured(*rounded, asdict(exact))
+        for name, (low, high) in bounds.items():
+            assert low <= getattr(exact, name) <= high
 
     def test_a_pose_that_is_not_rigid(self, pair: dict[str, bytes]):
         stretched = (np.diag([1.0, 1.1, 1.0, 1.0])).tolist()
