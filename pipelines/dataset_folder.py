@@ -12,8 +12,13 @@ from pathlib import Path
 
 from generation.plain import Plain, diff_plain
 from generation.shards.files import remove_partial_files, write_text_whole
-from generation.shards.schema import SCHEMA_VERSION, ShardEntry, ShardError, read_json
-from generation.shards.verify import CONFIG_NAME as CONFIG_NAME
+from generation.shards.schema import (
+    CONFIG_NAME,
+    SCHEMA_VERSION,
+    ShardEntry,
+    ShardError,
+    read_json,
+)
 from pipelines.folder_lock import locked
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,15 @@ from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import DEPTHS, VIEWS, ShardEntry, Sidecar, read_json, sidecar_path
-from pipelines.dataset_folder import CONFIG_NAME
+from generation.shards.schema import (
+    CONFIG_NAME,
+    DEPTHS,
+    VIEWS,
+    ShardEntry,
+    Sidecar,
+    read_json,
+    sidecar_path,
+)
 from pipelines.pair_table import PairLocator, PairTable, recorded_camera
 from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys
 from pipelines.scene_sets import scene_sets

@@ -20,8 +20,7 @@ from generation.geometry import Bool, Float64, UInt8
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_jpeg
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import INDEX_NAME, ShardError, Sidecar, sidecar_path
-from pipelines.dataset_folder import CONFIG_NAME
+from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, Sidecar, sidecar_path
 from pipelines.figures import DARK, LIGHT, histogram_of, save_figure, save_png, tinted
 from pipelines.inspected_scenes import InspectedPair, InspectedScene, RecordedScenes, inspect_scene
 from pipelines.pages import data_url, render_page

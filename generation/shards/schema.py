@@ -17,6 +17,10 @@ from generation.errors import CrossviewError
 
 SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
+CONFIG_NAME = "config.json"
+"""What the run was asked for; a dataset may come without it."""
+REGENERATED_NAME = "regenerate.json"
+"""How pairs that were rendered again agree with those that were recorded."""
 
 VIEWS = ("view1.jpg", "view2.jpg")
 DEPTHS = ("depth1.png", "depth2.png")

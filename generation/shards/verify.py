@@ -22,9 +22,11 @@ from generation.plain import diff_plain
 from generation.shards.pair_flaws import POSES, Expected, pair_flaws
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
+    CONFIG_NAME,
     INDEX_NAME,
     MEND,
     META,
+    REGENERATED_NAME,
     VIEWS,
     ShardEntry,
     ShardError,
@@ -34,10 +36,6 @@ from generation.shards.schema import (
 )
 from generation.shards.writer import file_sha256, member_places
 
-CONFIG_NAME = "config.json"
-"""What the run was asked for; a dataset may come without it."""
-REGENERATED_NAME = "regenerate.json"
-"""How pairs that were rendered again agree with those that were recorded."""
 NOT_SIDECARS = (INDEX_NAME, CONFIG_NAME, REGENERATED_NAME)
 
 MOVE_AWAY = "move away what the index does not list, or add its scenes to the command"
