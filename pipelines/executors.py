@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -34,6 +35,8 @@ MAX_FALSE_STARTS = 3
 """Workers in a row that end before they can take a task: then none will."""
 PATIENCE_SECONDS = 60.0
 """Without any worker for so long, the run says that it waits."""
+CONNECT_SECONDS = 20.0
+"""A cluster's head that does not answer for so long is not there."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,16 @@ class Executor(Protocol):
         tasks: Iterable[Task],
         *,
         group: Callable[[Task], Hashable] | None = None,
+        recycle: bool = False,
     ) -> Generator[Outcome[Task, Report], None, None]:
         """Yield one outcome for every task, in any order; closing the generator ends the work.
 
         function must stand at a module's top level, and tasks and reports must pickle. group names
         what several tasks have in common that a worker keeps, such as a loaded scene: a worker
         stays with a group while it lasts, and once a task of it has taken too long the rest of the
-        group is not begun. Raises CrossviewError where nothing can be written any more.
+        group is not begun. recycle gives every group worker processes of its own, for a function
+        that cannot clean up after itself. Raises CrossviewError where nothing can be written any
+        more.
         """
         ...
 
@@ -83,12 +89,16 @@ class SerialExecutor:
         tasks: Iterable[Task],
         *,
         group: Callable[[Task], Hashable] | None = None,
+        recycle: bool = False,
     ) -> Generator[Outcome[Task, Report], None, None]:
         """See Executor."""
         agenda = Agenda(tasks, group, attempts=self.limits.attempts)
-        errand: Errand[Task] | None = None
-        while errand := agenda.take(errand):
-            yield from agenda.settle(errand, self._worker().do(errand.message(function)))
+        last: Errand[Task] | None = None
+        while errand := agenda.take(last):
+            fresh = recycle and not errand.goes_on_from(last)
+            reply = self._worker().do(errand.message(function), fresh=fresh)
+            yield from agenda.settle(errand, reply)
+            last = errand
 
     def close(self) -> None:
         """End the worker, which otherwise waits for the next run, with its scene loaded."""
@@ -130,6 +140,7 @@ class RayExecutor:
         tasks: Iterable[Task],
         *,
         group: Callable[[Task], Hashable] | None = None,
+        recycle: bool = False,
     ) -> Generator[Outcome[Task, Report], None, None]:
         """See Executor. Raises CrossviewError also where Ray, or its workers, do not start."""
         agenda = Agenda(tasks, group, attempts=self.limits.attempts)
@@ -158,7 +169,8 @@ class RayExecutor:
                     raise CrossviewError(f"Ray's workers do not start: {reply.error}")
                 outcomes = list(agenda.settle(errand, reply)) if errand else []
                 if not lost and (following := agenda.take(errand)):
-                    busy[seat.do.remote(following.message(function))] = (seat, following)
+                    fresh = recycle and not following.goes_on_from(errand)
+                    busy[seat.do.remote(following.message(function), fresh)] = (seat, following)
                 else:
                     ray.kill(seat)
                 yield from outcomes
@@ -189,7 +201,10 @@ class RayExecutor:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+        where = f"reach the Ray cluster at {self.address}" if self.address else "start Ray"
         try:
+            if self.address:
+                _check_that_it_listens(self.address)
             ray.init(
                 address=self.address or "local",
                 # No working_dir: other machines import what they have installed.
@@ -198,8 +213,7 @@ class RayExecutor:
                 configure_logging=False,
                 **({} if self.address else local),
             )
-        except (OSError, RuntimeError, ValueError) as error:
-            where = f"reach the Ray cluster at {self.address}" if self.address else "start Ray"
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise CrossviewError(f"cannot {where}: {error}") from error
         self._started = True
 
@@ -216,18 +230,19 @@ def make_executor(
     *,
     address: str | None = None,
     num_workers: int | None = None,
-    limits: Limits = Limits(),
+    limits: Limits | None = None,
 ) -> Iterator[Executor]:
     """Yield the executor of that name, serial or ray; what it started ends with the block."""
+    limits = limits or Limits()
+    executor: SerialExecutor | RayExecutor
     if name == "serial":
-        with closing(SerialExecutor(limits=limits)) as serial:
-            yield serial
+        executor = SerialExecutor(limits=limits)
     elif name == "ray":
-        ray = RayExecutor(address=address, num_workers=num_workers, limits=limits)
-        with closing(ray):
-            yield ray
+        executor = RayExecutor(address=address, num_workers=num_workers, limits=limits)
     else:
         raise CrossviewError(f"executor {name!r}: expected serial or ray")
+    with closing(executor):
+        yield executor
 
 
 @dataclass(eq=False)
@@ -242,6 +257,10 @@ class Errand(Generic[Task]):
         """Return what a worker is sent."""
         self.attempts += 1
         return pickle.dumps((function, self.task))
+
+    def goes_on_from(self, last: Errand[Task] | None) -> bool:
+        """Return whether a worker that has done `last` stays with its group."""
+        return last is not None and last.group == self.group
 
 
 class Agenda(Generic[Task]):
@@ -319,9 +338,16 @@ class _Seat:
         """Say that this process is there."""
         return Reply()
 
-    def do(self, errand: bytes) -> Reply:
+    def do(self, errand: bytes, fresh: bool) -> Reply:
         """See Worker."""
-        return self._worker.do(errand)
+        return self._worker.do(errand, fresh=fresh)
+
+
+def _check_that_it_listens(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, for which Ray would wait minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _first_done(busy: dict[Any, tuple[Any, Errand[Any] | None]]) -> Any:

@@ -18,14 +18,20 @@ from generation.plain import Plain, to_plain
 from generation.published import read_published
 from generation.recorded import NUMBERS, RecordedPairs, read_dataset
 from generation.regeneration import RegenerateTask, regenerate_shard
-from generation.renderers.choice import AUTO, RENDERERS, chosen_renderer
+from generation.renderers.choice import AUTO, NEEDS_FRESH_PROCESS, RENDERERS, chosen_renderer
 from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader
-from generation.shards.schema import INDEX_NAME, META, ShardEntry, read_json
-from generation.shards.verify import CONFIG_NAME, REGENERATED_NAME
+from generation.shards.schema import (
+    CONFIG_NAME,
+    INDEX_NAME,
+    META,
+    REGENERATED_NAME,
+    ShardEntry,
+    read_json,
+)
 from generation.task import ShardConfig, ShardReport
 from pipelines.card import write_card
 from pipelines.dataset_folder import claimed, warn_of_unlisted
@@ -289,7 +295,12 @@ def _render_missing(
         tasks[0].renderer,
     )
     reports: list[ShardReport] = []
-    outcomes = executor.run(regenerate_shard, missing, group=lambda task: task.scene.scene_id)
+    outcomes = executor.run(
+        regenerate_shard,
+        missing,
+        group=lambda task: task.scene.scene_id,
+        recycle=tasks[0].renderer in NEEDS_FRESH_PROCESS,
+    )
     with Progress(num_missing, "pairs") as progress, closing(outcomes):
         for outcome in outcomes:
             if outcome.report is None:

@@ -16,7 +16,7 @@ from generation.errors import CrossviewError
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.plain import to_plain
-from generation.renderers.choice import RENDERERS, chosen_renderer
+from generation.renderers.choice import NEEDS_FRESH_PROCESS, RENDERERS, chosen_renderer
 from generation.scenes.digest import scene_digest
 from generation.scenes.remote import is_url
 from generation.scenes.sources import SceneSource, resolve_scenes
@@ -251,7 +251,12 @@ def _render_missing(
         config.renderer,
     )
     reports: dict[str, ShardReport] = {}
-    outcomes = executor.run(render_shards, missing, group=lambda task: task.scene.scene_id)
+    outcomes = executor.run(
+        render_shards,
+        missing,
+        group=lambda task: task.scene.scene_id,
+        recycle=config.renderer in NEEDS_FRESH_PROCESS,
+    )
     with Progress(num_missing, "pairs") as progress, closing(outcomes):
         for outcome in outcomes:
             summary = summaries[outcome.task.scene.scene_id]

@@ -78,8 +78,13 @@ class Worker:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
-    def do(self, errand: bytes) -> Reply:
-        """Do an errand, (function, task) pickled, once; whatever it does becomes a reply."""
+    def do(self, errand: bytes, *, fresh: bool = False) -> Reply:
+        """Do an errand, (function, task) pickled, once; whatever it does becomes a reply.
+
+        fresh: in a new child.
+        """
+        if fresh:
+            self.close()
         pipe = self._pipe or self._start()
         try:
             pipe.send_bytes(errand)

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 RENDERERS = (AUTO, "embree", "gl", "habitat")
 """auto is gl on a GPU, else embree."""
+NEEDS_FRESH_PROCESS = frozenset({"habitat"})
+"""Renderers that keep memory of every scene: each is to have a process of its own."""
 _GPU_NODES = ("nvidia[0-9]*", "dri/renderD*", "dxg")
 
 

@@ -1,8 +1,8 @@
 """Rendering with habitat-sim, as the published generator does. The one door to habitat_sim.
 
 Written against habitat-sim 0.3.3. It loads scenes itself, from their files, and has one simulator a
-process: using another scene closes the one before. Closing leaks memory, so that many scenes are
-better rendered by a fresh process each.
+process: using another scene closes the one before. Closing leaks memory, so that each scene has a
+process of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from generation.scenes.asset_config import STAGE_CONFIG_ENDING, AssetConfig, ass
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.export import export_glb
 from generation.scenes.navmesh import navmesh_beside, places_on
+from generation.scenes.remote import is_url
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
 from generation.viewpoints import Floors
@@ -224,9 +225,10 @@ def simulated_files(scene: Scene, source: SceneSource | None, folder: Path) -> S
     """Return the files from which habitat-sim loads a scene, in our world axes.
 
     A scene instance goes in with its dataset, a mesh with the stage configuration beside it. For
-    another mesh one is written into the folder, for a generated scene a mesh too.
+    another mesh one is written into the folder; for a scene that was generated, or fetched from a
+    URL, a mesh too.
     """
-    if source is None or not source.path:
+    if source is None or not source.path or is_url(source.path):
         mesh = folder / f"{scene.scene_id}.glb"
         export_glb(scene, mesh)
         return SimulatedFiles(scene=str(_write_stage(AssetConfig(mesh_path=mesh), folder)))

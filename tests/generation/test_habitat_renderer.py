@@ -79,8 +79,10 @@ def test_a_configuration_beside_a_mesh_is_used_as_it_is(box_room: Scene, tmp_pat
         assert simulated_files(box_room, source, tmp_path).scene == str(config)
 
 
-def test_a_generated_scene_is_written_for_it(box_room: Scene, tmp_path: Path):
-    files = simulated_files(box_room, SceneSource(scene_id="box", room_seed=3), tmp_path)
+@pytest.mark.parametrize("path", ["", "s3://bucket/box.glb"])
+def test_a_scene_without_a_file_is_written_for_it(box_room: Scene, tmp_path: Path, path: str):
+    source = SceneSource(scene_id="box", path=path, room_seed=3)
+    files = simulated_files(box_room, source, tmp_path)
     read = load_mesh_scene(Path(files.scene), "box")
     np.testing.assert_array_equal(read.vertices, box_room.vertices)
 

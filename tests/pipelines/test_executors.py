@@ -96,6 +96,20 @@ def test_a_report_that_does_not_pickle_fails_its_task(executor: Executor):
     assert "generator" in (outcome.error or "")
 
 
+@pytest.mark.parametrize("recycle", [False, True])
+def test_a_recycled_worker_process_does_one_group(executor: Executor, recycle: bool):
+    tasks = [10, 11, 12, 20, 21, 22, 30, 31, 32]
+    outcomes = executor.run(errands.process, tasks, group=lambda task: task // 10, recycle=recycle)
+    groups_of: dict[int, set[int]] = {}
+    for outcome in outcomes:
+        assert outcome.report
+        groups_of.setdefault(outcome.report[0], set()).add(outcome.task // 10)
+    if recycle:
+        assert all(len(groups) == 1 for groups in groups_of.values())
+    else:
+        assert len(groups_of) <= NUM_WORKERS
+
+
 @pytest.mark.parametrize("function", [errands.allocate, errands.parse_memory])
 def test_a_task_that_needs_too_much_memory_fails_and_the_others_finish(executor, function):
     outcomes = sorted(executor.run(function, [1, 2, 4 * GIB]), key=by_task)
