@@ -1,6 +1,6 @@
 """What this machine has, what is wrong with it and what to do about that.
 
-Every check is a function in the table CHECKS. This module imports the standard library alone, so
+Every check is a function in the table CHECKS. Only the standard library is imported here, so
 that `python -m pipelines.doctor` runs where packages are missing. What may crash, as drivers do, or
 hang, is tried in a process of its own.
 """
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+from generation.renderers.gpu import has_gpu, is_gpu
 from pipelines.tables import format_table
 
 OK, WARN, MISSING, BROKEN = "ok", "warn", "missing", "broken"
@@ -41,10 +42,8 @@ LEAST_PYTHON, FIRST_UNTRIED_PYTHON = (3, 10), (3, 14)
 INSTALL = "pip install -c constraints.txt -e ."
 VENDOR_FILES = "__EGL_VENDOR_LIBRARY_FILENAMES"
 _VENDOR_FOLDERS = ("/etc/glvnd/egl_vendor.d", "/usr/share/glvnd/egl_vendor.d")
-_MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}
-_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
+_MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml", "universal-pathlib": "upath"}
 _IMPORTED = "imported:"
-_GPU_NODES = ("nvidia[0-9]*", "dri/renderD*", "dxg")
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,10 @@ def unmet(
 ) -> tuple[dict[str, str], set[str]]:
     """Return what is wrong (name -> what), and the names of all requirements that hold here.
 
-    versions: of the installed distributions, by lower-case name.
+    versions: of the installed distributions, by name as PyPI spells it.
     """
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     wrong: dict[str, str] = {}
     names: set[str] = set()
@@ -125,7 +125,7 @@ def unmet(
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        name = requirement.name.lower()
+        name = canonicalize_name(requirement.name)
         names.add(name)
         version = versions.get(name)
         if version is None:
@@ -323,17 +323,16 @@ def check_gl() -> Finding:
         return Finding(
             MISSING, "moderngl is not installed", "optional: pip install 'crossview[gl]'"
         )
-    has_gpu = any(any(Path("/dev").glob(pattern)) for pattern in _GPU_NODES)
-    return gl_finding(ask("name_gl_device"), has_gpu, vendor_files({}))
+    return gl_finding(ask("name_gl_device"), has_gpu(), vendor_files({}))
 
 
-def gl_finding(device: Answer, has_gpu: bool, files: list[str]) -> Finding:
+def gl_finding(device: Answer, gpu_there: bool, files: list[str]) -> Finding:
     """Judge on what OpenGL renders; files: the vendor files that EGL knows without being told."""
     if device.failure:
         advice = "the GPU's driver, or Debian's libegl1 and libgl1-mesa-dri; Embree works without"
         return Finding(BROKEN, device.failure, advice)
-    is_software = any(word in device.output.lower() for word in _SOFTWARE)
-    if has_gpu and is_software:
+    is_software = not is_gpu(device.output)
+    if gpu_there and is_software:
         of_gpu = [file for file in files if "mesa" not in file]
         advice = (
             f"there is a GPU, but Mesa renders on the CPU: {VENDOR_FILES}={of_gpu[0]}"
@@ -505,9 +504,11 @@ def _run(command: list[str], seconds: float) -> Answer:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of all installed distributions, by lower-case name."""
+    """Return the versions of all installed distributions, by name as PyPI spells it."""
+    from packaging.utils import canonicalize_name
+
     return {
-        found.metadata["Name"].lower(): found.version
+        canonicalize_name(found.metadata["Name"]): found.version
         for found in metadata.distributions()
         if found.metadata["Name"]
     }

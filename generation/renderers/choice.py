@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from pathlib import Path
 
-from generation.renderers.egl import is_gpu
 from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.gpu import has_gpu, is_gpu
 from generation.renderers.protocol import Renderer, RendererError
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
@@ -19,7 +18,6 @@ RENDERERS = (AUTO, "embree", "gl", "habitat")
 """auto is gl on a GPU, else embree."""
 NEEDS_FRESH_PROCESS = frozenset({"habitat"})
 """Renderers that keep memory of every scene: each is to have a process of its own."""
-_GPU_NODES = ("nvidia[0-9]*", "dri/renderD*", "dxg")
 
 
 def chosen_renderer(name: str) -> str:
@@ -32,11 +30,6 @@ def chosen_renderer(name: str) -> str:
     if name == AUTO:
         return "gl" if _gl_runs_on_a_gpu() else "embree"
     return name
-
-
-def has_gpu() -> bool:
-    """Return whether the system shows a device that could be a GPU."""
-    return any(any(Path("/dev").glob(pattern)) for pattern in _GPU_NODES)
 
 
 def open_renderer(

@@ -8,12 +8,6 @@ from typing import Any
 from generation.renderers.protocol import RendererError
 
 _GL_RENDERER, _EGL_EXTENSIONS, _EGL_CUDA_DEVICE = 0x1F01, 0x3055, 0x323A
-_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
-
-
-def is_gpu(device: str) -> bool:
-    """Return whether a device name is not that of a software driver."""
-    return not any(word in device.lower() for word in _SOFTWARE)
 
 
 def current_device() -> str:

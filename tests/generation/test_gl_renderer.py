@@ -10,8 +10,8 @@ import pytest
 from generation.covisibility import measure_pair
 from generation.geometry import Camera, look_at
 from generation.renderers.choice import chosen_renderer, open_renderer
-from generation.renderers.egl import is_gpu
 from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.gpu import is_gpu
 from generation.renderers.protocol import RendererError, View
 from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room

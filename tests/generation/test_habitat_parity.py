@@ -15,8 +15,8 @@ from generation.covisibility import official_covisibility
 from generation.geometry import Camera, rotation_from_wxyz
 from generation.raycast import RayCaster
 from generation.renderers.choice import open_renderer
-from generation.renderers.egl import is_gpu
 from generation.renderers.embree import camera_origins, world_rays
+from generation.renderers.gpu import is_gpu
 from generation.renderers.protocol import Renderer, View
 from generation.scenes.mesh_files import load_mesh_scene
 from generation.scenes.sources import SceneSource

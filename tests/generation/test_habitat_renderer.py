@@ -8,8 +8,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from generation.geometry import Camera, intrinsics_from_hfov, rotation_from_wxyz
-from generation.renderers.choice import has_gpu, open_renderer
-from generation.renderers.egl import current_device, has_cuda_device, is_gpu
+from generation.renderers.choice import open_renderer
+from generation.renderers.egl import current_device, has_cuda_device
+from generation.renderers.gpu import has_gpu, is_gpu
 from generation.renderers.habitat import Lens, habitat_pose, lens_of, simulated_files
 from generation.renderers.protocol import RendererError
 from generation.scenes.export import export_glb

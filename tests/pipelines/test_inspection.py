@@ -363,7 +363,7 @@ def test_the_command_says_where_the_page_is(
 
 
 def test_a_dataset_behind_a_url_is_looked_at_there(dataset: Path, capsys: pytest.CaptureFixture):
-    folder = location("memory://bucket/pairs")
+    folder = location("memory://inspected/pairs")
     folder.mkdir(parents=True)
     for path in dataset.iterdir():
         if path.is_file():
