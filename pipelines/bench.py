@@ -26,6 +26,7 @@ from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
 from pipelines.executors import Outcome, RayExecutor
+from pipelines.machine import processor
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
 
@@ -53,7 +54,7 @@ def bench(patterns: list[str] | None, num_pairs: int, renderer: str = "embree") 
             resolve_scenes(patterns, sets=scene_sets()) if patterns else _default_sources(folder)
         )
         parts = [
-            f"{num_pairs} pairs a scene on {os.cpu_count()} cores, {_processor()}, "
+            f"{num_pairs} pairs a scene on {os.cpu_count()} cores, {processor()}, "
             f"Python {platform.python_version()}, renderer {renderer}",
             *_one_core(sources, plan),
             _workers(sources, plan),
@@ -263,11 +264,3 @@ def _surface_colors(room: Scene, attributes: Float64) -> UInt8:
             column, row = np.floor(uvs[rows] * [width, height]).astype(np.int64).T
             surface[rows] *= image[row % height, column % width] / 255
     return np.rint(surface).clip(0, 255).astype(np.uint8)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

@@ -9,6 +9,7 @@ import sys
 from generation.errors import CrossviewError
 from pipelines.commands import (
     bench,
+    bench_train,
     doctor,
     inspect,
     pretrain,
@@ -20,7 +21,18 @@ from pipelines.commands import (
 )
 from pipelines.commands.options import EXIT_BAD_INPUT
 
-COMMANDS = (scenes, render_pairs, regenerate, pretrain, run, inspect, verify, doctor, bench)
+COMMANDS = (
+    scenes,
+    render_pairs,
+    regenerate,
+    pretrain,
+    run,
+    inspect,
+    verify,
+    doctor,
+    bench,
+    bench_train,
+)
 """In the order of --help."""
 
 

@@ -78,6 +78,15 @@ def join(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Process]:
             torch.distributed.destroy_process_group()
 
 
+def resolved_precision(
+    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Literal["float32", "bfloat16"]:
+    """Return what auto means on this device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Return whether the device has instructions that multiply bfloat16; else it is emulated."""
     if device.type == "cuda":

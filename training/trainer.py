@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +21,13 @@ from training import checkpoint
 from training.augment import apply_jitter, draw_jitter, normalise, to_unit_range
 from training.config import PretrainConfig, differences
 from training.data import PairReader, Requests, batches, open_split
-from training.distributed import Process, join, multiplies_bfloat16
+from training.distributed import Process, join, resolved_precision
 from training.losses import completion_losses
 from training.metrics import MetricsLog, StepWindow
 from training.model.croco import CroCo, initialise
 from training.optim import make_optimizer, num_masked
 from training.order import Schedule, random_masks, rank_part, weights_seed
+from training.parts import part
 from training.provenance import describe_run
 from training.run_folder import writing
 from training.validation import ValidationPairs, load_validation_pairs, validate
@@ -83,7 +83,7 @@ class _Run:
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
         self.model.to(process.device)
         self.optimizer = make_optimizer(self.model, config.optim)
-        self.precision_name = _resolved_precision(config, process)
+        self.precision_name = resolved_precision(config.precision, process.device)
         self.step = 0
         self.window = StepWindow(process)
         self.last_metrics: dict[str, float] = {}
@@ -201,23 +201,27 @@ class _Run:
         hidden = num_masked(ratio, num_patches)
         masks = random_masks(config.seed, step, batch_size, num_patches, hidden)
         mask = torch.from_numpy(masks[rows])
-        target, reference = (
-            normalise(apply_jitter(to_unit_range(view, process.device), jitter, rows))
-            for view, jitter in zip(
-                images, draw_jitter(config.augment, config.seed, step, batch_size)
+        with part("augment"):
+            target, reference = (
+                normalise(apply_jitter(to_unit_range(view, process.device), jitter, rows))
+                for view, jitter in zip(
+                    images, draw_jitter(config.augment, config.seed, step, batch_size)
+                )
             )
-        )
         rate = config.optim.learning_rate(step, self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.precision():
-            prediction = module(target, reference, mask)
-        loss = completion_losses(prediction, target, mask, config.model.patch_size).mean()
+        with part("forward"):
+            with self.precision():
+                prediction = module(target, reference, mask)
+            loss = completion_losses(prediction, target, mask, config.model.patch_size).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.optim.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm)
-        self.optimizer.step()
+        with part("backward"):
+            loss.backward()
+        with part("optimizer"):
+            if config.optim.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm)
+            self.optimizer.step()
         return loss.detach(), rate, ratio
 
     def _log(self, log: MetricsLog | None, rate: float, ratio: float) -> None:
@@ -281,10 +285,3 @@ class _Run:
                 "window": {"loss_sum": loss_sum, "steps": self.window.steps},
             }
             checkpoint.save(self.out, self.step, state)
-
-
-def _resolved_precision(config: PretrainConfig, process: Process) -> Literal["float32", "bfloat16"]:
-    """Return what auto means on this device."""
-    if config.precision != "auto":
-        return config.precision
-    return "bfloat16" if multiplies_bfloat16(process.device) else "float32"
