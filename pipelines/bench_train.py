@@ -34,7 +34,7 @@ from training.parts import PartTimes, listen
 from training.trainer import pretrain
 
 WINDOWS = 4
-"""The steps are cut into so many parts; the first warms up, the median of the others counts."""
+"""The run is cut into so many; the first warms up, the median of the others counts."""
 CPU_BATCH = 16
 PEAK_TFLOPS = {
     "B200": 2250.0,
@@ -82,12 +82,9 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
         f"{rate * flops / 1e12 / peak:.1%}", f"{waited:.1%}", f"{peak_memory_gb(device):.1f}",
     )  # fmt: skip
     headers = ("pairs/s", "ms/step", "TFLOP/s", "of peak", "data wait", "peak GB")
-    seconds = times.seconds()
-    total = sum(seconds.values())
-    parts = [
-        (part, f"{1000 * each / num_steps:.4g}", f"{each / total:.1%}")
-        for part, each in seconds.items()
-    ]
+    medians = times.medians()
+    total = sum(medians.values())
+    parts = [(part, f"{1000 * each:.4g}", f"{each / total:.1%}") for part, each in medians.items()]
     return "\n\n".join(
         (
             f"{values.get('preset', 'base')}: batch {config.optim.batch_size}, {precision}"

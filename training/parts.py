@@ -1,46 +1,47 @@
-"""The parts of a training step, by name: for torch.profiler, and for whoever adds up their time."""
+"""The parts of a training step, by name: for torch.profiler, and for whoever takes their time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 
 import torch
 from torch.profiler import record_function
 
 
 class PartTimes:
-    """Adds up the time of each part. On CUDA the device's own time, which nothing waits for."""
+    """How long each part took each time. On CUDA it is the device's own time."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._spans: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
-        self._seconds: dict[str, float] = {}
+        self._events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
+        self._seconds: dict[str, list[float]] = {}
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add what runs in the block to a part."""
+        """Take the time of what runs in the block."""
         if self._cuda:
-            span = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            span[0].record()
+            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            events[0].record()
             yield
-            span[1].record()
-            self._spans.setdefault(name, []).append(span)
+            events[1].record()
+            self._events.setdefault(name, []).append(events)
         else:
             start = time.perf_counter()
             yield
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            self._seconds.setdefault(name, []).append(time.perf_counter() - start)
 
-    def seconds(self) -> dict[str, float]:
-        """Return each part's time so far; waits for the device."""
-        if self._spans:
+    def medians(self) -> dict[str, float]:
+        """Return each part's median in seconds; waits for the device."""
+        if self._cuda:
             torch.cuda.synchronize()
-        for name, spans in self._spans.items():
-            ms = sum(begin.elapsed_time(end) for begin, end in spans)
-            self._seconds[name] = self._seconds.get(name, 0.0) + ms / 1000
-        self._spans.clear()
-        return dict(self._seconds)
+        for name, pairs in self._events.items():
+            measured = [begin.elapsed_time(end) / 1000 for begin, end in pairs]
+            self._seconds.setdefault(name, []).extend(measured)
+        self._events.clear()
+        return {name: median(measured) for name, measured in self._seconds.items()}
 
 
 _listening: list[PartTimes] = []
@@ -48,7 +49,7 @@ _listening: list[PartTimes] = []
 
 @contextmanager
 def listen(times: PartTimes) -> Iterator[None]:
-    """Have the parts of all steps in the block added up."""
+    """Have the time taken of the parts of all steps in the block."""
     _listening.append(times)
     try:
         yield
