@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from upath import UPath
+
 Plain = dict[str, Any]
 
 
@@ -32,7 +34,7 @@ def to_plain(config: Any) -> Any:
         return {name: to_plain(value) for name, value in config.items()}
     if isinstance(config, (list, tuple)):
         return [to_plain(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
+    return str(config) if isinstance(config, (Path, UPath)) else config
 
 
 def diff_plain(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -204,7 +204,7 @@ def _metadata_files(path: Path) -> Iterator[tuple[str, bytes]]:
         yield str(path), path.read_bytes()
     else:
         try:
-            with tarfile.open(path) as tar:
+            with path.open("rb") as stream, tarfile.open(fileobj=stream) as tar:
                 for member in tar:
                     if member.isfile() and PurePosixPath(member.name).name == METADATA_NAME:
                         name = f"{path}: {member.name}"

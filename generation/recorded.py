@@ -14,6 +14,7 @@ import numpy as np
 
 from generation.errors import CrossviewError
 from generation.geometry import Float64
+from generation.locations import location
 from generation.scenes.sets import scene_names
 from generation.scenes.sources import SceneSource
 from generation.shards.reader import ShardIndex, ShardReader
@@ -124,6 +125,6 @@ def _find(
     same_file = [source for source in known if Path(source.path).name == scene.path]
     same_id = [source for source in same_file if source.scene_id == scene.scene_id]
     for source in same_id or same_file[: len(same_file) == 1]:
-        if Path(source.path).is_file():
+        if location(source.path).is_file():
             return replace(scene, path=source.path), ""
     return None, f"{scene.path} was not found; name the folder of the scenes with --root"

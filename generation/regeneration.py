@@ -12,6 +12,7 @@ from typing import Any
 
 from generation.covisibility import measure_pair
 from generation.geometry import Camera
+from generation.locations import location
 from generation.pairs import Pair, pair_record
 from generation.recorded import RecordedPairs
 from generation.renderers.choice import open_renderer
@@ -61,7 +62,7 @@ class RegenerateTask:
     @property
     def shard_path(self) -> Path:
         """Where the task's tar goes."""
-        return Path(self.out) / f"{self.recorded.name}.tar"
+        return location(self.out) / f"{self.recorded.name}.tar"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Few rays find it. From each first view lead ways to second views as the publishe
 them. Most of those see too little of the first, so that drawing until one has some level takes the
 longer the rarer the level is. But along a way co-visibility falls from 1, and beyond its second
 view to 0: where no second view has the level, a place on a way has it, found by halving in a few
-steps whatever the level. All that is found is kept: other levels of the same first view begin with
-it.
+steps whatever the level. All that is found is kept as long as the graph, one task: other levels of
+the same first view begin with it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from generation.errors import CrossviewError
+from generation.locations import location
 from generation.plain import Plain, merge
 
 T = TypeVar("T")
@@ -154,7 +156,7 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
     if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)  # neither infinite nor NaN
     if kind is Path and isinstance(value, (str, Path)) and str(value):
-        return Path(value).expanduser()
+        return location(os.path.expanduser(value))
     if kind in (int, str, bool, NoneType) and type(value) is kind:
         return value
     assert origin in (Literal, tuple, dict) or kind in _NAMES, f"{key}: no field can be {kind}"

@@ -233,7 +233,7 @@ def check_shared_memory(size_bytes: float | None = None) -> Finding:
         if not Path("/dev/shm").is_dir():
             return Finding(WARN, "no /dev/shm", "mount one, or use --executor serial")
         size_bytes = shutil.disk_usage("/dev/shm").total
-    found = f"{size_bytes / 1e9:.2f} GB"
+    found = f"{size_bytes / 1e9:.1f} GB"
     if size_bytes < LEAST_SHM_BYTES:
         return Finding(
             WARN, found, "Ray wants more: docker run --shm-size=1g, or --executor serial"
@@ -244,7 +244,7 @@ def check_shared_memory(size_bytes: float | None = None) -> Finding:
 def check_disk(folder: Path = Path(), free_bytes: float | None = None) -> Finding:
     """Check the space that is left in the current folder."""
     free_bytes = shutil.disk_usage(folder).free if free_bytes is None else free_bytes
-    pairs = int(free_bytes / PAIR_BYTES)
+    pairs = f"{int(free_bytes / PAIR_BYTES):,}"
     found = f"{free_bytes / 1e9:.1f} GB free in {folder.resolve()}"
     if free_bytes < LEAST_DISK_BYTES:
         return Finding(WARN, found, f"about {pairs} pairs with depth; choose --out elsewhere")
@@ -397,9 +397,9 @@ CHECKS = (
     Check("renderer embree", check_embree, required=True),
     Check("renderer gl", check_gl),
     Check("renderer habitat", check_habitat),
+    Check("Ray", check_ray, required=True),
 )
 """In the order of the table."""
-RAY_CHECK = Check("Ray", check_ray, required=True)
 
 
 # Probes: each runs in a process of its own, prints what it found, and may die of it.
@@ -548,9 +548,9 @@ def findings_table(results: Iterable[tuple[Check, Finding]]) -> str:
     return format_table(rows, ("what", "state", "found", "what to do"))
 
 
-def main(*, ray: bool = False) -> int:
+def main() -> int:
     """Print the table; return 2 where the default path is broken, else 0."""
-    results = examine([*CHECKS, RAY_CHECK] if ray else CHECKS)
+    results = examine(CHECKS)
     print(f"crossview doctor on {platform.platform()}\n")
     print(findings_table(results))
     wrong = failures(results)
@@ -562,4 +562,4 @@ def main(*, ray: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(ray="--ray" in sys.argv[1:]))
+    sys.exit(main())

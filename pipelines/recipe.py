@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.locations import is_remote
 from generation.plain import merge, to_plain
 from generation.scenes.sources import resolve_scenes
 from generation.shards.files import write_text_whole
@@ -61,6 +62,11 @@ class Recipe:
     """What the report shows."""
 
     def __post_init__(self) -> None:
+        if is_remote(self.out):
+            raise CrossviewError(
+                f"out: expected a folder, got {self.out}; render-pairs and pretrain take datasets "
+                "behind URLs"
+            )
         if "path" in self.pretrain.get("data", {}):
             raise CrossviewError("pretrain.data.path: a recipe trains on its own pairs; remove it")
         if self.render.levels:
@@ -105,7 +111,7 @@ def pretrain_config(values: dict[str, Any], *, source: str) -> PretrainConfig:
     """Return a pre-training configuration from nested values that may name a `preset`."""
     values = dict(values)
     name = values.pop("preset", None)
-    base = preset(name) if name else {}
+    base = {} if name is None else preset(name)
     return build(PretrainConfig, merge(base, values), source=source)
 
 

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -214,11 +214,9 @@ def plan_tasks(config: RegenerateConfig, record: Record, out: Path) -> list[Rege
         digest = scene_digest(source)
         if piece.scene_digest not in ("", digest):
             logger.warning("%s: its file is not the one that was recorded", piece.name)
-        if source.path:  # a worker may stand in another folder
-            source = replace(source, path=str(Path(source.path).absolute()))
         tasks.append(
             RegenerateTask(
-                scene=source,
+                scene=source.anywhere(),
                 scene_digest=digest,
                 recorded=piece,
                 image_size=size or piece.image_size,

@@ -18,7 +18,6 @@ from generation.pairs import PairConfig
 from generation.plain import to_plain
 from generation.renderers.choice import NEEDS_FRESH_PROCESS, RENDERERS, chosen_renderer
 from generation.scenes.digest import scene_digest
-from generation.scenes.remote import is_url
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
@@ -173,8 +172,7 @@ def _tasks_of_scene(
     step = config.shards.pairs_per_shard
     digest = scene_digest(source)
     outputs = tuple((str(path), band) for path, band in config.datasets(out.resolve()).items())
-    if source.path and not is_url(source.path):  # a worker may stand in another folder
-        source = replace(source, path=str(Path(source.path).absolute()))
+    source = source.anywhere()
     return [
         RenderTask(
             scene=source,

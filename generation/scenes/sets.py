@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from generation.errors import CrossviewError
+from generation.locations import filesystem, is_remote
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, asset_config_of
 from generation.scenes.composed import SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.mesh_files import MESH_ENDINGS, check_mesh
@@ -79,10 +80,10 @@ class FoundScene:
 def discover(
     scene_set: SceneSet, root: Path, splits: Iterable[str] | None = None, *, check: bool = True
 ) -> list[FoundScene]:
-    """List a set's scenes below a folder, by split (default: those not held out), then by id.
+    """List a set's scenes below a folder or URL, by split (default: those not held out), then id.
 
-    check also looks into each scene's files for problems; without it, only gaps have one. Raises
-    CrossviewError where the folder or a split is not there.
+    check also looks into each scene's files for problems, unless they are behind a URL; without it,
+    only gaps have one. Raises CrossviewError where the folder or a split is not there.
     """
     names = scene_set.default_splits if splits is None else tuple(splits)
     for name in names:
@@ -97,7 +98,7 @@ def discover(
     for name in names:
         scenes = _scenes_of_split(scene_set, name, root)
         found += sorted(scenes, key=lambda scene: scene.scene_id)
-    return [_checked(scene) for scene in found] if check else found
+    return [_checked(scene) for scene in found] if check and not is_remote(root) else found
 
 
 def _scenes_of_split(scene_set: SceneSet, name: str, root: Path) -> Iterator[FoundScene]:
@@ -106,7 +107,8 @@ def _scenes_of_split(scene_set: SceneSet, name: str, root: Path) -> Iterator[Fou
     ids: dict[Path, str] = {}
     if scene_set.named_by == "path":
         paths = scene_files_among(paths)
-        ids = scene_names(paths)
+        places = {Path(str(path)): path for path in paths}
+        ids = {places[place]: scene_id for place, scene_id in scene_names(places).items()}
     taken: set[str] = set()
     for path in paths:
         if scene_set.named_by == "folder":
@@ -204,4 +206,11 @@ def _below(root: Path, pattern: str) -> list[Path]:
     """Return what a glob matches below a folder, sorted; a plain name also where it is missing."""
     if not glob.has_magic(pattern):
         return [root / pattern]
+    if is_remote(root):
+        store, key = filesystem(root)
+        try:
+            names = [found.removeprefix(f"{key}/") for found in store.glob(f"{key}/{pattern}")]
+        except OSError as error:
+            raise SceneError(f"{root}: cannot be listed: {error}") from error
+        return sorted(root / name for name in names)
     return sorted(root / name for name in glob.glob(pattern, root_dir=root, recursive=True))

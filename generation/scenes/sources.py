@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from generation.locations import location
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, UP_AXES, asset_config_of
 from generation.scenes.composed import SCENE_INSTANCE_ENDING, load_composed_scene, read_layout
 from generation.scenes.mesh_files import MESH_ENDINGS, files_of_mesh, load_mesh_scene
@@ -55,6 +57,12 @@ class SceneSource:
             )
         check_extent(scene, self.path)
         return scene
+
+    def anywhere(self) -> SceneSource:
+        """Return the same scene for a process that stands in another folder."""
+        if not self.path or is_url(self.path):
+            return self
+        return replace(self, path=str(Path(self.path).absolute()))
 
     def files(self) -> list[Path]:
         """Return every file that the scene is made of: meshes, what they name, configurations.
@@ -109,7 +117,8 @@ def _sources(pattern: str, up: str, sets: Mapping[str, SceneSet]) -> Iterator[Sc
         return
     match = re.fullmatch(r"(\w+)(?:/(\w+))?:(?!//)(.+)", pattern)
     if match and match[1] in sets:
-        yield from _sources_of_set(sets[match[1]], match[2], Path(match[3]).expanduser(), up)
+        root = location(os.path.expanduser(match[3]))
+        yield from _sources_of_set(sets[match[1]], match[2], root, up)
         return
     if match and sets and not Path(pattern).exists():
         raise SceneError(

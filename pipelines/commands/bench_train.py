@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipelines.commands import options as shared
@@ -19,7 +18,7 @@ def add(commands: Any) -> None:
         epilog="example: crossview bench-train --preset base --set compile=true",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="dataset (default: a few generated pairs)")
+    parser.add_argument("--data", metavar="DIR", help="dataset (default: a few generated pairs)")
     parser.add_argument("--preset", help="what is trained (default base)")
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="pairs a step (default: the preset's; CPU: 16)"
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         options,
         {
             "preset": options.preset,
-            "data.path": options.data and str(options.data),
+            "data.path": options.data,
             "optim.batch_size": options.batch_size,
             "seed": options.seed,
         },

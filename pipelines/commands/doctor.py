@@ -11,17 +11,16 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check Python, packages, GPU, renderers, memory, disk; say what to do",
-        description="Check Python, packages, cores, memory, disk, GPU, EGL and the renderers, and "
-        "say what to do. The exit status is 2 where rendering with Embree or pre-training cannot "
-        "work. Where crossview itself does not start: python -m pipelines.doctor",
-        epilog="example: crossview doctor --ray",
+        description="Check Python, packages, cores, memory, disk, GPU, EGL, the renderers and Ray, "
+        "and say what to do. The exit status is 2 where rendering with Embree on Ray or pre-training "
+        "cannot work. Where crossview itself does not start: python -m pipelines.doctor",
+        epilog="example: crossview doctor",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("--ray", action="store_true", help="also start a local Ray cluster")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table of findings."""
     from pipelines.doctor import main
 
-    return main(ray=options.ray)
+    return main()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from generation.locations import location
 from pipelines.commands import options as shared
 from pipelines.config import build
 
@@ -24,7 +24,6 @@ def add(commands: Any) -> None:
     parser.set_defaults(command=run)
     parser.add_argument(
         "--metadata",
-        type=Path,
         required=True,
         metavar="PATH",
         help="folder or index.json of a dataset of ours; or CroCo's metadata.json: one, a folder "
@@ -32,7 +31,6 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--root",
-        type=Path,
         nargs="+",
         metavar="DIR",
         help="folders that the scenes lie in (default for ours: where they were)",
@@ -62,7 +60,7 @@ def add(commands: Any) -> None:
     )
     shared.add_executor(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the dataset"
+        "--out", type=location, required=True, metavar="DIR", help="folder or URL of the dataset"
     )
 
 
@@ -72,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
     values = shared.nested(
         {
-            "metadata": str(options.metadata),
+            "metadata": options.metadata,
             "roots": options.root,
             "up": options.up,
             "resolution": options.resolution,

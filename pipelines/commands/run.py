@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from generation.plain import merge
@@ -31,7 +30,7 @@ def add(commands: Any) -> None:
     )
     shared.add_common(parser, "Recipe", config_file=False)
     shared.add_executor(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of all results")
+    parser.add_argument("--out", metavar="DIR", help="folder of all results")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             **{f"render.{name}": value for name, value in shared.pairs_values(options).items()},
             "render.seed": options.seed,
             "pretrain.seed": options.seed,
-            "out": options.out and str(options.out),
+            "out": options.out,
         }
     )
     recipe = load_recipe(options.recipe, merge(overrides, parse_overrides(options.set)))

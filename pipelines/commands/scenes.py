@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.locations import location
 from pipelines.commands.options import EXIT_BAD_INPUT
 
 
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     parser.add_argument("--set", metavar="NAME", help="the scene set")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the set")
+    parser.add_argument("--root", type=location, metavar="DIR", help="folder or URL of the set")
     parser.add_argument("--split", metavar="NAME", help="one of its splits (default: all)")
 
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.root is None:
         print(f"{scene_set.access} {scene_set.url or ''}".rstrip())
         raise CrossviewError(f"--set {options.set} needs --root DIR, the folder where it lies")
-    root = options.root.expanduser()
+    root = options.root
     splits = [options.split] if options.split else list(scene_set.splits)
     found = discover(scene_set, root, splits)
     print(report(scene_set, found, root, splits))

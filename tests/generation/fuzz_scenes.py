@@ -448,6 +448,8 @@ def misbehave(path: Path) -> None:
     raise CrossviewError("a clear error")
 
 
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+"""What Python tells an audit hook of changes that are no writing into files."""
 USES = {"load_and_use": load_and_use, "misbehave": misbehave}
 
 
@@ -460,6 +462,8 @@ def run_batch(first: int, last: int, use: str, root: Path) -> None:
     watching = False
 
     def watch(event: str, arguments: tuple) -> None:
+        if watching and event in CHANGES:
+            opened.append(f"{event} {arguments[0]}")
         if watching and event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
             path = os.path.abspath(os.fsdecode(arguments[0]))
             writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)

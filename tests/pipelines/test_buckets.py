@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex, ShardReader
+from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor, make_executor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.scene_sets import scene_sets
 
 SMALL = {
     "scenes": ["procedural:0-1"],
@@ -157,6 +160,52 @@ def test_scenes_are_read_from_a_bucket(bucket: str, tmp_path: Path):
     export_glb(make_room(2), tmp_path / "scan0.glb")
     store.put_file(str(tmp_path / "scan0.glb"), "pairs/scans/scan0.glb")
     assert len(render_pairs(config, tmp_path / "remote", SerialExecutor()).reports) == 1
+
+
+def test_a_set_is_found_in_a_bucket(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    store, _ = filesystem(location(bucket))
+    for seed in (0, 1):
+        name = f"room000000{seed}"
+        export_glb(make_room(seed), tmp_path / "room.glb")
+        store.put_file(str(tmp_path / "room.glb"), f"pairs/hm3d/train/0080{seed}-{name}/{name}.glb")
+    store.put_file(str(tmp_path / "room.glb"), "pairs/hm3d/train/00900-empty/notes.txt")
+    assert main(["scenes", "--set", "hm3d", "--root", f"{bucket}/hm3d", "--split", "train"]) == 0
+    said = capsys.readouterr().out
+    assert "there is no" in said
+    assert f"--scenes hm3d/train:{bucket}/hm3d" in said
+    sources = resolve_scenes([f"hm3d:{bucket}/hm3d"], sets=scene_sets())
+    assert sources[0].path == f"{bucket}/hm3d/train/00800-room0000000/room0000000.glb"
+    assert [source.load().num_faces for source in sources[:2]] == [
+        make_room(seed).num_faces for seed in (0, 1)
+    ]
+
+
+def test_pairs_are_rendered_again_from_a_bucket_into_one(remote: str, bucket: str):
+    out = f"{bucket}/again"
+    words = ["--metadata", remote, "--resolution", "32", "--executor", "serial", "--out", out]
+    assert main(["regenerate", *words]) == 0
+    index = ShardIndex.open(out)
+    assert index.num_pairs == 6
+    _, (data,) = ShardReader(index).read(0, 0, ("meta.json",))
+    _, (before,) = ShardReader(ShardIndex.open(remote)).read(0, 0, ("meta.json",))
+    assert json.loads(data)["image_size"] == [32, 32]
+    assert json.loads(data)["world_from_camera1"] == json.loads(before)["world_from_camera1"]
+
+
+def test_published_metadata_and_its_scenes_are_read_from_a_bucket(
+    bucket: str, shared_folder: Path, tmp_path: Path
+):
+    metadata = shared_folder / "habitat_reference" / "living-room" / "pairs" / "metadata.json"
+    store, _ = filesystem(location(bucket))
+    with tarfile.open(tmp_path / "metadata.tar.gz", "w:gz") as tar:
+        tar.add(metadata, "living-room/metadata.json")
+    store.put_file(str(tmp_path / "metadata.tar.gz"), "pairs/record/metadata.tar.gz")
+    for name in ("living-room.glb", "living-room.stage_config.json"):
+        store.put_file(str(shared_folder / "scenes" / name), f"pairs/real/{name}")
+    words = ["--metadata", f"{bucket}/record/metadata.tar.gz", "--root", f"{bucket}/real"]
+    words += ["--resolution", "32", "--out", str(tmp_path / "out")]
+    assert main(["regenerate", *words, "--executor", "serial"]) == 0
+    assert ShardIndex.open(tmp_path / "out").num_pairs > 0
 
 
 def test_a_missing_scene_in_a_bucket_fails_alone(bucket: str, tmp_path: Path):

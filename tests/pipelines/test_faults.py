@@ -34,7 +34,6 @@ SMALL = {
     "shards": {"pairs_per_shard": 4, "depth": True},
     "renderer": "embree",
 }
-NUM_KILLS = 10
 
 
 def config_of(**changes) -> RenderPairsConfig:
@@ -77,14 +76,14 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     return output
 
 
-def assert_undisturbed(out: Path, undisturbed: Path) -> None:
+def assert_undisturbed(out: Path, undisturbed: Path, num_pairs: int = 36) -> None:
     """The same files with the same bytes: nothing is lost, nothing is there twice."""
     assert digests(out) == digests(undisturbed)
     keys = Counter()
     for entry in ShardIndex.open(out).shards:
         with tarfile.open(out / entry.name) as tar:
             keys.update(name for name in tar.getnames() if name.endswith("meta.json"))
-    assert len(keys) == 36
+    assert len(keys) == num_pairs
     assert set(keys.values()) == {1}
 
 
@@ -105,13 +104,14 @@ def test_workers_that_are_killed_at_work_are_replaced(out: Path, undisturbed: Pa
 
 
 @pytest.mark.parametrize("executor", ["serial", "ray"])
+@pytest.mark.parametrize("victims", ["driver", "tree"])
 def test_after_the_driver_is_killed_the_next_run_starts_at_once(
-    out: Path, undisturbed: Path, executor: str
+    out: Path, undisturbed: Path, executor: str, victims: str
 ):
     process = render(out, "--executor", executor, "--workers", "2")
     wait_for(lambda: at_work(out))
     orphans = [*below(process, CHILD), *below(process, SEAT)]
-    kill([process.pid])
+    kill([process.pid, *(tree(process.pid) if victims == "tree" else [])])
     following = render(out, "--executor", executor, "--workers", "2")
     # The kernel, and Ray, end the dead driver's workers.
     wait_for(lambda: not [pid for pid in orphans if alive(pid)], seconds=30)
@@ -151,27 +151,34 @@ def test_an_orphan_that_goes_on_late_does_no_harm(out: Path, undisturbed: Path, 
     assert_undisturbed(out, undisturbed)
 
 
+# Never three of one driver's workers in a row: a task that takes three workers along is given up.
+KILLS = ("worker", "its parent", "driver", "worker", "its parent", "tree") * 2
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_ten_times_loses_nothing(out: Path, undisturbed: Path):
+def test_a_run_that_is_killed_ten_times_loses_nothing(out: Path):
+    """Each kill comes at a random moment of the work on a shard and takes whom it is meant for."""
     rng = random.Random(0)
+    many = {"num_pairs": 180}
     process = None
-    for number in range(NUM_KILLS):
-        if process is None:
-            executor = rng.choice(["serial", "ray"])
-            process = render(out, "--executor", executor, "--workers", "2")
-        time.sleep(rng.uniform(0.5, 5))
-        assert process.poll() is None, f"it ended before kill number {number}: {process.stdout}"
-        victims = rng.choice(["worker", "worker's parent", "driver", "all"])
-        if victims == "worker":
-            kill(below(process, CHILD)[:1])
-        elif victims == "worker's parent":
-            kill(below(process, SEAT)[:1])
+    for kind in KILLS[:10]:
+        process = process or render(out, "--executor", "ray", "--workers", "2", **many)
+        while not (at_work(out) and below(process, CHILD)):
+            assert process.poll() is None, f"it ended before a {kind} could be killed"
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.3))
+        if kind in ("worker", "its parent"):
+            victims = [rng.choice(below(process, CHILD if kind == "worker" else SEAT))]
         else:
-            kill([process.pid, *(tree(process.pid) if victims == "all" else [])])
+            victims = [process.pid, *(tree(process.pid) if kind == "tree" else [])]
+        kill(victims)
+        if process.pid in victims:
             process.communicate()
             process = None
-    finish(process or render(out))
-    assert_undisturbed(out, undisturbed)
+    finish(process or render(out, **many))
+    undisturbed = out.with_name("undisturbed")
+    render_pairs(config_of(**many), undisturbed, SerialExecutor())
+    assert_undisturbed(out, undisturbed, num_pairs=180)
 
 
 def write_wide_scene(folder: Path) -> Path:
