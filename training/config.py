@@ -39,18 +39,28 @@ class PretrainConfig:
     """auto: CUDA where there is a device."""
     compile: bool = False
     """Compile the model with torch.compile; needs a C++ compiler (CPU) or Triton (CUDA)."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the model: ddp keeps all of it in each, which is faster while it
+    fits; fsdp cuts weights, gradients and optimizer state among them."""
+    activation_checkpointing: bool = False
+    """Compute each block's activations again in the backward pass instead of keeping them: about a
+    third more work, and a fraction of the memory."""
     log_every_steps: int = 50
     """Steps between records of metrics.jsonl and lines on the console."""
     checkpoint_every_steps: int = 1000
-    """Steps between checkpoints; the last step always leaves one."""
+    """Steps between checkpoints; the last step always leaves one, and every validation that is the
+    best so far."""
+    keep_checkpoints: int = 2
+    """How many checkpoints stay: the newest, and best.pt beside them."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "at least 0")
-        for name in ("log_every_steps", "checkpoint_every_steps"):
+        for name in ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name, choices in (
             ("precision", ("auto", "float32", "bfloat16")),
             ("device", ("auto", "cpu", "cuda")),
+            ("parallel", ("ddp", "fsdp")),
         ):
             require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
 
@@ -60,9 +70,16 @@ FREE_ON_RESUME = (
     "data.path",  # the digest of its index must still agree
     "data.val_path",
     "data.num_workers",
+    "data.max_damaged",
+    "data.cache_dir",
+    "data.cache_gb",
     "device",
     "compile",
+    "parallel",
+    "activation_checkpointing",
+    "optim.accumulate",
     "checkpoint_every_steps",
+    "keep_checkpoints",
 )
 
 

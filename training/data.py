@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,41 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
+from generation.shards.cache import ShardCache, retried
 from generation.shards.images import decode_depth_png, decode_jpeg
-from generation.shards.reader import ShardIndex, ShardReader, check_size
-from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS, ShardError
+from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
+from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS
 from generation.shards.writer import file_sha256
 from training.bounds import require
-from training.order import Float64, Int64, Schedule, crop_positions, rank_part
+from training.order import (
+    Batches,
+    Float64,
+    Int64,
+    Schedule,
+    Share,
+    crop_positions,
+    rank_part,
+)
+from training.read_ahead import reading_ahead
+
+logger = logging.getLogger(__name__)
 
 Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A further dataset of a mixture."""
+
+    path: Path
+    """Folder or URL of shards, with its index.json."""
+    weight: float = 1.0
+    """Its part of every batch, in proportion to the other datasets' weights."""
+    weight_end: float | None = None
+    """The weight at the end of the run, with a straight line between; None: as at the start."""
+
+    def __post_init__(self) -> None:
+        _check_weights("data.mixture: ", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +60,59 @@ class DataConfig:
     """Where the pairs come from."""
 
     path: Path
-    """Folder of shards, with its index.json."""
+    """Folder or URL of shards, with its index.json."""
+    weight: float = 1.0
+    """Of path, where there is a mixture: as Part.weight."""
+    weight_end: float | None = None
+    """Of path, where there is a mixture: as Part.weight_end."""
+    mixture: tuple[Part, ...] = ()
+    """Further datasets to train on at the same time, each epoch after epoch of its own."""
     val_path: Path | None = None
-    """Another folder of shards to validate on; then all scenes of path train."""
+    """Another folder of shards to validate on; then all scenes train."""
     val_scenes: int | None = None
-    """Scenes of path held out for validation; None: a tenth, at least 1."""
+    """Scenes of path held out for validation, and of a mixture that shows them too; None: a tenth,
+    at least 1."""
     window: int = 16384
     """Samples shuffled among each other at a time; the shards of one window are open at once."""
     num_workers: int = 0
     """Processes that decode images, for each training process; 0: the training process itself."""
+    max_damaged: int = 16
+    """Damaged pairs that each training process replaces, with a warning, before it stops."""
+    cache_dir: Path = Path("~/.cache/crossview/shards")
+    """Where shards of a URL are kept, on a local disk; other processes may share it."""
+    cache_gb: float = 50.0
+    """Size of the cache, in 1e9 bytes."""
 
     def __post_init__(self) -> None:
         if self.val_scenes is not None:
             require(self.val_scenes >= 1, "data.val_scenes", self.val_scenes, "at least 1")
+        _check_weights("data.", self)
+        for name in ("weight", "weight_end"):
+            given = [(part.weight, getattr(part, name)) for part in self.parts]
+            weights = [start if weight is None else weight for start, weight in given]
+            require(sum(weights) > 0, f"data: every {name}", weights, "one above 0")
+        require(self.max_damaged >= 0, "data.max_damaged", self.max_damaged, "at least 0")
+        require(self.cache_gb > 0, "data.cache_gb", self.cache_gb, "above 0")
         require(self.window >= 1, "data.window", self.window, "at least 1")
         require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All datasets, that of path first."""
+        return (Part(path=self.path, weight=self.weight, weight_end=self.weight_end), *self.mixture)
+
+    @property
+    def cache(self) -> ShardCache:
+        """Where shards of a URL are kept."""
+        return ShardCache(folder=self.cache_dir.expanduser(), max_bytes=int(self.cache_gb * 1e9))
+
+
+def _check_weights(where: str, part: Part | DataConfig) -> None:
+    for name in ("weight", "weight_end"):
+        weight = getattr(part, name)
+        if weight is not None:
+            holds = math.isfinite(weight) and weight >= 0
+            require(holds, f"{where}{name}", weight, "a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +120,71 @@ class Split:
     """The two parts of the data, and what they were cut from."""
 
     train: ShardIndex
+    """The training shards of all datasets, one dataset after another."""
+    shares: tuple[Share, ...]
+    """Each dataset's part in train."""
     val: ShardIndex
     digests: dict[str, str]
-    """SHA-256 of each index.json: 'data' and, where there is one, 'val_data'."""
+    """SHA-256 of each index.json: 'data', where there are more 'data 2' and so on, 'val_data'."""
 
 
 def open_split(config: DataConfig) -> Split:
     """Open the data and hold scenes out for validation, the same ones in every run.
 
-    Raises CrossviewError where a shard is missing or has another size than the index says, or
-    where no scene is left to train on.
+    A scene is held out of all datasets that show it. Raises CrossviewError where a shard is missing
+    or has another size than the index says, or where no scene of a dataset is left to train on.
+    Remote shards are checked when they are fetched.
     """
-    index = ShardIndex.open(config.path)
-    _check_sizes(index)
-    digests = {"data": _digest(config.path)}
+    digests: dict[str, str] = {}
+    indices: list[ShardIndex] = []
+    for number, part in enumerate(config.parts, 1):
+        indices.append(_open_index(part.path))
+        digests["data" if number == 1 else f"data {number}"] = _digest(part.path)
     if config.val_path is not None:
-        val = ShardIndex.open(config.val_path)
-        _check_sizes(val)
-        return Split(train=index, val=val, digests=digests | {"val_data": _digest(config.val_path)})
-    held_out = held_out_scenes(index.scenes, config.val_scenes, config.path)
-    return Split(
-        train=index.of_scenes(set(index.scenes) - held_out),
-        val=index.of_scenes(held_out),
-        digests=digests,
+        val = _open_index(config.val_path)
+        digests["val_data"] = _digest(config.val_path)
+    else:
+        held_out = held_out_scenes(indices[0].scenes, config.val_scenes, config.path)
+        val = indices[0].of_scenes(held_out)
+        indices = [index.of_scenes(set(index.scenes) - held_out) for index in indices]
+    for index in indices:
+        if not index.shards:
+            raise CrossviewError(
+                f"{index.folder}: all of its scenes are held out for validation; hold out fewer "
+                "(data.val_scenes) or name another folder as data.val_path"
+            )
+    train = ShardIndex.joined(indices)
+    _check_cache(config, train)
+    shares = tuple(
+        Share(
+            shard_sizes=tuple(entry.count for entry in index.shards),
+            weight=part.weight,
+            weight_end=part.weight_end,
+        )
+        for part, index in zip(config.parts, indices)
+    )
+    return Split(train=train, shares=shares, val=val, digests=digests)
+
+
+def _open_index(path: Path) -> ShardIndex:
+    index = ShardIndex.open(path)
+    if not index.is_remote(0):
+        for entry in index.shards:  # before any work; contents are checked as they are read
+            check_size(index.folder / entry.name, entry)
+    return index
+
+
+def _check_cache(config: DataConfig, index: ShardIndex) -> None:
+    """Refuse a cache that could not hold the shards of a window: each would come many times."""
+    sizes = [e.size_bytes for i, e in enumerate(index.shards) if index.is_remote(i)]
+    pairs = index.num_pairs / len(index.shards)
+    shards = min(len(sizes), len(config.parts) * (2 * config.window / pairs + 2))
+    needed = shards * sum(sizes) / max(1, len(sizes)) / 1e9
+    require(
+        config.cache_gb >= needed,
+        "data.cache_gb",
+        config.cache_gb,
+        f"at least {needed:.3g}, which the shards of two windows of {config.window} pairs take",
     )
 
 
@@ -96,21 +205,18 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
 
 
 def _digest(folder: Path) -> str:
-    return file_sha256(folder / INDEX_NAME)
-
-
-def _check_sizes(index: ShardIndex) -> None:
-    """Find missing and cut shards before any work; contents are checked as they are read."""
-    for entry in index.shards:
-        check_size(index.folder / entry.name, entry)
+    path = folder / INDEX_NAME
+    return retried(lambda: file_sha256(path), str(path))
 
 
 class PairReader:
     """Reads pairs of images by their number in an index, cropped to one size."""
 
-    def __init__(self, index: ShardIndex, crop_size: int) -> None:
+    def __init__(self, index: ShardIndex, crop_size: int, cache: ShardCache | None = None) -> None:
+        """Read remote shards through a cache; without one, a request for each member."""
         self.crop_size = crop_size
-        self._reader = ShardReader(index)
+        self._reader = ShardReader(index, cache)
+        self.num_pairs = index.num_pairs
         self._ends = np.cumsum([entry.count for entry in index.shards])
 
     def locate(self, sample: int) -> tuple[int, int]:
@@ -121,6 +227,15 @@ class PairReader:
     def members(self, sample: int, endings: tuple[str, ...]) -> list[bytes]:
         """Return the bytes of a sample's members. Raises ShardError as ShardReader does."""
         return self._reader.read(*self.locate(sample), endings)[1]
+
+    def require_large_enough(self) -> None:
+        """Raise CrossviewError where the first good pair is smaller than the crop."""
+        for sample in range(self.num_pairs):
+            try:
+                self.views(sample)
+                return
+            except SampleError:  # counted, named and judged when its turn comes
+                continue
 
     def views(self, sample: int) -> tuple[UInt8, UInt8]:
         """Return both images, (H, W, 3) each, uncropped.
@@ -159,7 +274,7 @@ class PairReader:
             try:
                 decoded.append(decode(data))
             except (ValueError, OSError, SyntaxError) as error:
-                raise ShardError(
+                raise SampleError(
                     f"{self.where(sample)}, {ending}: damaged ({error}); {MEND}"
                 ) from error
         return decoded
@@ -169,7 +284,7 @@ class PairReader:
         shard, position = self.locate(sample)
         index = self._reader.index
         key, _ = self._reader.read(shard, position, ())
-        return f"{index.folder / index.shards[shard].name}: sample {key!r}"
+        return f"{index.path(shard)}: sample {key!r}"
 
 
 def _decode_record(data: bytes) -> dict[str, Any]:
@@ -188,23 +303,63 @@ class BatchRequest(NamedTuple):
     """(b, 2, 2) uniform numbers in [0, 1): where each view is cropped."""
 
 
-class CroppedPairs(Dataset[Tensor | CrossviewError]):
-    """Answers a request with (2, b, S, S, 3) bytes: both views, cropped independently."""
+class Batch(NamedTuple):
+    """What a loader hands over: plain values, which cross processes whole."""
 
-    def __init__(self, index: ShardIndex, crop_size: int) -> None:
-        self._pairs = PairReader(index, crop_size)
+    images: Tensor
+    """(2, b, S, S, 3) bytes: both views, cropped independently, or whole where that was asked."""
+    damaged: dict[int, str]
+    """What was wrong with which sample; others stand in their places."""
 
-    def __getitem__(self, request: BatchRequest) -> Tensor | CrossviewError:
-        """Return the batch, or, as a value that crosses processes whole, why there is none."""
-        size = self._pairs.crop_size
-        batch = np.empty((2, len(request.samples), size, size, 3), np.uint8)
+
+class Pairs(Dataset[Batch | CrossviewError]):
+    """Answers a request for a batch."""
+
+    def __init__(self, reader: PairReader, *, whole: bool, max_damaged: int) -> None:
+        """whole: leave the images uncropped, which must all have one size then."""
+        self._reader = reader
+        self._whole = whole
+        self._max_damaged = max_damaged
+
+    def __getitem__(self, request: BatchRequest) -> Batch | CrossviewError:
+        """Return the batch, or, as a value too, why there is none."""
+        damaged: dict[int, str] = {}
+        batch: UInt8 | None = None
+        size = self._reader.crop_size
         try:
             for row, sample in enumerate(request.samples):
-                for view, image in enumerate(self._pairs.views(int(sample))):
-                    batch[view, row] = random_crop(image, size, request.crops[row, view])
+                views = self._good_views(int(sample), damaged)
+                if batch is None:
+                    shape = views[0].shape[:2] if self._whole else (size, size)
+                    batch = np.empty((2, len(request.samples), *shape, 3), np.uint8)
+                for view, image in enumerate(views):
+                    if not self._whole:
+                        image = random_crop(image, size, request.crops[row, view])
+                    elif image.shape != batch.shape[2:]:
+                        raise CrossviewError(
+                            f"{self._reader.where(int(sample))}: {image.shape[0]} x "
+                            f"{image.shape[1]} pixels, others {batch.shape[2]} x {batch.shape[3]}; "
+                            "homographies and rotations need images of one size"
+                        )
+                    batch[view, row] = image
         except CrossviewError as error:
             return error
-        return torch.from_numpy(batch)
+        assert batch is not None, "a request has samples"
+        return Batch(torch.from_numpy(batch), damaged)
+
+    def _good_views(self, sample: int, damaged: dict[int, str]) -> tuple[UInt8, UInt8]:
+        """Return a sample's images or, where they are damaged, those of the next good one.
+
+        Which one that is depends on nothing but the data.
+        """
+        while True:
+            try:
+                return self._reader.views(sample)
+            except SampleError as error:
+                damaged[sample] = str(error)
+                if len(damaged) > self._max_damaged:
+                    raise
+            sample = (sample + 1) % self._reader.num_pairs
 
 
 def random_crop(image: UInt8, size: int, position: Float64) -> UInt8:
@@ -219,37 +374,62 @@ class Requests(Sampler[BatchRequest]):
     def __init__(
         self, schedule: Schedule, first_step: int, num_steps: int, rank: int, world_size: int
     ) -> None:
-        self._schedule = schedule
-        self._steps = range(first_step, num_steps)
+        self.schedule, self.num_steps = schedule, num_steps
+        self.steps = range(first_step, num_steps)
         self._rows = rank_part(schedule.batch_size, rank, world_size)
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        """Yield a request a step; holds one epoch's order at a time."""
-        schedule, epoch, order = self._schedule, -1, np.empty(0, np.int64)
-        for step in self._steps:
-            if step // schedule.steps_per_epoch != epoch:
-                epoch = step // schedule.steps_per_epoch
-                order = schedule.order(epoch)
+        """Yield a request a step; holds one epoch's order of each dataset at a time."""
+        schedule = self.schedule
+        batches = Batches(schedule, self.num_steps)
+        for step in self.steps:
             crops = crop_positions(schedule.seed, step, schedule.batch_size)
-            yield BatchRequest(schedule.batch(order, step)[self._rows], crops[self._rows])
+            yield BatchRequest(batches.samples(step)[self._rows], crops[self._rows])
 
 
 def batches(
-    index: ShardIndex, crop_size: int, requests: Requests, num_workers: int, pin_memory: bool
+    index: ShardIndex,
+    crop_size: int,
+    requests: Requests,
+    config: DataConfig,
+    *,
+    pin_memory: bool,
+    whole: bool = False,
 ) -> Iterator[Tensor]:
-    """Yield (2, b, S, S, 3) bytes a step. Raises CrossviewError on data that cannot be read."""
+    """Yield the (2, b, S, S, 3) bytes of each step; whole: of uncropped images.
+
+    A damaged pair is named in a warning, and the next good one stands in its place. Raises
+    CrossviewError where there are more than config.max_damaged, and on data that cannot be read.
+    """
+    num_workers, most = config.num_workers, config.max_damaged
+    remote = any(map(index.is_remote, range(len(index.shards))))
+    cache = config.cache if remote else None
+    reader = PairReader(index, crop_size, cache)
     loader = DataLoader(
-        CroppedPairs(index, crop_size),
+        Pairs(reader, whole=whole, max_damaged=most),
         batch_size=None,  # a request is a whole batch already
         sampler=requests,
         num_workers=num_workers,  # they live for the whole run: one pass covers all epochs
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, CrossviewError):
-            raise batch
-        yield batch
+    damaged: set[int] = set()
+    incoming = iter(loader)  # starts the workers: no thread of ours may run when they fork
+    with reading_ahead(index, requests.schedule, requests.steps, requests.num_steps, cache) as done:
+        for batch in incoming:
+            if isinstance(batch, CrossviewError):
+                raise batch
+            for sample, what in batch.damaged.items():
+                if sample not in damaged:
+                    damaged.add(sample)
+                    logger.warning("damaged pair %d, another stands in: %s", len(damaged), what)
+            if len(damaged) > most:
+                raise CrossviewError(
+                    f"{what}\n{len(damaged)} damaged pairs, of which data.max_damaged = {most} "
+                    "may be replaced"
+                )
+            yield batch.images
+            done()

@@ -1,4 +1,4 @@
-"""One process or many: torchrun's environment, and what the processes say to each other."""
+"""One process or many: who started them, and what they say to each other."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Process:
     """How many there are."""
     device: torch.device
     """Where it computes."""
+    restarts: int = 0
+    """How often torchrun has started the processes again after one of them died."""
 
     @property
     def is_first(self) -> bool:
@@ -44,6 +46,14 @@ class Process:
             torch.distributed.all_reduce(total)
         return total
 
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the (b,) values of all processes, one after the other."""
+        if self.world_size == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.world_size)]
+        torch.distributed.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
         if self.world_size > 1:
@@ -52,30 +62,42 @@ class Process:
 
 @contextmanager
 def join(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Process]:
-    """Join the processes that torchrun started, or be the only one.
+    """Join the processes that torchrun or Ray started, or be the only one.
 
-    Raises CrossviewError where CUDA is asked for and there is none.
+    Raises CrossviewError where CUDA is asked for and there is none, or a GPU for some process only.
     """
+    if torch.distributed.is_initialized():  # by Ray, which has chosen a device and also cleans up
+        yield _member_of_a_group()
+        return
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device == "cuda" and not torch.cuda.is_available():
         raise CrossviewError("device = 'cuda': this machine has no CUDA device; expected auto, cpu")
     cuda = device != "cpu" and torch.cuda.is_available()
-    if cuda and local_rank >= torch.cuda.device_count():
+    if cuda and local_world_size > torch.cuda.device_count():
         raise CrossviewError(
-            f"{local_rank + 1} or more processes on a machine with {torch.cuda.device_count()} "
-            "CUDA devices; start torchrun with a lower --nproc-per-node"
+            f"{local_world_size} processes on a machine with {torch.cuda.device_count()} CUDA "
+            "devices; start as many as there are devices, or give --set device=cpu"
         )
     chosen = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(chosen)
     if world_size > 1:
         torch.distributed.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield Process(rank, world_size, chosen)
-    finally:
-        if world_size > 1:
-            torch.distributed.destroy_process_group()
+        # All are connected before one can fail: who waits for a connection hears no signal.
+        torch.distributed.barrier(device_ids=[local_rank] if cuda else None)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    yield Process(rank, world_size, chosen, restarts)
+    # Not after an error: others may be in a collective that would then have to end first.
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
+def _member_of_a_group() -> Process:
+    cuda = "nccl" in torch.distributed.get_backend()
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    return Process(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
 
 
 def resolved_precision(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from generation.geometry import UInt8
 from generation.shards.files import write_text_whole
 from training.distributed import Process
 from training.run_folder import writing
@@ -48,6 +51,14 @@ class StepWindow:
         return loss, pairs_per_s, wait_share
 
 
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory held so far: of tensors on a GPU, of the process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30  # bytes there, KiB elsewhere
+
+
 class MetricsLog:
     """Appends to OUT/metrics.jsonl and OUT/tensorboard; only the first process has one."""
 
@@ -71,6 +82,13 @@ class MetricsLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
             if kind == "val":
                 self._board.flush()
+
+    def show(self, step: int, pictures: dict[str, UInt8]) -> None:
+        """Show (H, W, 3) pictures on TensorBoard, by name."""
+        with writing(self._out):
+            for name, picture in pictures.items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close both."""

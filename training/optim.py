@@ -21,6 +21,9 @@ class OptimConfig:
     """Length of the run in steps; None: as epochs says."""
     batch_size: int = 256
     """Pairs a step, over all processes together."""
+    accumulate: int = 1
+    """Parts into which each process cuts its share of a step, to need less memory; the gradients
+    are the same."""
     base_lr: float = 1.5e-4
     """Peak learning rate for a batch of 256; the peak is base_lr * batch_size / 256."""
     warmup: float = 0.1
@@ -34,12 +37,16 @@ class OptimConfig:
     """Decoupled; not on biases and norms."""
     clip_norm: float | None = None
     """Largest norm of all gradients together; None: no clipping, as published."""
+    ema: float | None = None
+    """Decay a step of a moving average of the weights, which is then what is validated; it is kept
+    in the checkpoints beside the weights. 0.9999 is usual; None: no average, as published."""
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "optim.epochs", self.epochs, "above 0")
         if self.max_steps is not None:
             require(self.max_steps >= 1, "optim.max_steps", self.max_steps, "at least 1")
         require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
+        require(self.accumulate >= 1, "optim.accumulate", self.accumulate, "at least 1")
         require(self.base_lr > 0, "optim.base_lr", self.base_lr, "above 0")
         require(0 <= self.warmup < 1, "optim.warmup", self.warmup, "0 or more, below 1")
         require(self.cosine_length >= 1, "optim.cosine_length", self.cosine_length, "at least 1")
@@ -48,8 +55,10 @@ class OptimConfig:
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         if self.clip_norm is not None:
             require(self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0")
+        if self.ema is not None:
+            require(0 < self.ema < 1, "optim.ema", self.ema, "above 0, below 1")
 
-    def num_steps(self, steps_per_epoch: int) -> int:
+    def num_steps(self, steps_per_epoch: float) -> int:
         """Return the length of the run in steps."""
         return self.max_steps or max(1, round(self.epochs * steps_per_epoch))
 

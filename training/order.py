@@ -19,17 +19,20 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 # Independent streams of random numbers: the second entry of every generator's seed.
-_ORDER, _CROPS, _JITTER, _MASKS, _WEIGHTS, _VALIDATION_MASKS = range(6)
+_ORDER, _CROPS, _JITTER, _MASKS, _WEIGHTS, _VALIDATION_MASKS, _MIXTURE, _WARPS = range(8)
 
 
-def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int, window: int) -> Int64:
+def epoch_order(
+    shard_sizes: Sequence[int], seed: int, epoch: int, window: int, dataset: int = 0
+) -> Int64:
     """Return the order in which an epoch visits the samples of shards of these sizes.
 
     Samples are numbered through the shards as listed. The shards are shuffled, put end to end, and
     permuted within windows of this many samples, so that a reader touches few shards at a time; a
-    window of at least the number of samples is a uniform permutation.
+    window of at least the number of samples is a uniform permutation. dataset: its number in a
+    mixture, so that equal datasets are visited in orders of their own.
     """
-    generator = np.random.default_rng([seed, _ORDER, epoch])
+    generator = np.random.default_rng([seed, _ORDER, epoch, dataset])
     ends = np.cumsum(shard_sizes)
     shards = generator.permutation(len(shard_sizes))
     order = np.concatenate([np.arange(ends[i] - shard_sizes[i], ends[i]) for i in shards])
@@ -38,39 +41,155 @@ def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int, window: int) 
     return order.astype(np.int64)
 
 
+def neighbour_distances(order: Int64, shard_sizes: Sequence[int]) -> Int64:
+    """Return how many places apart consecutive samples of a shard are visited, for all of them."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    distances = np.abs(np.diff(place))
+    last_of_shard = np.cumsum(shard_sizes)[:-1] - 1
+    return np.delete(distances, last_of_shard)
+
+
+def describe_shuffling(shard_sizes: Sequence[int], window: int, seed: int = 0) -> str:
+    """Say how far apart an epoch puts neighbours of one scene, and a true permutation beside it.
+
+    Also how many shards a batch of 256 shows, which is what a gradient notices.
+    """
+    lines = []
+    for name, width in (("window", window), ("permutation", sum(shard_sizes))):
+        order = epoch_order(shard_sizes, seed, 0, width)
+        distances = neighbour_distances(order, shard_sizes)
+        shard = np.searchsorted(np.cumsum(shard_sizes), order, side="right")
+        batches = shard[: len(shard) // 256 * 256].reshape(-1, 256)
+        shown = np.mean([len(np.unique(batch)) for batch in batches[:1000]]) if len(batches) else 0
+        lines.append(
+            f"{name} of {width}: neighbours {np.median(distances):.0f} places apart (median), "
+            f"{np.mean(distances < 256):.2%} within 256; {shown:.1f} shards in a batch of 256"
+        )
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Cuts epochs into global batches; the ragged last batch of an epoch is dropped."""
+class Share:
+    """One dataset's part in a mixture."""
 
     shard_sizes: tuple[int, ...]
     """Samples of each shard."""
+    weight: float = 1.0
+    """Its part of the samples at the start of the run, in proportion to the others' weights."""
+    weight_end: float | None = None
+    """The same at the end, with a straight line between; None: as at the start."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all shards."""
+        return sum(self.shard_sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What a run sees: each dataset epoch after epoch, cut into global batches.
+
+    A batch that reaches the end of an epoch goes on with the next one, so that an epoch shows every
+    sample exactly once, whatever the sizes. The datasets' samples are numbered one after another.
+    """
+
+    shares: tuple[Share, ...]
+    """The datasets; a single one has all of every batch."""
     batch_size: int
     """Samples of a global batch."""
     seed: int
     """The run's seed."""
     window: int
-    """Samples permuted among each other at a time."""
+    """Samples of a dataset permuted among each other at a time."""
 
     def __post_init__(self) -> None:
-        if self.batch_size > sum(self.shard_sizes):
+        if self.batch_size > self.num_samples:
             raise CrossviewError(
                 f"optim.batch_size = {self.batch_size}, but the training scenes hold only "
-                f"{sum(self.shard_sizes)} pairs; render more or take a smaller batch"
+                f"{self.num_samples} pairs; render more or take a smaller batch"
             )
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return sum(self.shard_sizes) // self.batch_size
+    def num_samples(self) -> int:
+        """Samples of all datasets."""
+        return sum(share.num_samples for share in self.shares)
 
-    def order(self, epoch: int) -> Int64:
-        """Return the order of an epoch's samples."""
-        return epoch_order(self.shard_sizes, self.seed, epoch, self.window)
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches that hold as many samples as all datasets."""
+        return self.num_samples / self.batch_size
 
-    def batch(self, order: Int64, step: int) -> Int64:
-        """Return the samples of step (counted from 0 over all epochs), given its epoch's order."""
-        start = step % self.steps_per_epoch * self.batch_size
-        return order[start : start + self.batch_size]
+
+class Batches:
+    """The samples of each global batch of a run; keeps one epoch's order of each dataset."""
+
+    def __init__(self, schedule: Schedule, num_steps: int) -> None:
+        self._schedule = schedule
+        self._taken = samples_taken(schedule, num_steps)
+        self._visits = [
+            Visits(share.shard_sizes, schedule.seed, schedule.window, number)
+            for number, share in enumerate(schedule.shares)
+        ]
+        sizes = [share.num_samples for share in schedule.shares]
+        self._first = np.cumsum([0, *sizes])
+
+    def samples(self, step: int) -> Int64:
+        """Return the (batch_size,) sample numbers of a step, counted from 0."""
+        parts = [
+            first + visits.between(*self._taken[step : step + 2, number])
+            for number, (visits, first) in enumerate(zip(self._visits, self._first))
+        ]
+        samples = np.concatenate(parts)
+        if len(parts) > 1:  # so that every rank gets some of every dataset
+            np.random.default_rng([self._schedule.seed, _MIXTURE, step]).shuffle(samples)
+        return samples
+
+
+class Visits:
+    """The samples of one dataset in the order of a run, epoch after epoch."""
+
+    def __init__(self, shard_sizes: Sequence[int], seed: int, window: int, dataset: int) -> None:
+        self._sizes, self._num_samples = shard_sizes, sum(shard_sizes)
+        self._seed, self._window, self._dataset = seed, window, dataset
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def between(self, start: int, stop: int) -> Int64:
+        """Return the visits from start to before stop."""
+        parts = [np.empty(0, np.int64)]
+        while start < stop:
+            epoch, place = divmod(int(start), self._num_samples)
+            if epoch != self._epoch:
+                self._order = epoch_order(
+                    self._sizes, self._seed, epoch, self._window, self._dataset
+                )
+                self._epoch = epoch
+            parts.append(self._order[place : place + int(stop - start)])
+            start += len(parts[-1])
+        return np.concatenate(parts)
+
+
+def samples_taken(schedule: Schedule, num_steps: int) -> Int64:
+    """Return (num_steps + 1, datasets): how many samples of each were taken before each step.
+
+    A step takes its weights' part of the batch, rounded down or up. Which of the two turns with the
+    golden ratio, which keeps every sum within a few samples of the exact one. Source: systematic
+    sampling with a Kronecker sequence.
+    """
+    steps = np.arange(num_steps)
+    start = np.array([share.weight for share in schedule.shares])
+    end = np.array(
+        [s.weight if s.weight_end is None else s.weight_end for s in schedule.shares], float
+    )
+    progress = (steps + 0.5) / max(1, num_steps)
+    start, end = start / start.sum(), end / end.sum()
+    parts = start + progress[:, None] * (end - start)
+    ends = schedule.batch_size * np.cumsum(parts, axis=1)
+    ends[:, -1] = schedule.batch_size
+    turn = (steps * (5**0.5 - 1) / 2 % 1)[:, None]
+    places = np.floor(np.concatenate([0 * turn, ends], axis=1) + turn)
+    counts = np.diff(places, axis=1).astype(np.int64)
+    return np.concatenate([np.zeros((1, len(start)), np.int64), np.cumsum(counts, axis=0)])
 
 
 def rank_part(global_batch: int, rank: int, world_size: int) -> slice:
@@ -88,6 +207,11 @@ def crop_positions(seed: int, step: int, batch_size: int) -> Float64:
 def jitter_generator(seed: int, step: int) -> np.random.Generator:
     """Return the generator of a step's colour jitter."""
     return np.random.default_rng([seed, _JITTER, step])
+
+
+def warp_generator(seed: int, step: int) -> np.random.Generator:
+    """Return the generator of a step's homographies and rotations."""
+    return np.random.default_rng([seed, _WARPS, step])
 
 
 def random_masks(

@@ -18,6 +18,14 @@ _SMALL_BUDGET: dict[str, Any] = {
     "mask": {"ratio_start": 0.5, "rise_from": 0.05, "rise_to": 0.25},
 }
 
+# 12 of 125 epochs of warm-up, the cosine of 250, full precision.
+_V2: dict[str, Any] = {
+    "data": {"num_workers": 8},
+    "optim": {"epochs": 125.0, "warmup": 0.096, "cosine_length": 2.0},
+    "precision": "float32",
+}
+_BASE_DECODER: dict[str, Any] = {"dec_dim": 768, "dec_depth": 12, "dec_heads": 12}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Minutes on two CPU cores: 64 patches of 6 x 6. The fewer pixels a patch has, the less of it is
     # noise that no reference tells: after equally many steps the gain from the true reference was
@@ -71,17 +79,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validation": {"every_steps": 2000},
         **_SMALL_BUDGET,
     },
-    # The published v1, 400 epochs of 1.8 million pairs: GPUs.
-    "base": {"data": {"num_workers": 8}},
-    # The published v2 with the same tensors: RoPE, 12 of 125 epochs of warm-up, full precision.
-    "base_v2": {
-        "data": {"num_workers": 8},
-        "model": {"pos_embed": "rope100"},
-        "optim": {"epochs": 125.0, "warmup": 0.096, "cosine_length": 2.0},
-        "precision": "float32",
+    # The published v1, 400 epochs of 1.8 million pairs: GPUs, as all below.
+    "croco_v1": {"data": {"num_workers": 8}, "model": {}},
+    # The published v2: RoPE; two sizes of encoder and two of decoder.
+    "croco_v2_base": {**_V2, "model": {"pos_embed": "rope100", **_BASE_DECODER}},
+    "croco_v2_large": {
+        **_V2,
+        "model": {
+            "enc_dim": 1024,
+            "enc_depth": 24,
+            "enc_heads": 16,
+            "pos_embed": "rope100",
+            **_BASE_DECODER,
+        },
     },
+    "croco_v2_base_small_decoder": {**_V2, "model": {"pos_embed": "rope100"}},
+    # The baseline that everyone compares with: v1's encoder, data and schedule, and a decoder of as
+    # many blocks that sees no reference.
+    "mae": {"data": {"num_workers": 8}, "model": {"decoder": "self"}},
 }
-PRESETS["croco_v1"] = PRESETS["base"]
+PRESETS["base"] = PRESETS["croco_v1"]
+
+PUBLISHED = ("croco_v1", "croco_v2_base", "croco_v2_large", "croco_v2_base_small_decoder")
+"""Those of which there are published weights."""
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from generation.plain import to_plain
@@ -13,6 +17,7 @@ from training.distributed import Process
 from training.model.croco import CroCo
 
 _PACKAGES = ("crossview", "numpy", "simplejpeg", "timm", "torch")
+_PROGRAMS = ("crossview", "cli")  # as a console script, and as python -m pipelines.cli
 
 
 def describe_run(
@@ -25,6 +30,9 @@ def describe_run(
 ) -> dict[str, Any]:
     """Return what run.json says: everything that a run's results depend on."""
     return {
+        "command": command_line(sys.argv),
+        "working_directory": str(Path.cwd()),
+        "git_commit": git_commit(Path(__file__).resolve().parents[1]),
         "config": to_plain(config),
         "digests": split.digests,
         "train_scenes": list(split.train.scenes),
@@ -39,3 +47,27 @@ def describe_run(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
     }
+
+
+def command_line(arguments: list[str]) -> str | None:
+    """Return the crossview command of a process's arguments; None of another program's.
+
+    A worker of Ray, for one, does not know who asked for it.
+    """
+    program, *options = arguments
+    return shlex.join(["crossview", *options]) if Path(program).stem in _PROGRAMS else None
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit that the code in a folder is of, with -dirty where it was changed since.
+
+    None where it is no git repository's root, as where crossview was installed from a wheel.
+    """
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or a repository that it distrusts
+        return None
+    return done.stdout.strip()

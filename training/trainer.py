@@ -6,88 +6,128 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.fsdp import FSDPModule
 
 from generation.errors import CrossviewError
 from generation.plain import diff_plain, to_plain
 from generation.shards.files import write_text_whole
 from training import checkpoint
-from training.augment import apply_jitter, draw_jitter, normalise, to_unit_range
+from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_range
+from training.bad_step import bad_step_error, forget_bad_step, refuse_to_repeat, write_bad_step
 from training.config import PretrainConfig, differences
 from training.data import PairReader, Requests, batches, open_split
 from training.distributed import Process, join, resolved_precision
+from training.ema import WeightAverage
 from training.losses import completion_losses
-from training.metrics import MetricsLog, StepWindow
+from training.metrics import MetricsLog, StepWindow, peak_memory_gib
 from training.model.croco import CroCo, initialise
+from training.model.weights import load_weights
 from training.optim import make_optimizer, num_masked
-from training.order import Schedule, random_masks, rank_part, weights_seed
+from training.order import Batches, Schedule, random_masks, rank_part, weights_seed
+from training.parallel import (
+    load_optimizer,
+    recompute_blocks,
+    sharing_gradients,
+    total_norm,
+    trained_module,
+    whole,
+    whole_state,
+)
 from training.parts import part
+from training.pictures import validation_pictures
 from training.provenance import describe_run
+from training.run_card import write_run_card
 from training.run_folder import writing
 from training.validation import ValidationPairs, load_validation_pairs, validate
+from training.verdicts import Verdict, Verdicts
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainResult:
-    """What a finished run leaves."""
+    """What a run leaves."""
 
     metrics: dict[str, float]
     """The last validation's, and steps."""
     checkpoint: Path
     """The last checkpoint."""
+    num_steps: int
+    """Length of the whole run; metrics has fewer steps where it was asked to stop."""
 
 
-def pretrain(config: PretrainConfig, out: Path) -> PretrainResult:
+def pretrain(
+    config: PretrainConfig, out: Path, stop: Callable[[], bool] = lambda: False
+) -> PretrainResult:
     """Train until the end of the run, going on from the last checkpoint in out if there is one.
 
-    Writes run.json, metrics.jsonl, tensorboard/ and checkpoints/ into out. In a process that
-    torchrun started, trains together with the others. Raises CrossviewError, before anything is
-    written, on data or an earlier run that does not fit; and later on a shard that is damaged, a
-    folder that cannot be written, or a loss or weights that are not finite.
+    Writes README.md, run.json, metrics.jsonl, tensorboard/ and checkpoints/ into out. In a process
+    that torchrun or Ray started, trains together with the others. Once stop says so in any of them,
+    all save and return after the same step. Raises CrossviewError, before anything is written, on
+    data or an earlier run that does not fit; and later on a shard that is damaged, a folder that
+    cannot be written, or a loss, gradient or weights that are not finite.
     """
     with join(config.device) as process:
-        return _Run(config, Path(out), process).train()
+        return _Run(config, Path(out), process, stop).train()
 
 
 class _Run:
     """One process's share of a run."""
 
-    def __init__(self, config: PretrainConfig, out: Path, process: Process) -> None:
-        self.config, self.out, self.process = config, out, process
-        batch_size = config.optim.batch_size
-        if batch_size % process.world_size:
+    def __init__(
+        self, config: PretrainConfig, out: Path, process: Process, stop: Callable[[], bool]
+    ) -> None:
+        self.config, self.out, self.process, self.stop = config, out, process, stop
+        if process.restarts:
+            refuse_to_repeat(out, config.optim.base_lr)
+        batch_size, parts = config.optim.batch_size, config.optim.accumulate
+        if batch_size % (process.world_size * parts):
             raise CrossviewError(
                 f"optim.batch_size = {batch_size}: expected a multiple of the "
                 f"{process.world_size} processes"
+                + (f" times optim.accumulate = {parts}" if parts > 1 else "")
             )
         self.split = open_split(config.data)
         self.schedule = Schedule(
-            shard_sizes=tuple(entry.count for entry in self.split.train.shards),
+            shares=self.split.shares,
             batch_size=batch_size,
             seed=config.seed,
             window=config.data.window,
         )
         self.num_steps = config.optim.num_steps(self.schedule.steps_per_epoch)
-        PairReader(self.split.train, config.model.image_size).views(0)  # large enough?
+        reader = PairReader(self.split.train, config.model.image_size, config.data.cache)
+        reader.require_large_enough()
         self.pairs = self._validation_pairs()
 
         self.model = CroCo(config.model)
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
+        earlier = self._earlier_run()
+        if earlier:
+            load_weights(self.model, earlier["model"], out)
         self.model.to(process.device)
+        if config.activation_checkpointing:
+            recompute_blocks(self.model)
+        self.module = trained_module(self.model, process, config.parallel, compiled=config.compile)
         self.optimizer = make_optimizer(self.model, config.optim)
+        decay = config.optim.ema
+        self.average = None if decay is None else WeightAverage(self.model, decay)
         self.precision_name = resolved_precision(config.precision, process.device)
         self.step = 0
         self.window = StepWindow(process)
+        self.verdicts = Verdicts(process)
+        self.stopping = False
         self.last_metrics: dict[str, float] = {}
-        self._resume()
+        self.best_val_loss = math.inf
+        if earlier:
+            self._go_on_from(earlier)
 
     def _validation_pairs(self) -> ValidationPairs:
         config = self.config
@@ -95,10 +135,10 @@ class _Run:
         count = config.validation.num_pairs
         return load_validation_pairs(self.split.val, config.model, count, hidden)
 
-    def _resume(self) -> None:
+    def _earlier_run(self) -> dict[str, Any] | None:
         state = checkpoint.load_newest(self.out)
         if state is None:
-            return
+            return None
         lines = differences(state["config"], to_plain(self.config))
         lines += diff_plain(state["digests"], self.split.digests, "SHA-256 of the index of ")
         if lines:
@@ -106,12 +146,17 @@ class _Run:
                 f"{self.out} holds a run that was configured otherwise; take another folder or the "
                 "same configuration:\n  " + "\n  ".join(lines)
             )
-        checkpoint.load_weights(self.model, state["model"], self.out)
-        self.optimizer.load_state_dict(state["optimizer"])
+        return state
+
+    def _go_on_from(self, state: dict[str, Any]) -> None:
+        load_optimizer(self.optimizer, state["optimizer"])
+        if self.average:
+            self.average.load(state["ema"])
         self.step = state["step"]
         self.window.loss_sum += state["window"]["loss_sum"]
         self.window.steps = state["window"]["steps"]
         self.last_metrics = state["metrics"]
+        self.best_val_loss = state["best_val_loss"]
         if self.process.is_first:
             logger.info("going on from step %d of %d", self.step, self.num_steps)
 
@@ -122,16 +167,22 @@ class _Run:
 
     def train(self) -> PretrainResult:
         """Run all steps that are left."""
-        log = self._open_log() if self.process.is_first else None
+        first = self.process.is_first
+        log = self._open_log() if first else None
         try:
-            if self.step < self.num_steps:
-                self._loop(log)
+            keep = self.config.keep_checkpoints
+            with checkpoint.Writer(self.out, keep) if first else nullcontext() as self.writer:
+                if self.step < self.num_steps:
+                    self._loop(log)
+            if self.stopping and log is not None:
+                logger.info("asked to stop: saved after step %d of %d", self.step, self.num_steps)
         finally:
             if log is not None:
                 log.close()
         self.process.wait_for_all()
         last = checkpoint.stored(self.out)[0]
-        return PretrainResult(metrics={"step": self.step, **self.last_metrics}, checkpoint=last)
+        metrics = {"step": self.step, **self.last_metrics}
+        return PretrainResult(metrics=metrics, checkpoint=last, num_steps=self.num_steps)
 
     def _open_log(self) -> MetricsLog:
         run = describe_run(
@@ -140,6 +191,8 @@ class _Run:
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
             write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
+            write_run_card(self.out, run)
+            forget_bad_step(self.out)
         logger.info(
             "%d steps of %d pairs; %d pairs of %d scenes train, %d of %d validate; %s, %s",
             self.num_steps,
@@ -155,74 +208,115 @@ class _Run:
 
     def _loop(self, log: MetricsLog | None) -> None:
         config = self.config
-        module = self._trained_module()
         self.model.train()
         incoming = self._batches()
-        while self.step < self.num_steps:
+        while self.step < self.num_steps and not self.stopping:
             asked = time.perf_counter()
             images = next(incoming)
             got = time.perf_counter()
-            loss, rate, ratio = self._step(module, images)
+            loss, rate, ratio = self._step(images)
             self.step += 1
-            self.window.add(loss, got - asked, time.perf_counter() - asked)
             finished = self.step == self.num_steps
-            if self.step % config.log_every_steps == 0 or finished:
-                self._log(log, rate, ratio)
+            logs = self.step % config.log_every_steps == 0 or finished
             every = config.validation.every_steps
-            if finished or (every and self.step % every == 0):
-                self._validate(log)
-            if finished or self.step % config.checkpoint_every_steps == 0:
-                self._save()
+            validates = finished or (every > 0 and self.step % every == 0)
+            saves = finished or self.step % config.checkpoint_every_steps == 0
+            self._heed(wait=logs or validates or saves)
+            self.window.add(loss, got - asked, time.perf_counter() - asked)
+            if logs:
+                self._log(log, rate, ratio)
+            best = validates and self._validate(log)
+            if saves or best or self.stopping:
+                self._save(best=best)
 
-    def _trained_module(self) -> nn.Module:
-        module: nn.Module = self.model
-        if self.config.compile:
-            module = torch.compile(module)  # type: ignore[assignment]
-        if self.process.world_size > 1:
-            devices = [self.process.device] if self.process.device.type == "cuda" else None
-            module = DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
-        return module
+    def _heed(self, *, wait: bool) -> None:
+        """Stop, all processes at the same step, where the device has found a reason to."""
+        for verdict in self.verdicts.due(all_of_them=wait):
+            if verdict.bad:
+                raise self._bad_step(verdict)
+            self.stopping |= verdict.stop
+        if self.stopping and not wait:
+            self._heed(wait=True)  # what is saved must be known to be good
+
+    def _bad_step(self, verdict: Verdict) -> CrossviewError:
+        losses = self.process.gather(verdict.losses)
+        config, step = self.config, verdict.step
+        if self.process.is_first:
+            samples = Batches(self.schedule, self.num_steps).samples(step)
+            reader = PairReader(self.split.train, config.model.image_size, config.data.cache)
+            places = [reader.where(int(sample)) for sample in samples]
+            rate = config.optim.learning_rate(step, self.num_steps)
+            write_bad_step(self.out, step + 1, rate, dict(zip(places, losses.tolist())))
+        return bad_step_error(self.out, step + 1, config.optim.base_lr)
 
     def _batches(self) -> Iterator[Tensor]:
         process = self.process
         requests = Requests(
             self.schedule, self.step, self.num_steps, process.rank, process.world_size
         )
-        pin_memory = process.device.type == "cuda"
-        size, workers = self.config.model.image_size, self.config.data.num_workers
-        return batches(self.split.train, size, requests, workers, pin_memory)
+        return batches(
+            self.split.train,
+            self.config.model.image_size,
+            requests,
+            self.config.data,
+            pin_memory=process.device.type == "cuda",
+            whole=self.config.augment.bends,
+        )
 
-    def _step(self, module: nn.Module, images: Tensor) -> tuple[Tensor, float, float]:
+    def _step(self, images: Tensor) -> tuple[Tensor, float, float]:
         """Train on a rank's (2, b, S, S, 3) bytes; return the loss, learning rate, mask ratio."""
         config, step, process = self.config, self.step, self.process
         batch_size, num_patches = config.optim.batch_size, config.model.num_patches
-        rows = rank_part(batch_size, process.rank, process.world_size)
         ratio = config.mask.ratio_at(step, self.num_steps)
         hidden = num_masked(ratio, num_patches)
         masks = random_masks(config.seed, step, batch_size, num_patches, hidden)
-        mask = torch.from_numpy(masks[rows])
-        with part("augment"):
-            target, reference = (
-                normalise(apply_jitter(to_unit_range(view, process.device), jitter, rows))
-                for view, jitter in zip(
-                    images, draw_jitter(config.augment, config.seed, step, batch_size)
-                )
-            )
+        jitters = draw_jitter(config.augment, config.seed, step, batch_size)
+        mine = rank_part(batch_size, process.rank, process.world_size)
         rate = config.optim.learning_rate(step, self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = config.optim.accumulate
+        share = (mine.stop - mine.start) // parts
+        losses = []
+        for number, own in enumerate(range(0, share * parts, share)):
+            rows = slice(mine.start + own, mine.start + own + share)
+            mask = torch.from_numpy(masks[rows])
+            with sharing_gradients(self.module, number == parts - 1):
+                each = self._losses(images[:, own : own + share], mask, jitters, rows)
+                with part("backward"):
+                    (each.mean() / parts).backward()
+            losses.append(each.detach())
+        with part("optimizer"):
+            self._update(torch.cat(losses))
+        return torch.cat(losses).mean(), rate, ratio
+
+    def _losses(self, images: Tensor, mask: Tensor, jitters: list[Jitter], rows: slice) -> Tensor:
+        """Return the (b,) losses of (2, b, S, S, 3) bytes, which are these rows of the batch."""
+        device, crop = self.process.device, self.config.model.image_size
+        with part("augment"):
+            target, reference = (
+                normalise(augment(to_unit_range(view, device), jitter, rows, crop))
+                for view, jitter in zip(images, jitters)
+            )
         with part("forward"):
             with self.precision():
-                prediction = module(target, reference, mask)
-            loss = completion_losses(prediction, target, mask, config.model.patch_size).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        with part("backward"):
-            loss.backward()
-        with part("optimizer"):
-            if config.optim.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm)
-            self.optimizer.step()
-        return loss.detach(), rate, ratio
+                prediction = self.module(target, reference, mask)
+            return completion_losses(prediction, target, mask, self.config.model.patch_size)
+
+    def _update(self, losses: Tensor) -> None:
+        """Change the weights by their gradients, unless these or the losses are not finite."""
+        parameters = list(self.model.parameters())
+        norm = total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip_norm, norm)
+        # Read by the fused kernel, on the device, as torch.amp's GradScaler has it do.
+        self.optimizer.found_inf = self.verdicts.judge(  # type: ignore[attr-defined]
+            self.step, losses, norm, self.stop()
+        )
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.step)
 
     def _log(self, log: MetricsLog | None, rate: float, ratio: float) -> None:
         loss, pairs_per_s, wait_share = self.window.close(self.config.optim.batch_size)
@@ -236,11 +330,13 @@ class _Run:
             "mask_ratio": ratio,
             "pairs_per_s": pairs_per_s,
             "data_wait_share": wait_share,
+            "memory_gib": peak_memory_gib(self.process.device),
         }
         log.write("train", self.step, values)
         left_s = (self.num_steps - self.step) * self.config.optim.batch_size / pairs_per_s
         logger.info(
-            "step %d/%d  loss %.4f  lr %.2e  mask %.2f  %.0f pairs/s  data wait %.0f %%  %s left",
+            "step %d/%d  loss %.4f  lr %.2e  mask %.2f  %.0f pairs/s  data wait %.0f %%  "
+            "memory %.1f GiB  %s left",
             self.step,
             self.num_steps,
             loss,
@@ -248,18 +344,35 @@ class _Run:
             ratio,
             pairs_per_s,
             100 * wait_share,
+            values["memory_gib"],
             f"{left_s / 60:.1f} min" if left_s < 7200 else f"{left_s / 3600:.1f} h",
         )
 
-    def _validate(self, log: MetricsLog | None) -> None:
-        self.last_metrics = validate(self.model, self.pairs, self.process, self.precision)
+    def _validate(self, log: MetricsLog | None) -> bool:
+        """Validate; return whether this is the best so far."""
+        model = self._judged_model()
+        self.last_metrics = validate(model, self.pairs, self.process, self.precision)
+        best = self.last_metrics["val_loss"] < self.best_val_loss
+        self.best_val_loss = min(self.best_val_loss, self.last_metrics["val_loss"])
         if log is None:
-            return
+            return best
         epoch = self.step / self.schedule.steps_per_epoch
         log.write("val", self.step, {"epoch": epoch, **self.last_metrics})
+        pictures = validation_pictures(model, self.pairs, self.process.device, self.precision)
+        log.show(self.step, pictures)
         shown = ("val_loss", "cross_view_gain", "geometry_all", "geometry_moved")
         numbers = [f"{n} {self.last_metrics[n]:.4f}" for n in shown if n in self.last_metrics]
         logger.info("step %d/%d  %s", self.step, self.num_steps, "  ".join(numbers))
+        return best
+
+    def _judged_model(self) -> CroCo:
+        """Return the model to validate: whole, and with the averaged weights if there are any."""
+        if not self.average and not isinstance(self.module, FSDPModule):
+            return self.model
+        weights = {name: whole(tensor) for name, tensor in self._judged_weights().items()}
+        model = CroCo(self.config.model).to(self.process.device)
+        model.load_state_dict(weights)
+        return model
 
     def _require_finite(self, what: str, value: float) -> None:
         """Stop a run that diverged, before its weights are written over good ones."""
@@ -269,19 +382,27 @@ class _Run:
                 f"(now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
             )
 
-    def _save(self) -> None:
+    def _save(self, *, best: bool) -> None:
         loss_sum = float(self.process.mean(self.window.loss_sum))
         self._require_finite("the sum of losses is", loss_sum)
-        # A step whose loss was finite can break the weights, which only the next loss would show.
-        norms = torch.stack([weight.detach().norm() for weight in self.model.parameters()])
-        self._require_finite("the norm of the weights is", float(norms.norm()))
-        if self.process.is_first:
-            state = {
-                "config": to_plain(self.config),
-                "digests": self.split.digests,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "metrics": self.last_metrics,
-                "window": {"loss_sum": loss_sum, "steps": self.window.steps},
-            }
-            checkpoint.save(self.out, self.step, state)
+        # A step whose gradient was finite can break the weights, which only the next loss shows.
+        norm = total_norm(weight.detach() for weight in self.model.parameters())
+        self._require_finite("the norm of the weights is", float(norm))
+        state = {
+            "config": to_plain(self.config),
+            "digests": self.split.digests,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "metrics": self.last_metrics,
+            "best_val_loss": self.best_val_loss,
+            "window": {"loss_sum": loss_sum, "steps": self.window.steps},
+        }
+        if self.average:
+            state["ema"] = self._judged_weights()
+        state = whole_state(state, keep=self.process.is_first)
+        if self.writer:
+            self.writer.save(self.step, state, best=best)
+
+    def _judged_weights(self) -> dict[str, Tensor]:
+        averages = self.average.averages if self.average else {}
+        return {**self.model.state_dict(), **averages}

@@ -60,7 +60,8 @@ class ValidationPairs:
     shuffled: Tensor
     """(n,) whose reference stands in for each pair's own: of another scene where there are two."""
     truth: Tensor | None
-    """(n, N, 2) true_places of each target patch in its reference; None without depth."""
+    """(n, N, 2) true_places of each target patch in its reference; None without depth, and for a
+    model that sees no reference."""
     samples: Int64
     """(n,) sample numbers in the index."""
 
@@ -126,6 +127,8 @@ def choose_pairs(index: ShardIndex, num_pairs: int) -> tuple[Int64, Int64]:
 
 
 def _read_truth(reader: PairReader, samples: Int64, model: ModelConfig) -> Tensor | None:
+    if not model.sees_reference:
+        return None
     try:
         reader.members(int(samples[0]), DEPTHS)
     except ShardError as error:  # rendered without depth; depth that is damaged fails below
@@ -166,10 +169,12 @@ def validate(
 
     val_loss, val_loss_shuffled and val_loss_none are with the true reference, with that of another
     pair, and with a uniform image of ImageNet's mean colour, which the normalisation makes zero.
-    cross_view_gain = 1 - val_loss / val_loss_shuffled. geometry_* as in geometry_counts.
+    cross_view_gain = 1 - val_loss / val_loss_shuffled. geometry_* as in geometry_counts. A model
+    that sees no reference has val_loss alone.
     """
     was_training = model.training
     model.eval()
+    num_references = len(REFERENCES) if model.config.sees_reference else 1
     losses = torch.zeros(len(REFERENCES), dtype=torch.float64, device=process.device)
     geometry = torch.zeros(2, 4, dtype=torch.float64, device=process.device)
     starts = range(0, len(pairs), _BATCH)
@@ -180,7 +185,8 @@ def validate(
         true = normalise(to_unit_range(pairs.images[1, rows], process.device))
         other = normalise(to_unit_range(pairs.images[1, pairs.shuffled[rows]], process.device))
         with precision():
-            for kind, reference in enumerate((true, other, torch.zeros_like(true))):
+            references = (true, other, torch.zeros_like(true))[:num_references]
+            for kind, reference in enumerate(references):
                 prediction = model(target, reference, mask)
                 patch_size = model.config.patch_size
                 losses[kind] += completion_losses(prediction, target, mask, patch_size).sum()
@@ -190,13 +196,11 @@ def validate(
                 geometry += geometry_counts(attention, truth, mask.to(process.device)).sums
     model.train(was_training)
     loss, shuffled, none = (process.sum(losses) / len(pairs)).tolist()
-    metrics = {
-        "val_loss": loss,
-        "val_loss_shuffled": shuffled,
-        "val_loss_none": none,
-        "cross_view_gain": 1 - loss / shuffled,
-        "val_pairs": float(len(pairs)),
-    }
+    metrics = {"val_loss": loss, "val_pairs": float(len(pairs))}
+    if model.config.sees_reference:
+        metrics["val_loss_shuffled"] = shuffled
+        metrics["val_loss_none"] = none
+        metrics["cross_view_gain"] = 1 - loss / shuffled
     if pairs.truth is not None:
         metrics |= GeometryCounts(process.sum(geometry)).metrics()
     return metrics

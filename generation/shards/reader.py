@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from generation.locations import filesystem, is_remote, location
+from generation.shards.cache import ShardCache, retried
 from generation.shards.files import write_text_whole
 from generation.shards.schema import (
     INDEX_NAME,
@@ -34,6 +35,8 @@ class ShardIndex:
     """What decided the pairs (seed, band, camera, ...), as recorded by the run that made them."""
     shards: tuple[ShardEntry, ...]
     """In order of scene, then of pairs within the scene."""
+    folders: tuple[Path, ...] = ()
+    """Where each shard lies; empty: all in folder. Only several datasets in one have these."""
 
     @classmethod
     def open(cls, folder: Path | str) -> ShardIndex:
@@ -43,7 +46,8 @@ class ShardIndex:
         """
         folder = location(folder)
         path = folder / INDEX_NAME
-        raw = read_json(path, "a dataset's index (made by `crossview render-pairs --out DIR`)")
+        what = "a dataset's index (made by `crossview render-pairs --out DIR`)"
+        raw = _read_remote_json(path, what) if is_remote(path) else read_json(path, what)
         try:
             index = cls(
                 folder=folder,
@@ -55,6 +59,27 @@ class ShardIndex:
         if not index.shards:
             raise ShardError(f"{path}: the dataset holds no pairs")
         return index
+
+    @classmethod
+    def joined(cls, parts: Sequence[ShardIndex]) -> ShardIndex:
+        """Return the shards of several datasets in one index, one dataset after another."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            folder=parts[0].folder,
+            config=parts[0].config,
+            shards=tuple(entry for part in parts for entry in part.shards),
+            folders=tuple(part.folder for part in parts for _ in part.shards),
+        )
+
+    def path(self, shard: int) -> Path:
+        """Return where a shard lies."""
+        folder = self.folders[shard] if self.folders else self.folder
+        return folder / self.shards[shard].name
+
+    def is_remote(self, shard: int) -> bool:
+        """Return whether a shard lies behind a URL."""
+        return is_remote(self.folders[shard] if self.folders else self.folder)
 
     def write(self) -> None:
         """Write index.json, whole."""
@@ -81,18 +106,26 @@ class ShardIndex:
 
     def of_scenes(self, scenes: set[str]) -> ShardIndex:
         """Return the part of the dataset that shows these scenes."""
+        chosen = [i for i, entry in enumerate(self.shards) if entry.scene in scenes]
         return ShardIndex(
             folder=self.folder,
             config=self.config,
-            shards=tuple(entry for entry in self.shards if entry.scene in scenes),
+            shards=tuple(self.shards[i] for i in chosen),
+            folders=tuple(self.folders[i] for i in chosen) if self.folders else (),
         )
+
+
+class SampleError(ShardError):
+    """One sample that is damaged in a shard that is otherwise what the index lists."""
 
 
 class ShardReader:
     """Random access to the samples of a dataset's shards, by offset. Cheap to pickle and fork."""
 
-    def __init__(self, index: ShardIndex) -> None:
+    def __init__(self, index: ShardIndex, cache: ShardCache | None = None) -> None:
+        """Read remote shards through a cache; without one, a request for each member."""
         self.index = index
+        self._cache = cache
 
     def read(self, shard: int, sample: int, endings: tuple[str, ...]) -> tuple[str, list[bytes]]:
         """Return the key of a shard's sample and the bytes of the members asked for.
@@ -100,8 +133,8 @@ class ShardReader:
         Raises ShardError where the shard is missing, truncated, not the one that the index lists,
         or its samples lack a member.
         """
-        path = self.index.folder / self.index.shards[shard].name
-        read, samples = _open_shard(str(path), self.index.shards[shard])
+        path = self.index.path(shard)
+        read, samples = _open_shard(str(path), self.index.shards[shard], self._cache)
         key, members = samples[sample]
         data = []
         for ending in endings:
@@ -113,8 +146,25 @@ class ShardReader:
             offset, size_bytes = members[ending]
             data.append(read(offset, size_bytes))
             if len(data[-1]) != size_bytes:
-                raise ShardError(f"{path}: truncated in sample {key!r}, member {ending}")
+                raise SampleError(f"{path}: truncated in sample {key!r}, member {ending}")
         return key, data
+
+
+def _read_remote_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a remote JSON object as read_json does, again where the connection failed."""
+
+    def read() -> dict[str, Any] | ShardError:
+        try:
+            return read_json(path, what)
+        except ShardError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            return error  # it came whole: nothing to gain by asking again
+
+    result = retried(read, str(path))
+    if isinstance(result, ShardError):
+        raise result
+    return result
 
 
 def check_size(path: Path, expected: ShardEntry) -> None:
@@ -128,34 +178,40 @@ def check_size(path: Path, expected: ShardEntry) -> None:
         )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _open_shard(
-    name: str, expected: ShardEntry
+    name: str, expected: ShardEntry, cache: ShardCache | None
 ) -> tuple[Callable[[int, int], bytes], list[tuple[str, dict[str, tuple[int, int]]]]]:
     """Return what reads (offset, size) of a shard, and its samples.
 
     Compares its size and sidecar with the index.
     """
     path = location(name)
-    sidecar = Sidecar.read(sidecar_path(path))
+    if is_remote(path) and cache:
+        tar, sidecar = cache.open(path, expected)
+    else:
+        sidecar = Sidecar.read(sidecar_path(path))
+        check_size(path, expected)
     if sidecar.entry != expected:
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; {MEND}")
-    check_size(path, expected)
-    return _reader_of(path), list(sidecar.samples.items())
+    samples = list(sidecar.samples.items())
+    if not is_remote(path):
+        tar = open(path, "rb", buffering=0)  # noqa: SIM115
+    elif not cache:
+        return _range_reader(path), samples
 
-
-def _reader_of(path: Path) -> Callable[[int, int], bytes]:
-    if is_remote(path):
-        store, key = filesystem(path)
-
-        def read_range(offset: int, size_bytes: int) -> bytes:
-            data: bytes = store.cat_file(key, start=offset, end=offset + size_bytes)
-            return data
-
-        return read_range
-    tar = open(path, "rb", buffering=0)  # noqa: SIM115
-
-    def read_file(offset: int, size_bytes: int) -> bytes:
+    def read(offset: int, size_bytes: int) -> bytes:
         return os.pread(tar.fileno(), size_bytes, offset)
 
-    return read_file
+    return read, samples
+
+
+def _range_reader(path: Path) -> Callable[[int, int], bytes]:
+    store, key = filesystem(path)
+
+    def read(offset: int, size_bytes: int) -> bytes:
+        end = offset + size_bytes
+        data: bytes = retried(lambda: store.cat_file(key, start=offset, end=end), str(path))
+        return data
+
+    return read

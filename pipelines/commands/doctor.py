@@ -12,8 +12,9 @@ def add(commands: Any) -> None:
         "doctor",
         help="check Python, packages, GPU, renderers, memory, disk; say what to do",
         description="Check Python, packages, cores, memory, disk, GPU, EGL, the renderers and Ray, "
-        "and say what to do. The exit status is 2 where rendering with Embree on Ray or pre-training "
-        "cannot work. Where crossview itself does not start: python -m pipelines.doctor",
+        "and say what to do. The exit status is 2 where rendering with Embree on Ray or "
+        "pre-training cannot work. Where crossview itself does not start: "
+        "python -m pipelines.doctor",
         epilog="example: crossview doctor",
     )
     parser.set_defaults(command=run)

@@ -15,34 +15,83 @@ def add(commands: Any) -> None:
         "pretrain",
         help="pre-train CroCo on shards of pairs",
         description="Pre-train CroCo on shards of pairs. The same command goes on from the last "
-        "checkpoint. Several processes: torchrun --nproc-per-node N -m pipelines.cli pretrain ...",
+        "checkpoint. SIGTERM, or Ctrl-C once, saves after the step at hand and exits with 0.",
         epilog="example: crossview pretrain --data out/pairs --preset tiny --out out/pretrain",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the dataset")
-    parser.add_argument("--val-data", type=Path, metavar="DIR", help="another one to validate on")
-    parser.add_argument("--preset", help="tiny, small (CPU), base (the paper's); default base")
+    parser.add_argument("--data", metavar="DIR", help="folder or URL of the dataset")
+    parser.add_argument("--val-data", metavar="DIR", help="another one to validate on")
+    parser.add_argument(
+        "--preset", help="tiny, small (CPUs), croco_v1 (default), croco_v2_base, mae, ..."
+    )
     shared.add_common(parser, "PretrainConfig")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--launcher",
+        choices=("torchrun", "ray"),
+        help="train in several processes: of this and other machines, or of a Ray cluster",
+    )
+    parser.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="processes on each machine (torchrun) or in all (ray); default: one a GPU",
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often all start again after one died, from the last checkpoint (default 3)",
+    )
+    parser.add_argument(
+        "--nnodes", type=int, default=1, metavar="N", help="machines (torchrun; default 1)"
+    )
+    parser.add_argument(
+        "--rendezvous",
+        metavar="HOST:PORT",
+        help="the first machine's address, the same on all machines (torchrun)",
+    )
+    parser.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="a running Ray cluster ('auto': find it)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, print the last metrics."""
+    from pipelines.launch import print_result, train_here, train_in_processes
     from pipelines.recipe import pretrain_config
-    from training.trainer import pretrain
 
     values = shared.config_values(
         options,
         {
             "preset": options.preset,
-            "data.path": options.data and str(options.data),
-            "data.val_path": options.val_data and str(options.val_data),
+            "data.path": options.data,
+            "data.val_path": options.val_data,
             "seed": options.seed,
         },
     )
     config = pretrain_config(values, source=str(options.config or "pretrain"))
-    result = pretrain(config, options.out)
-    for name, value in result.metrics.items():
-        print(f"{name:32} {value:.6g}")
-    print(f"checkpoint: {result.checkpoint}")
+    if options.launcher == "ray":
+        from pipelines.ray_train import train_on_ray
+
+        result = train_on_ray(
+            config,
+            options.out,
+            address=options.ray_address,
+            num_workers=options.nproc,
+            max_restarts=options.max_restarts,
+        )
+        print_result(result)
+    elif options.launcher == "torchrun":
+        train_in_processes(
+            config,
+            options.out,
+            num_processes=options.nproc,
+            num_machines=options.nnodes,
+            rendezvous=options.rendezvous,
+            max_restarts=options.max_restarts,
+        )
+    else:
+        train_here(config, options.out)
     return 0

@@ -137,4 +137,4 @@ def test_a_heavy_library_has_one_door(library: str):
         for path in (ROOT / package).rglob("*.py")
         if f"import {library}\n" in path.read_text() or f"from {library}" in path.read_text()
     }
-    assert len(doors) == 1
+    assert len(doors) == (2 if library == "ray" else 1), doors  # tasks, and Ray Train

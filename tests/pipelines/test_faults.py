@@ -269,8 +269,10 @@ def test_a_second_run_is_refused_and_told_who_holds_the_folder(out: Path, undist
     first = render(out, "--executor", "serial")
     wait_for(lambda: at_work(out))
     first.send_signal(signal.SIGSTOP)  # it would be done before the second has started
-    refused = finish(render(out, "--executor", "serial"), status=2)
-    first.send_signal(signal.SIGCONT)
+    try:
+        refused = finish(render(out, "--executor", "serial"), status=2)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert f"another run is writing to this folder, process {first.pid} on " in refused
     assert ", since 20" in refused
     finish(first)

@@ -90,6 +90,15 @@ def test_a_recipe_runs_from_rooms_to_a_report_and_then_only_what_changed(tmp_pat
     assert shard.exists()
 
 
+def test_a_model_that_sees_no_reference_has_a_report_without_one(tmp_path: Path):
+    recipe = load_recipe(write_recipe(tmp_path), {"pretrain": {"model": {"decoder": "self"}}})
+    assert run_recipe(recipe, SerialExecutor()) == []
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "held-out scene" in page
+    for number in ("lower held-out loss", "shuffled", "found by cross-attention"):
+        assert number not in page
+
+
 def test_a_new_seed_moves_the_old_pairs_aside(tmp_path: Path):
     name = write_recipe(tmp_path)
     run_recipe(load_recipe(name, {}), SerialExecutor(), until="render")
@@ -152,3 +161,12 @@ def test_a_damaged_state_file_is_named(tmp_path: Path):
     (recipe.out / "stages.json").write_text("{")
     with pytest.raises(CrossviewError, match=r"stages\.json: damaged"):
         run_recipe(recipe, SerialExecutor(), until="render")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [({"out": "memory://out"}, "expected a folder"), ({"pretrain": {"preset": []}}, "preset = ")],
+)
+def test_a_recipe_that_cannot_be_is_refused(overrides: dict, message: str):
+    with pytest.raises(CrossviewError, match=message):
+        load_recipe("demo", overrides)

@@ -12,16 +12,21 @@ from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardError, Sidecar, sidecar_path
 from training.data import DataConfig, PairReader, Requests, batches, held_out_scenes, open_split
 from training.model.croco import ModelConfig
-from training.order import Schedule
+from training.order import Batches, Schedule, Share
 from training.validation import choose_pairs, load_validation_pairs
 
 
-def all_batches(dataset, num_workers, world_size=1):
+def schedule_of(sizes):
+    return Schedule(shares=(Share(shard_sizes=sizes),), batch_size=8, seed=0, window=100)
+
+
+def all_batches(dataset, num_workers, world_size=1, max_damaged=0):
     index = ShardIndex.open(dataset)
     sizes = tuple(entry.count for entry in index.shards)
-    schedule = Schedule(shard_sizes=sizes, batch_size=8, seed=0, window=100)
+    schedule = schedule_of(sizes)
+    config = DataConfig(path=dataset, num_workers=num_workers, max_damaged=max_damaged)
     parts = [
-        list(batches(index, 32, Requests(schedule, 0, 4, r, world_size), num_workers, False))
+        list(batches(index, 32, Requests(schedule, 0, 4, r, world_size), config, pin_memory=False))
         for r in range(world_size)
     ]
     return [torch.cat([part[step] for part in parts], 1) for step in range(4)]
@@ -33,12 +38,20 @@ def test_batches_do_not_depend_on_workers_or_processes(dataset):
         assert all(torch.equal(one, two) for one, two in zip(alone, other))
 
 
+def test_workers_without_a_shard_of_their_own_get_their_share(tmp_path):
+    one = write_dataset(tmp_path, scenes=1, pairs=13, with_depth=False)
+    alone, helped = all_batches(one, 0), all_batches(one, 3)
+    assert all(torch.equal(first, second) for first, second in zip(alone, helped))
+
+
 def test_a_batch_holds_crops_of_the_samples_asked_for(dataset):
     index = ShardIndex.open(dataset)
     reader = PairReader(index, 32)
-    schedule = Schedule(shard_sizes=(12,) * 4, batch_size=8, seed=0, window=100)
+    schedule = schedule_of((12,) * 4)
     request = next(iter(Requests(schedule, 0, 1, 0, 1)))
-    batch = next(batches(index, 32, Requests(schedule, 0, 1, 0, 1), 0, False)).numpy()
+    requests = Requests(schedule, 0, 1, 0, 1)
+    config = DataConfig(path=dataset)
+    batch = next(batches(index, 32, requests, config, pin_memory=False)).numpy()
     for row, sample in enumerate(request.samples):
         for view, image in enumerate(reader.views(int(sample))):
             i, j = (request.crops[row, view] * 5).astype(int)
@@ -169,22 +182,53 @@ def test_metadata_that_is_no_object_is_damaged(dataset, tmp_path):
         PairReader(ShardIndex.open(folder), 32).record(0)
 
 
+def spoil(folder, samples_spoilt):
+    """Cut the second image of these samples of the first shard in half; zeros fill its place."""
+    tar = min(folder.glob("*.tar"))
+    members = list(json.loads(tar.with_suffix(".json").read_text())["samples"].values())
+    with open(tar, "r+b") as stream:
+        for sample in samples_spoilt:
+            offset, size = members[sample]["view2.jpg"]
+            stream.seek(offset + size // 2)
+            stream.write(bytes(size - size // 2))
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_image_is_named(dataset, tmp_path, num_workers):
-    def damage(folder, tars):
-        sidecar = json.loads(tars[0].with_suffix(".json").read_text())
-        with open(tars[0], "r+b") as stream:
-            for members in sidecar["samples"].values():
-                offset, size = members["view2.jpg"]
-                stream.seek(offset + size // 2)
-                stream.write(bytes(size // 2))
-
-    folder = damaged(dataset, tmp_path, damage)
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, range(12)))
     with pytest.raises(
         CrossviewError,
         match=r"scene0-0000.tar: sample 'scene0_0_\d+', view2.jpg: damaged.*--verify",
     ):
         all_batches(folder, num_workers)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_next_good_pair_stands_in_for_a_damaged_one(dataset, tmp_path, caplog, num_workers):
+    spoilt = (3, 4, 11)
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, spoilt))
+    whole = all_batches(dataset, num_workers)
+    got = all_batches(folder, num_workers, max_damaged=3)
+    batches_of_run = Batches(schedule_of((12,) * 4), 4)
+    reader = PairReader(ShardIndex.open(dataset), 32)
+    for step, (before, now) in enumerate(zip(whole, got)):
+        for row, sample in enumerate(batches_of_run.samples(step)):
+            same = torch.equal(before[:, row], now[:, row])
+            assert same == (sample not in spoilt)
+            if sample in spoilt:
+                stand_in = reader.views({3: 5, 4: 5, 11: 12}[int(sample)])[0]
+                crops = [stand_in[i : i + 32, j : j + 32] for i in range(5) for j in range(5)]
+                assert any(np.array_equal(now[0, row].numpy(), crop) for crop in crops)
+    seen = set(np.concatenate([batches_of_run.samples(step) for step in range(4)]))
+    warned = [r.getMessage() for r in caplog.records if "stands in" in r.getMessage()]
+    assert len(warned) == len(seen & set(spoilt)) > 0
+    assert all("scene0-0000.tar: sample 'scene0_0_00" in text for text in warned)
+
+
+def test_more_damaged_pairs_than_allowed_stop_the_run(dataset, tmp_path):
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, range(0, 12, 3)))
+    with pytest.raises(CrossviewError, match=r"of which data.max_damaged = 1 may be replaced"):
+        all_batches(folder, 0, max_damaged=1)
 
 
 def test_images_below_the_crop_are_refused(dataset):

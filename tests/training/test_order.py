@@ -6,7 +6,14 @@ import pytest
 from generation.errors import CrossviewError
 from training.data import Requests, random_crop
 from training.optim import MaskConfig, num_masked
-from training.order import Schedule, crop_positions, epoch_order, random_masks, validation_masks
+from training.order import (
+    Schedule,
+    Share,
+    crop_positions,
+    epoch_order,
+    random_masks,
+    validation_masks,
+)
 
 SIZES = (5, 9, 1, 20)
 
@@ -38,7 +45,7 @@ def test_a_large_window_puts_every_sample_everywhere():
 
 
 def schedule(batch_size=8):
-    return Schedule(shard_sizes=SIZES, batch_size=batch_size, seed=0, window=100)
+    return Schedule(shares=(Share(shard_sizes=SIZES),), batch_size=batch_size, seed=0, window=100)
 
 
 def test_ranks_together_work_on_the_batches_of_one_process():
@@ -60,10 +67,28 @@ def test_requests_can_start_at_any_step():
             assert np.array_equal(one.crops, other.crops)
 
 
-def test_an_epoch_visits_no_sample_twice_and_drops_the_ragged_batch():
-    batches = [request.samples for request in Requests(schedule(), 0, 4, 0, 1)]
-    assert schedule().steps_per_epoch == 4
-    assert len(set(np.concatenate(batches))) == 32
+@pytest.mark.parametrize("batch_size", [1, 8, 12, 35])
+def test_an_epoch_visits_every_sample_once_and_its_last_batch_goes_on_with_the_next(batch_size):
+    num_steps = 3 * 35 // batch_size + 1
+    requests = Requests(schedule(batch_size), 0, num_steps, 0, 1)
+    visits = np.concatenate([request.samples for request in requests])
+    assert all(len(request.samples) == batch_size for request in requests)
+    for epoch in range(3):
+        assert sorted(visits[35 * epoch : 35 * (epoch + 1)]) == list(range(35))
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 4])
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_a_run_resumed_on_other_ranks_sees_every_remaining_sample_once(before, after):
+    schedule_of_run, num_steps, stopped_at = schedule(12), 3, 2  # 36 visits: an epoch and one
+
+    def seen(first, last, ranks):
+        parts = [list(Requests(schedule_of_run, first, num_steps, r, ranks)) for r in range(ranks)]
+        return [p.samples for part in parts for p in part[: last - first]]
+
+    samples = np.concatenate(seen(0, stopped_at, before) + seen(stopped_at, num_steps, after))
+    assert len(samples) == 36
+    assert np.bincount(samples, minlength=35).tolist().count(1) == 34
 
 
 def test_fewer_pairs_than_a_batch_are_refused():

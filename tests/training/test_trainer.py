@@ -255,21 +255,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
         pretrain(micro_config(dataset, optim={"base_lr": 1.0e30}), tmp_path)
 
 
-@pytest.mark.parametrize("broken", ["loss", "weights"])
-def test_a_run_that_diverged_leaves_its_good_checkpoints(dataset, tmp_path, monkeypatch, broken):
-    step = _Run._step
+def test_weights_that_an_update_broke_are_not_saved_over_good_ones(dataset, tmp_path, monkeypatch):
+    update = _Run._update
 
-    def diverges_at_step_5(self, module, images):
-        loss, rate, ratio = step(self, module, images)
-        if self.step == 5 and broken == "loss":
-            loss = loss * torch.nan
-        elif self.step == 5:
+    def breaks_them_at_step_6(self, losses):
+        update(self, losses)
+        if self.step == 5:
             next(self.model.parameters()).data[0] = torch.nan
-        return loss, rate, ratio
 
-    monkeypatch.setattr(_Run, "_step", diverges_at_step_5)
+    monkeypatch.setattr(_Run, "_update", breaks_them_at_step_6)
     config = micro_config(dataset, log_every_steps=100, validation={"every_steps": 0})
-    with pytest.raises(CrossviewError, match=r"nan at step 6; .* lower optim.base_lr"):
+    with pytest.raises(CrossviewError, match=r"weights is nan at step 6; .* lower optim.base_lr"):
         pretrain(config, tmp_path)
     assert [path.name for path in checkpoint.stored(tmp_path)] == ["step_00000003.pt"]
 
@@ -298,7 +294,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(run, tmp_path, mon
     monkeypatch.setattr("generation.shards.files.secrets.token_hex", lambda size: "x")
     (out / "checkpoints" / ".step_00000009.pt.x.partial").symlink_to("/dev/full")
     with pytest.raises(CrossviewError, match=r"run: cannot write the run here: No space left"):
-        checkpoint.save(out, 9, {"model": {"weight": torch.zeros(300_000)}})
+        checkpoint.save(out, 9, {"model": {"weight": torch.zeros(300_000)}}, keep=2)
     assert checkpoint.stored(out) == before
 
 
@@ -346,6 +342,7 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
     assert {name.split(".")[1] for name in of_generation} <= {
         "errors",
         "geometry",
+        "locations",
         "plain",
         "shards",
     }

@@ -1,4 +1,4 @@
-"""Transformer blocks: the encoder's (timm's, with our attention) and the decoder's two kinds."""
+"""Transformer blocks: the encoder's (timm's, with our attention) and the decoder's three kinds."""
 
 from __future__ import annotations
 
@@ -77,3 +77,13 @@ class CatBlock(nn.Module):
             across = both_maps[0][:, :, :num, num:]
             maps.append(across / across.sum(-1, keepdim=True))
         return both[:, :num], both[:, num:]
+
+
+class SelfBlock(EncoderBlock):
+    """Self-attention over the target's tokens alone, as in MAE: the reference is not seen."""
+
+    def forward(  # type: ignore[override]
+        self, target: Tensor, reference: None, rotation: Rotation | None, maps: Maps | None
+    ) -> tuple[Tensor, None]:
+        """Map (B, N, D) target tokens to the same shape; there are no maps to keep."""
+        return super().forward(target, rotation), reference

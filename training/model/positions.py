@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -37,6 +38,18 @@ def sine_cosine_positions(grid: tuple[int, int], dim: int) -> Tensor:
     row, column = _grid_coordinates(grid)
     angles = torch.stack([column, row], 1).double()[:, :, None] * frequencies  # (N, 2, dim / 4)
     return torch.cat([angles.sin(), angles.cos()], 2).flatten(1).float()
+
+
+def interpolated(positions: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Return (N', D) positions of another grid from the (N, D) ones of the grid trained on.
+
+    Bicubic, as the published code does when it fine-tunes at another resolution: the same part of
+    the image keeps its position, where positions computed anew for a larger grid would go beyond
+    those that the encoder has seen.
+    """
+    image = positions.unflatten(0, trained).permute(2, 0, 1).unsqueeze(0)
+    resized = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    return resized.squeeze(0).flatten(1).T
 
 
 def rotary_tables(grid: tuple[int, int], head_dim: int, base: float) -> Rotation:

@@ -1,0 +1,156 @@
+"""Shards from afar, kept on the local disk: bounded, checked, shared by a machine's processes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC, EROFS
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from generation.errors import CrossviewError
+from generation.locations import filesystem
+from generation.shards.files import whole_file, write_text_whole
+from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
+from generation.shards.writer import file_sha256
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+"""Requests in all for one thing; the waits between them add up to about 25 s."""
+FIRST_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCache:
+    """A folder of whole shards, named by where they are from and what they hold.
+
+    A shard is there whole or not at all. Whoever has one open holds a shared lock on it, and what
+    is locked is never removed: the folder can grow beyond its limit only by what is in use.
+    """
+
+    folder: Path
+    """On a local disk; made where it is missing."""
+    max_bytes: int
+    """The shards used longest ago go once all together take more."""
+
+    def open(self, path: Path, entry: ShardEntry) -> tuple[BinaryIO, Sidecar]:
+        """Return the open tar and the sidecar of a remote shard, fetched where need be.
+
+        Raises ShardError where its bytes are not those that the index lists, CrossviewError where
+        it cannot be had in ATTEMPTS attempts.
+        """
+        name = hashlib.sha256(f"{path} {entry.sha256}".encode()).hexdigest()
+        own = self.folder / f"{name}.tar"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._only_one(name):
+                while True:
+                    if not own.is_file() or own.stat().st_size != entry.size_bytes:
+                        retried(lambda: _fetch(path, own, entry), f"{path}")
+                    tar = open(own, "rb", buffering=0)  # noqa: SIM115
+                    fcntl.flock(tar, fcntl.LOCK_SH)
+                    if own.exists():  # else it was removed between the two lines above
+                        break
+                    tar.close()
+                os.utime(own)
+                sidecar = Sidecar.read(sidecar_path(own))
+            self._make_room()
+        except OSError as error:
+            raise CrossviewError(
+                f"data.cache_dir = {self.folder}: cannot hold {path} ({error}); make room there, "
+                "or name a folder that can be written"
+            ) from error
+        return tar, sidecar
+
+    def fetch(self, path: Path, entry: ShardEntry) -> None:
+        """Bring a shard here, or count it as used just now."""
+        tar, _ = self.open(path, entry)
+        tar.close()
+
+    @contextmanager
+    def _only_one(self, name: str) -> Iterator[None]:
+        """Keep other processes and threads from fetching the same shard meanwhile."""
+        with open(self.folder / f"{name[:2]}.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _make_room(self) -> None:
+        shards = []
+        for path in self.folder.glob("[!.]*.tar"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another process made room
+                continue
+            shards.append((status.st_mtime, status.st_size, path))
+        excess = sum(size for _, size, _ in shards) - self.max_bytes
+        for _, size, path in sorted(shards):
+            if excess <= 0:
+                return
+            if _remove_unused(path):
+                excess -= size
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a shard unless somebody has it open; return whether it is gone."""
+    try:
+        with path.open("rb") as tar:
+            fcntl.flock(tar, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            sidecar_path(path).unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True
+
+
+def _fetch(path: Path, own: Path, entry: ShardEntry) -> None:
+    """Download a shard and its sidecar, the tar last. Raises ShardError on other bytes."""
+    store, key = filesystem(path)
+    sidecar: bytes = store.cat_file(sidecar_path(path).path)  # type: ignore[attr-defined]
+    with whole_file(own) as temporary:
+        store.get_file(key, str(temporary))
+        size_bytes = temporary.stat().st_size
+        if size_bytes != entry.size_bytes or file_sha256(temporary) != entry.sha256:
+            raise ShardError(
+                f"{path}: {size_bytes} bytes that are not those that the index lists "
+                f"({entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}...); upload the shard, "
+                "its sidecar and index.json again"
+            )
+        write_text_whole(sidecar_path(own), sidecar.decode())
+
+
+def retried(work: Callable[[], T], what: str) -> T:
+    """Return what work returns, trying again after errors that may pass, each time later.
+
+    Raises CrossviewError after ATTEMPTS, and at once where there is no such file or no access.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except (FileNotFoundError, PermissionError) as error:
+            raise ShardError(f"{what}: {type(error).__name__}: {error}") from error
+        # Every store has errors of its own, and most of them pass: the one place to catch all.
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EROFS):
+                raise  # our own disk
+            if attempt == ATTEMPTS:
+                if isinstance(error, CrossviewError):
+                    raise
+                raise CrossviewError(
+                    f"{what}: not to be had in {ATTEMPTS} attempts: {type(error).__name__}: "
+                    f"{error}; is the store reachable? The same command goes on from here"
+                ) from error
+            logger.info("%s: attempt %d failed: %s", what, attempt, error)
+        time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1))
+    raise AssertionError

@@ -1,0 +1,144 @@
+"""Start the processes of a pre-training: this one, or several that an agent of torchrun watches."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from generation.errors import CrossviewError
+from training.config import PretrainConfig
+from training.stopping import StopRequest
+from training.trainer import PretrainResult, pretrain
+
+LOG_FORMAT: dict[str, Any] = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
+GIVE_UP = signal.SIGUSR1
+"""What a process sends the agent that must not start it again."""
+
+
+def train_here(config: PretrainConfig, out: Path) -> None:
+    """Train in this process, and with those that were started together with it.
+
+    SIGTERM, or Ctrl-C once, ends the run after the step at hand, saved.
+    """
+    with StopRequest() as stop:
+        result = pretrain(config, out, stop)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print_result(result)
+
+
+def print_result(result: PretrainResult) -> None:
+    """Print the last metrics, and whether the run is at its end."""
+    for name, value in result.metrics.items():
+        print(f"{name:32} {value:.6g}")
+    print(f"checkpoint: {result.checkpoint}")
+    if result.metrics["step"] < result.num_steps:
+        print(f"stopped before step {result.num_steps}; the same command goes on from here")
+
+
+def train_in_processes(
+    config: PretrainConfig,
+    out: Path,
+    *,
+    num_processes: int | None = None,
+    num_machines: int = 1,
+    rendezvous: str | None = None,
+    max_restarts: int = 3,
+) -> None:
+    """Train in several processes on this machine, and on others.
+
+    num_processes: on this machine; None for one a GPU. rendezvous: HOST:PORT of the first machine,
+    the same on all, where they meet. When a process dies, all are started again, so many times, and
+    go on from the last checkpoint. SIGTERM and Ctrl-C reach all of them, as in train_here. Raises
+    CrossviewError where machines have nowhere to meet, where pretrain does, and where processes die
+    too often.
+    """
+    if num_machines > 1 and rendezvous is None:
+        raise CrossviewError(
+            f"{num_machines} machines: expected --rendezvous HOST:PORT, the first machine's "
+            "address, the same on all of them"
+        )
+    import torch
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    count = num_processes or max(1, torch.cuda.device_count())
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # Else processes that are started again meet in the store of those before them, and may wait for
+    # ever at the addresses of the dead (torch 2.15, gloo).
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    launch = elastic_launch(
+        LaunchConfig(
+            min_nodes=num_machines,
+            max_nodes=num_machines,
+            nproc_per_node=count,
+            run_id="crossview",
+            rdzv_backend="c10d",
+            rdzv_endpoint=rendezvous or "localhost:0",
+            max_restarts=max_restarts,
+            signals_to_handle=GIVE_UP.name,
+        ),
+        _member,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        reason = Path(folder) / "reason"
+        try:
+            with _signals_passed_on():
+                launch(config, out, reason)
+        except (ChildFailedError, SignalException) as error:
+            if reason.exists():
+                raise CrossviewError(reason.read_text()) from error
+            raise CrossviewError(
+                f"processes still died after {max_restarts} restarts ({_first_line(error)}); the "
+                "same command goes on from the last checkpoint"
+            ) from error
+
+
+def _member(config: PretrainConfig, out: Path, reason: Path) -> None:
+    """Be one of the processes; what a user can mend goes into the file `reason`, once."""
+    signal.signal(GIVE_UP, signal.SIG_IGN)  # the agent's way to hand it on; each ends by itself
+    logging.basicConfig(**LOG_FORMAT, level=logging.INFO, force=True)
+    try:
+        train_here(config, out)
+    except CrossviewError as error:
+        with suppress(FileExistsError), open(reason, "x") as stream:
+            stream.write(str(error))
+            stream.flush()
+            os.kill(os.getppid(), GIVE_UP)  # else the agent would start all of them again
+        sys.exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    """Return what is known of the first process that died."""
+    failure = getattr(error, "get_first_failure", lambda: (0, None))()[1]
+    if failure is None:
+        return str(error)
+    return f"process {failure.local_rank}: exit status {failure.exitcode}"
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """Have SIGTERM and SIGINT tell the processes to stop; the agent sees them end well."""
+
+    def tell(number: int, _: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])  # a second one ends at once
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

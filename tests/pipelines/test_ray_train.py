@@ -1,0 +1,75 @@
+"""The same training on Ray: the same losses, and workers that die."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import pytest
+from processes import alive, kill, tree, wait_for
+from test_launch import LONG, STEPS, command, config_file, data, micro_config, reach, steps
+
+from training import checkpoint
+from training.metrics import read_lines
+from training.trainer import pretrain
+
+pytest.importorskip("ray.train.torch", reason="needs Ray Train: pip install 'crossview[ray-train]'")
+
+__all__ = ["command", "config_file", "data"]
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    return sorted(pid for pid, words in tree(process.pid).items() if "RayTrainWorker" in words)
+
+
+@pytest.mark.slow
+def test_workers_on_ray_train_as_one_process_though_one_is_killed_and_all_are_stopped(
+    command, data, tmp_path
+):
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    process = command("--launcher", "ray", "--nproc", "2", "--out", out)
+    try:
+        reach(process, out, 12)
+        first = workers(process)
+        assert len(first) == 2
+        kill([first[1]])
+        wait_for(lambda: not any(map(alive, first)))
+        killed_at = steps(out)[-1]
+        assert killed_at < STEPS
+        reach(process, out, killed_at + 12)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        kill([*tree(process.pid), process.pid])
+    assert process.returncode == 0, output
+    assert "going on from step" in output
+    reached = steps(out)[-1]
+    assert f"stopped before step {STEPS}" in output
+    assert checkpoint.stored(out)[0].name == f"step_{reached:08d}.pt"
+    for folder in (alone, out):  # the rest on another number of processes
+        pretrain(micro_config(data, **LONG), folder)
+    assert steps(out) == list(range(1, STEPS + 1))
+    one, other = (
+        {
+            (line["kind"], line["step"]): line.get("loss", line.get("val_loss"))
+            for line in read_lines(folder / "metrics.jsonl")
+        }
+        for folder in (alone, out)
+    )
+    assert list(one) == list(other)
+    assert list(other.values()) == pytest.approx(list(one.values()), abs=1e-4)
+
+
+def test_a_gpu_that_no_machine_has_is_said(command, tmp_path):
+    words = ("--launcher", "ray", "--out", tmp_path / "out", "--set", "device=cuda")
+    output, _ = (process := command(*words)).communicate(timeout=60)
+    assert process.returncode == 2
+    assert "device = 'cuda': the Ray cluster has no GPU" in output
+    assert "Traceback" not in output
+
+
+def test_a_cluster_that_is_not_there_is_named(command, tmp_path):
+    words = ("--launcher", "ray", "--ray-address", "127.0.0.1:1", "--out", tmp_path / "out")
+    output, _ = (process := command(*words)).communicate(timeout=60)
+    assert process.returncode == 2
+    assert "cannot reach the Ray cluster at 127.0.0.1:1" in output

@@ -1,0 +1,85 @@
+"""Several processes that train micro runs together, one run after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.multiprocessing
+from micro import micro_config
+
+from generation.errors import CrossviewError
+from training.trainer import _Run, pretrain
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to train."""
+
+    out: Path
+    overrides: dict[str, Any] = field(default_factory=dict)
+    stop_after: int | None = None
+    """The step after which the last process is asked to stop."""
+    poison: int | None = None
+    """The step at which the first pair of the last process has an infinite loss."""
+
+
+def train_together(data: Path, num_processes: int, jobs: list[Job], folder: Path) -> None:
+    """Train all jobs in new processes; an error's text goes to OUT/error-RANK.txt."""
+    torch.multiprocessing.spawn(_member, (data, num_processes, jobs, folder), num_processes)
+
+
+def _member(rank: int, data: Path, num_processes: int, jobs: list[Job], folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=num_processes
+    )
+    for job in jobs:
+        last = rank == num_processes - 1
+        try:
+            train(data, job, disturbed=last)
+        except CrossviewError as error:
+            (job.out / f"error-{rank}.txt").write_text(str(error))
+    torch.distributed.destroy_process_group()
+
+
+def train(data: Path, job: Job, *, disturbed: bool = True) -> None:
+    """Train a job in this process."""
+    stop = stopping_after(job.stop_after if disturbed else None)
+    with poisoned_at(job.poison if disturbed else None):
+        pretrain(micro_config(data, **job.overrides), job.out, stop)
+
+
+def stopping_after(step: int | None) -> Callable[[], bool]:
+    """Return what is asked once a step, and says yes from one step on."""
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return step is not None and asked >= step
+
+    return stop
+
+
+@contextmanager
+def poisoned_at(step: int | None) -> Iterator[None]:
+    """Make the loss of a process's first pair infinite at a step."""
+    losses = _Run._losses
+
+    def poisoned(self, *given):
+        each = losses(self, *given)
+        poison = torch.ones_like(each)
+        poison[0] = torch.inf if self.step + 1 == step else 1
+        return each * poison
+
+    _Run._losses = poisoned  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        _Run._losses = losses  # type: ignore[method-assign]

@@ -1,0 +1,246 @@
+"""Two processes train as one does, whichever way they share the model and whatever happens."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from group import Job, poisoned_at, stopping_after, train, train_together
+from micro import micro_config
+from test_trainer import losses
+
+from generation.errors import CrossviewError
+from training import checkpoint
+from training.data import PairReader, open_split
+from training.distributed import Process
+from training.metrics import read_lines
+from training.order import Batches
+from training.trainer import _Run, pretrain
+from training.verdicts import Verdicts
+
+POISONED_STEP = 6
+ALONE = Process(0, 1, torch.device("cpu"))
+FSDP = {"parallel": "fsdp"}
+CLIP = {"optim": {"clip_norm": 0.1}}
+EMA = {"optim": {"ema": 0.9}}
+TOGETHER = {
+    "ddp": {},
+    "fsdp": FSDP,
+    "ddp, accumulated": {"optim": {"accumulate": 2}},
+    "fsdp, accumulated, recomputed": {
+        "optim": {"accumulate": 2},
+        "activation_checkpointing": True,
+        **FSDP,
+    },
+    "ddp, clipped": CLIP,
+    "fsdp, clipped": {**CLIP, **FSDP},
+    "ddp, averaged": EMA,
+    "fsdp, averaged": {**EMA, **FSDP},
+}
+
+
+@pytest.fixture(scope="module")
+def together(dataset, tmp_path_factory) -> Path:
+    """The runs of two processes, by their names."""
+    folder = tmp_path_factory.mktemp("together")
+    jobs = [Job(folder / name, overrides) for name, overrides in TOGETHER.items()]
+    for kind in ("ddp", "fsdp"):
+        shared = {"parallel": kind}
+        jobs.append(Job(folder / f"{kind}, stopped", shared, stop_after=5))
+        jobs.append(Job(folder / f"{kind}, poisoned", shared, poison=POISONED_STEP))
+        train(dataset, Job(folder / f"one, then {kind}", EMA, stop_after=5))
+        jobs.append(Job(folder / f"one, then {kind}", {**EMA, **shared}))
+    train_together(dataset, 2, jobs, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(dataset, tmp_path_factory):
+    """Train a run in this process, once."""
+    folder, done = tmp_path_factory.mktemp("alone"), {}
+
+    def run(overrides: dict) -> Path:
+        key = json.dumps(overrides)
+        if key not in done:
+            done[key] = folder / str(len(done))
+            train(dataset, Job(done[key], overrides))
+        return done[key]
+
+    return run
+
+
+def weights(out: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    return checkpoint.load(checkpoint.stored(out)[0])[name]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """To the noise of adding in another order."""
+    for kind in ("train", "val"):
+        before, after = losses(one, kind), losses(other, kind)
+        assert list(before) == list(after)
+        assert list(after.values()) == pytest.approx(list(before.values()), abs=2e-6)
+    before, after = (checkpoint.load(checkpoint.stored(out)[0]) for out in (one, other))
+    assert before.keys() == after.keys()
+    for name in ("model", *({"ema"} & before.keys())):
+        assert before[name].keys() == after[name].keys()
+        for tensor in before[name]:
+            torch.testing.assert_close(after[name][tensor], before[name][tensor], atol=1e-4, rtol=0)
+    moments = [state["optimizer"]["state"] for state in (before, after)]
+    assert moments[0].keys() == moments[1].keys()
+    for number, values in moments[0].items():
+        for name, value in values.items():
+            torch.testing.assert_close(moments[1][number][name], value, atol=1e-4, rtol=0)
+
+
+def common(overrides: dict) -> dict:
+    """What decides the result."""
+    optim = {k: v for k, v in overrides.get("optim", {}).items() if k != "accumulate"}
+    return {"optim": optim} if optim else {}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_two_processes_train_as_one(together, alone, name):
+    assert_same(alone(common(TOGETHER[name])), together / name)
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"optim": {"accumulate": 4}}, {"activation_checkpointing": True}], ids=str
+)
+def test_what_saves_memory_changes_no_result(dataset, alone, tmp_path, overrides):
+    train(dataset, Job(tmp_path, overrides))
+    assert_same(alone({}), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_stopped_run_goes_on_with_another_number_of_processes(
+    together, alone, dataset, tmp_path, kind
+):
+    stopped = together / f"{kind}, stopped"
+    assert checkpoint.stored(stopped)[0].name == "step_00000005.pt"
+    assert list(losses(stopped)) == [1, 2, 3, 4, 5]
+    train(dataset, Job(stopped))
+    assert_same(alone({}), stopped)
+    assert_same(alone(EMA), together / f"one, then {kind}")
+
+
+def test_the_average_is_the_closed_form_and_what_is_validated(dataset, alone, tmp_path):
+    run = _Run(micro_config(dataset, **EMA), tmp_path, ALONE, lambda: False)
+    expected = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    update = run._update
+
+    def follow(each: torch.Tensor) -> None:
+        update(each)
+        decay = min(0.9, (1 + run.step) / (10 + run.step))
+        for name, parameter in run.model.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
+
+    run._update = follow
+    run.train()
+    averages = weights(tmp_path, "ema")
+    for name, average in expected.items():
+        torch.testing.assert_close(averages[name], average)
+    assert losses(tmp_path) == losses(alone({}))  # training knows nothing of it
+    assert losses(tmp_path, "val") != losses(alone({}), "val")
+
+
+def poisoned_pair(data: Path, row: int) -> str:
+    """The place of a row of the poisoned batch."""
+    config = micro_config(data)
+    split = open_split(config.data)
+    run = _Run(config, data.parent / "unused", ALONE, lambda: False)
+    step = POISONED_STEP - 1
+    samples = Batches(run.schedule, run.num_steps).samples(step)
+    return PairReader(split.train, 32).where(int(samples[row]))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_poisoned_pair_stops_all_processes_and_is_named(together, dataset, kind):
+    out = together / f"{kind}, poisoned"
+    errors = [(out / f"error-{rank}.txt").read_text() for rank in (0, 1)]
+    assert errors[0] == errors[1]
+    assert f"not finite at step {POISONED_STEP};" in errors[0]
+    record = json.loads((out / "bad_step.json").read_text())
+    assert record["step"] == POISONED_STEP
+    (worst, loss), *others = record["losses"].items()
+    assert (worst, loss) == (poisoned_pair(dataset, 2), "inf")
+    assert len(others) == 3
+    assert all(isinstance(loss, float) for _, loss in others)
+    assert list(losses(out)) == list(range(1, POISONED_STEP))
+    assert [path.name for path in checkpoint.stored(out)] == [
+        "step_00000004.pt", "step_00000003.pt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_bad_step_changes_no_weight_however_late_it_is_read(dataset, alone, tmp_path, lag):
+    before = {"validation": {"every_steps": 0}, "checkpoint_every_steps": 100}
+    good = tmp_path / "good"
+    quiet = {**before, "log_every_steps": 100}
+    pretrain(micro_config(dataset, **quiet), good, stopping_after(POISONED_STEP - 1))
+
+    run = _Run(micro_config(dataset, **quiet), tmp_path / "bad", ALONE, lambda: False)
+    run.verdicts = Verdicts(ALONE, lag)
+    with (
+        poisoned_at(POISONED_STEP),
+        pytest.raises(CrossviewError, match=f"not finite at step {POISONED_STEP};"),
+    ):
+        run.train()
+    assert run.step == POISONED_STEP + lag
+    after = run.model.state_dict()
+    for name, tensor in weights(good).items():
+        assert torch.equal(after[name], tensor), name
+    moments = weights(good, "optimizer")["state"]
+    for number, values in run.optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            assert torch.equal(value, moments[number][name])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_though_its_loss_is(dataset, tmp_path):
+    run = _Run(micro_config(dataset), tmp_path, ALONE, lambda: False)
+    weight = run.model.prediction_head.weight
+    weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(CrossviewError, match=r"not finite at step 1; .*bad_step.json"):
+        run.train()
+    record = json.loads((tmp_path / "bad_step.json").read_text())
+    assert all(np.isfinite(loss) for loss in record["losses"].values())
+    assert not checkpoint.stored(tmp_path)
+
+
+def test_a_bad_step_is_not_repeated_by_processes_started_again(dataset, tmp_path):
+    with poisoned_at(2), pytest.raises(CrossviewError) as first:
+        pretrain(micro_config(dataset), tmp_path)
+    again = Process(0, 1, torch.device("cpu"), restarts=1)
+    with pytest.raises(CrossviewError) as second:
+        _Run(micro_config(dataset), tmp_path, again, lambda: False)
+    assert str(first.value) == str(second.value)
+    pretrain(micro_config(dataset), tmp_path)  # a user may try again
+    assert not (tmp_path / "bad_step.json").exists()
+
+
+def test_a_stop_is_heeded_at_the_same_step_however_late_it_is_read(dataset, alone, tmp_path):
+    run = _Run(micro_config(dataset, log_every_steps=4), tmp_path, ALONE, stopping_after(1))
+    run.verdicts = Verdicts(ALONE, lag=2)
+    result = run.train()
+    assert (result.metrics["step"], result.num_steps) == (3, 8)
+    train(dataset, Job(tmp_path, {"log_every_steps": 4}))
+    steps = [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    assert steps == [4, 4, 8, 8]
+    assert torch.equal(
+        weights(tmp_path)["prediction_head.weight"], weights(alone({}))["prediction_head.weight"]
+    )
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(dataset, tmp_path):
+    config = micro_config(dataset, optim={"accumulate": 3})
+    with pytest.raises(CrossviewError, match=r"batch_size = 4: .* times optim.accumulate = 3"):
+        pretrain(config, tmp_path)
+    two = Process(0, 3, torch.device("cpu"))
+    with pytest.raises(CrossviewError, match=r"batch_size = 4: expected a multiple of the 3"):
+        _Run(micro_config(dataset), tmp_path, two, lambda: False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_gpu_that_is_not_there_is_said(dataset, tmp_path):
+    with pytest.raises(CrossviewError, match="this machine has no CUDA device"):
+        pretrain(micro_config(dataset, device="cuda"), tmp_path)

@@ -1,0 +1,161 @@
+"""Several datasets at once: their parts, their epochs, and tars of two images from elsewhere."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from micro import micro_config
+from synthetic import pair_members, write_dataset
+
+from generation.errors import CrossviewError
+from generation.shards.reader import ShardIndex
+from pipelines.cli import main
+from pipelines.config import build
+from training.data import DataConfig, PairReader, Part, Requests, batches, open_split
+from training.order import Batches, Schedule, Share, samples_taken
+from training.trainer import pretrain
+
+
+def mixture(*shares, batch_size=16):
+    return Schedule(
+        shares=tuple(
+            Share(shard_sizes=sizes, weight=weight, weight_end=end) for sizes, weight, end in shares
+        ),
+        batch_size=batch_size,
+        seed=0,
+        window=20,
+    )
+
+
+TWO = mixture(((10, 15), 3.0, None), ((7,) * 5, 1.0, None))
+RAMP = mixture(((10, 15), 1.0, 0.0), ((7,) * 5, 0.0, 1.0))
+THREE = mixture(((40,), 1.0, 0.1), ((40,), 3.0, 0.2), ((40,), 0.001, 1.0), batch_size=5)
+
+
+@pytest.mark.parametrize("schedule", [TWO, RAMP, THREE])
+def test_sums_of_samples_follow_the_weights(schedule):
+    num_steps = 20000
+    taken = samples_taken(schedule, num_steps)
+    assert (np.diff(taken, axis=0) >= 0).all()
+    assert (taken.sum(1) == schedule.batch_size * np.arange(num_steps + 1)).all()
+    start = np.array([share.weight for share in schedule.shares])
+    end = [s.weight if s.weight_end is None else s.weight_end for s in schedule.shares]
+    done = np.arange(num_steps + 1)[:, None] / num_steps
+    start, end = start / start.sum(), np.array(end) / np.sum(end)
+    exact = schedule.batch_size * num_steps * (start * done + (end - start) * done**2 / 2)
+    assert np.abs(taken - exact).max() < 10
+
+
+def test_each_dataset_shows_every_sample_before_any_again():
+    batches_of_run = Batches(TWO, 40)
+    seen = np.concatenate([batches_of_run.samples(step) for step in range(40)])
+    first = seen[seen < 25]
+    assert len(first) == 480
+    # a batch is shuffled, so an epoch's border is known to within a batch
+    for counts in (np.bincount(first, minlength=25), np.bincount(seen[seen >= 25] - 25)):
+        assert counts.max() - counts.min() <= 1
+    assert len(np.unique(seen)) == 60
+
+
+def test_any_step_can_be_had_alone_and_every_rank_gets_its_part():
+    whole = [Batches(RAMP, 30).samples(step) for step in range(30)]
+    for step in (29, 3, 17):
+        assert np.array_equal(Batches(RAMP, 30).samples(step), whole[step])
+    for ranks in (2, 4):
+        parts = [[r.samples for r in Requests(RAMP, 5, 30, n, ranks)] for n in range(ranks)]
+        for step in range(25):
+            joined = np.concatenate([part[step] for part in parts])
+            assert np.array_equal(joined, whole[step + 5])
+
+
+def test_equal_datasets_are_visited_in_orders_of_their_own():
+    schedule = mixture(((30,), 1.0, None), ((30,), 1.0, None), batch_size=60)
+    samples = Batches(schedule, 1).samples(0)
+    assert not np.array_equal(samples[samples < 30], samples[samples >= 30] - 30)
+
+
+def write_plain_tar(path, keys, names=("1.jpg", "2.jpg")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(len(path.stem))
+    with tarfile.open(path, "w") as tar:
+        for key in keys:
+            members = pair_members(generator, 36, 4, with_depth=False)
+            for name, view in zip(names, ("view1.jpg", "view2.jpg")):
+                info = tarfile.TarInfo(f"{key}.{name}")
+                info.size = len(members[view])
+                tar.addfile(info, io.BytesIO(members[view]))
+
+
+@pytest.fixture
+def videos(tmp_path, capsys):
+    for name, keys in (("walk", ("a/0", "a/1", "b/0")), ("drive", ("0", "1", "2", "3"))):
+        write_plain_tar(tmp_path / "videos" / f"{name}.tar", keys)
+    assert main(["index", str(tmp_path / "videos")]) == 0
+    assert "7 pairs in 2 tars" in capsys.readouterr().out
+    return tmp_path / "videos"
+
+
+def test_tars_of_two_images_are_read(videos):
+    index = ShardIndex.open(videos)
+    assert index.scenes == ("drive", "walk")
+    reader = PairReader(index, 32)
+    assert reader.where(6).endswith("walk.tar: sample 'b/0'")
+    views = reader.views(6)
+    assert views[0].shape == views[1].shape == (36, 36, 3)
+    assert not np.array_equal(*views)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(("1.jpg",), "sample 'x' has 1 JPEG images"), (("1.png", "2.png"), "found none")],
+)
+def test_tars_of_anything_else_are_refused(tmp_path, capsys, names, message):
+    write_plain_tar(tmp_path / "odd.tar", ("x",), names)
+    assert main(["index", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.tar"]
+
+
+def test_a_mixture_trains_and_holds_a_scene_out_of_all_datasets(dataset, videos, tmp_path):
+    again = write_dataset(tmp_path / "again", scenes=4, pairs=5, with_depth=False)
+    data = {
+        "val_scenes": 2,
+        "weight": 1,
+        "weight_end": 0,
+        "mixture": [{"path": str(videos), "weight": 0.5}, {"path": str(again), "weight": 0.5}],
+    }
+    config = micro_config(dataset, data=data)
+    split = open_split(config.data)
+    assert not set(split.train.scenes) & set(split.val.scenes)
+    assert set(split.digests) == {"data", "data 2", "data 3"}
+    assert len(split.shares) == 3
+    result = pretrain(config, tmp_path / "run")
+    assert result.metrics["step"] == 8
+
+
+def test_a_mixture_gives_each_samples_own_bytes(dataset, videos):
+    config = DataConfig(path=dataset, val_path=dataset, mixture=(Part(path=videos, weight=2.0),))
+    split = open_split(config)
+    schedule = Schedule(shares=split.shares, batch_size=6, seed=0, window=100)
+    samples = Batches(schedule, 1).samples(0)
+    readers = [PairReader(ShardIndex.open(path), 36) for path in (dataset, videos)]
+    (batch,) = batches(split.train, 36, Requests(schedule, 0, 1, 0, 1), config, pin_memory=False)
+    assert (samples >= 48).sum() == 4
+    for row, sample in enumerate(samples):
+        views = readers[int(sample >= 48)].views(int(sample) % 48)
+        assert np.array_equal(batch[:, row].numpy(), np.stack(views))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"weight": -1.0}, "data.weight = -1.0: expected a number of at least 0"),
+        ({"mixture": [{"path": "x", "weight": -2.0}]}, "data.mixture: weight = -2.0"),
+        ({"weight": 0.0}, r"every weight = \[0.0\]: expected one above 0"),
+        ({"weight_end": 0.0}, r"every weight_end = \[0.0\]: expected one above 0"),
+    ],
+)
+def test_weights_out_of_range_are_named(data, message):
+    with pytest.raises(CrossviewError, match=message):
+        build(DataConfig, {"path": "x", **data}, source="test")

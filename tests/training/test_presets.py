@@ -1,0 +1,84 @@
+"""Presets are what they are called: the published models and schedules, and their baseline."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from micro import micro_config, preset_config
+
+from training.model.croco import CroCo
+from training.presets import PRESETS, PUBLISHED
+from training.trainer import pretrain
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "croco_reference"
+FILES = {
+    "croco_v1": "CroCo.pth",
+    "croco_v2_base_small_decoder": "CroCo_V2_ViTBase_SmallDecoder.pth",
+    "croco_v2_base": "CroCo_V2_ViTBase_BaseDecoder.pth",
+    "croco_v2_large": "CroCo_V2_ViTLarge_BaseDecoder.pth",
+}
+
+
+def model_of_preset(name, dataset):
+    with torch.device("meta"):
+        return CroCo(preset_config(name, dataset).model)
+
+
+def shapes(model):
+    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no published shapes at {REFERENCE}")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_preset_has_the_published_tensors(name, dataset):
+    official = json.loads((REFERENCE / "official_tensor_shapes.json").read_text())
+    entry = next(value for key, value in official.items() if key.startswith(FILES[name]))
+    model = model_of_preset(name, dataset)
+    assert shapes(model) == entry["tensors"]
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert round(millions, 3) == entry["parameters_million"]
+
+
+def test_v1_has_the_published_schedule(dataset):
+    config = preset_config("croco_v1", dataset)
+    assert config == preset_config("base", dataset)
+    optim = config.optim
+    assert (config.mask.ratio, config.mask.ratio_start) == (0.9, None)
+    assert (optim.batch_size, optim.epochs, optim.weight_decay) == (256, 400.0, 0.05)
+    assert (optim.betas, optim.clip_norm, optim.ema) == ((0.9, 0.95), None, None)
+    steps = optim.num_steps(10)
+    assert steps == 4000
+    assert optim.learning_rate(0, steps) == 0
+    assert optim.learning_rate(400, steps) == pytest.approx(1.5e-4)  # after 40 epochs of warm-up
+    # a cosine from epoch 40 to 800, stopped at 400
+    assert optim.learning_rate(4000, steps) == pytest.approx(0.5413 * 1.5e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "v2" in name])
+def test_v2_has_the_published_schedule(name, dataset):
+    config = preset_config(name, dataset)
+    optim = config.optim
+    steps = optim.num_steps(100)
+    assert steps == 12500
+    assert optim.learning_rate(1200, steps) == pytest.approx(1.5e-4)  # 12 epochs of warm-up
+    assert optim.cosine_length == 2.0
+    assert config.precision == "float32"
+
+
+def test_mae_is_v1_without_the_reference(dataset):
+    mae, v1 = preset_config("mae", dataset), preset_config("croco_v1", dataset)
+    assert mae.optim == v1.optim
+    assert mae.mask == v1.mask
+    theirs, ours = (shapes(model_of_preset(name, dataset)) for name in ("croco_v1", "mae"))
+    of_the_reference = ("cross_attn", "norm_y", "norm3")
+    assert ours == {n: s for n, s in theirs.items() if not any(p in n for p in of_the_reference)}
+
+
+def test_a_model_that_sees_no_reference_trains_and_validates_without_one(dataset, tmp_path):
+    result = pretrain(micro_config(dataset, model={"decoder": "self"}), tmp_path)
+    assert result.metrics.keys() == {"step", "val_loss", "val_pairs"}
+
+
+def test_presets_are_listed_from_small_to_large():
+    assert list(PRESETS)[:3] == ["tiny", "small", "croco_v1"]
