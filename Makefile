@@ -39,7 +39,7 @@ rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(execu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo render-pairs overlap-sweep pretrain bench bench-train test lint types clean distclean
+.PHONY: help demo render-pairs overlap-sweep pretrain bench bench-data bench-train test lint types clean distclean
 
 help: ## explain targets and variables
 	@echo "make TARGET [NAME=VALUE ...]; the first one that needs it installs into $(VENV)"
@@ -60,6 +60,9 @@ pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
 
 bench: $(INSTALLED) ## measure how fast pairs are made
 	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(ARGS))
+
+bench-data: $(INSTALLED) ## measure how fast pairs come from shards to batches
+	$(BIN)/crossview bench-data $(strip $(data) $(ARGS))
 
 bench-train: $(INSTALLED) ## measure how fast a model is trained; ARGS="--preset base"
 	$(BIN)/crossview bench-train $(strip $(config) $(data) $(ARGS))

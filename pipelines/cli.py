@@ -9,9 +9,14 @@ import sys
 from generation.errors import CrossviewError
 from pipelines.commands import (
     bench,
+    bench_data,
     bench_train,
+    complete,
     doctor,
+    export,
+    index,
     inspect,
+    match,
     pretrain,
     regenerate,
     render_pairs,
@@ -25,12 +30,17 @@ COMMANDS = (
     scenes,
     render_pairs,
     regenerate,
+    index,
     pretrain,
+    complete,
+    match,
     run,
+    export,
     inspect,
     verify,
     doctor,
     bench,
+    bench_data,
     bench_train,
 )
 """In the order of --help."""

@@ -1,0 +1,49 @@
+"""crossview match: the correspondences of two images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from generation.errors import CrossviewError
+from pipelines.commands.complete import WEIGHTS
+
+
+def add(commands: Any) -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "match",
+        help="draw the correspondences of two images, from cross-attention",
+        description="Find the patches of two images that look at each other more than at any "
+        "other, with nothing masked; draw them, and write them beside the drawing as JSON, in "
+        "pixels of the image files. Of an image of another size than the model's, the middle "
+        "square is taken and resized.",
+        epilog="example: crossview match --weights out/pretrain a.jpg b.jpg --out out/match.png",
+    )
+    parser.set_defaults(command=run)
+    parser.add_argument("--weights", type=Path, required=True, metavar="PATH", help=WEIGHTS)
+    parser.add_argument("images", type=Path, nargs=2, metavar="IMAGE", help="two images")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.png", help="the drawing; FILE.json too"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the drawing and the JSON, say how the images were cut and how many were found."""
+    from pipelines.match_figure import match_views, write_matches
+    from pipelines.square_view import SquareView
+    from training.checkpoint import load_model
+
+    if options.out.suffix != ".png":
+        raise CrossviewError(f"--out {options.out}: expected a name that ends in .png")
+    model = load_model(options.weights)
+    size = model.config.image_size
+    view1, view2 = (SquareView.read(path, size) for path in options.images)
+    matches = match_views(model, view1, view2)
+    json_path = write_matches(view1, view2, matches, options.out)
+    for view in (view1, view2):
+        print(view)
+    print(f"{len(matches.confidence)} patches that look at each other")
+    print(f"{options.out}; {json_path}")
+    return 0

@@ -1,0 +1,171 @@
+"""A model's README.md: what it is, what it learnt from and how well, and how to make it again.
+
+Its front matter is that of Hugging Face model cards, so that the folder, uploaded as it stands, is
+a model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from generation.shards.files import write_text_whole
+from pipelines.card import CARD_NAME, GENERATED, MARK
+from pipelines.config import dump_yaml
+from training.checkpoint import Pretrained
+from training.model.croco import CroCo
+from training.model_folder import write_model_folder
+
+RECIPE_NAME = "pretrain.yaml"
+"""The run's configuration, without where its data lay."""
+
+CROCO = (
+    "CroCo completes a masked view of a scene from the rest of it and from a second view. The "
+    "encoder gives features for 3D tasks; the decoder's cross-attention finds where the second "
+    "view shows the same."
+)
+MAE = "A masked autoencoder: it completes a masked view of a scene from the rest of it."
+
+
+def write_documented_folder(pretrained: Pretrained, weights: Path, folder: Path) -> None:
+    """Write a model's folder with its card, and for a run's model with its configuration.
+
+    weights: where the model was loaded from; what run.json there says of the data is in the card. A
+    README.md that is not ours stays.
+    """
+    write_model_folder(pretrained.model, folder)
+    if pretrained.kind == "run":
+        write_text_whole(folder / RECIPE_NAME, dump_yaml(_recipe(pretrained.run["config"])))
+    card = folder / CARD_NAME
+    if not card.exists() or MARK in card.read_text(errors="replace"):
+        write_text_whole(card, card_text(pretrained, _described_run(weights)))
+
+
+def card_text(pretrained: Pretrained, described: dict[str, Any]) -> str:
+    """Return the card's text; described: what run.json says, or nothing."""
+    model = pretrained.model
+    licence_lines = _licences(pretrained)
+    parts = [
+        "---\n" + dump_yaml(_front_matter(model, licence_lines)) + "---",
+        MARK,
+        f"# {_title(model)}",
+        CROCO if model.config.sees_reference else MAE,
+        _table(_facts(model)),
+        "## Using it",
+        "Images are RGB in 0 to 1, less `image_mean`, over `image_std` of `config.json`; height "
+        f"and width are any multiples of {model.config.patch_size}.",
+        "```python\nfrom training.model.croco import CroCo\n\n"
+        'model = CroCo.from_pretrained("path/of/this/folder")\n'
+        "features = model.encode(images)  # (batch, patches, channels)\n```",
+        "`crossview export --to timm` writes the encoder for timm.",
+    ]
+    if pretrained.kind == "run":
+        parts += _training(pretrained.run, described)
+    parts += ["## Licence", "\n".join(f"- {line}" for line in licence_lines)]
+    if pretrained.kind == "run":
+        parts += [
+            "## Making it again",
+            f"With crossview {metadata.version('crossview')}, the dataset in `pairs`, and "
+            f"`{RECIPE_NAME}` of this folder:",
+            f"```sh\n{_command(pretrained.run['config'])}\n```",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(model: CroCo) -> str:
+    config = model.config
+    name = "CroCo" if config.sees_reference else "MAE"
+    size, patch = config.image_size, config.patch_size
+    return f"{name}: {config.enc_depth} x {config.enc_dim}, {size} pixels in patches of {patch}"
+
+
+def _front_matter(model: CroCo, licences: list[str]) -> dict[str, Any]:
+    ours = licences == [GENERATED]
+    return {
+        "library_name": "crossview",
+        "pipeline_tag": "image-feature-extraction",
+        **({"license": "apache-2.0"} if ours else {"license": "other"}),
+        **({} if ours else {"license_name": "licences-of-the-data"}),
+        "tags": ["croco", "cross-view-completion", "self-supervised", "vision-transformer", "3d"]
+        if model.config.sees_reference
+        else ["mae", "masked-autoencoder", "self-supervised", "vision-transformer"],
+    }
+
+
+def _facts(model: CroCo) -> Iterator[tuple[str, str]]:
+    config = model.config
+    yield "parameters", f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M"
+    for part, dim, depth, heads in (
+        ("encoder", config.enc_dim, config.enc_depth, config.enc_heads),
+        (f"decoder ({config.decoder})", config.dec_dim, config.dec_depth, config.dec_heads),
+    ):
+        yield part, f"{depth} blocks of {dim} channels, {heads} heads"
+    positions = {"cosine": "fixed sine-cosine", "rope100": "rotary (RoPE), base 100"}
+    yield "positions", positions[config.pos_embed]
+
+
+def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
+    optim = run["config"]["optim"]
+    rows = [("steps", f"{run['step']:,} of {optim['batch_size']:,} pairs")]
+    if described:
+        scenes = len(described["train_scenes"])
+        rows.append(("pairs", f"{described['train_pairs']:,} of {scenes:,} scenes"))
+        held_out = len(described["val_scenes"])
+        rows.append(("held out", f"{described['val_pairs']:,} of {held_out:,} other scenes"))
+        rows.append(("precision", described["precision"]))
+        versions = [f"{name} {version}" for name, version in described["versions"].items()]
+        rows.append(("versions", ", ".join(versions)))
+        if described.get("git_commit"):
+            rows.append(("commit", described["git_commit"]))
+    rows += [(f"SHA-256 of the index of {n}", f"`{d}`") for n, d in run["digests"].items()]
+    yield "## Training"
+    yield _table(iter(rows))
+    yield "## Metrics"
+    yield "On held-out pairs: `val_loss` is the mean squared error of hidden, normalised patches."
+    yield _table((f"`{name}`", f"{value:.6g}") for name, value in run["metrics"].items())
+
+
+def _table(rows: Iterator[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _licences(pretrained: Pretrained) -> list[str]:
+    if pretrained.kind != "run":
+        return ["That of the weights it was made from; CroCo's own are under CC BY-NC-SA 4.0."]
+    data = pretrained.run["config"]["data"]
+    folders = [data["path"], *(part["path"] for part in data.get("mixture", ()))]
+    return list(dict.fromkeys(line for folder in folders for line in _licences_of(folder)))
+
+
+def _licences_of(dataset: str) -> list[str]:
+    """Return what a dataset's card says; where there is none, who does."""
+    card = Path(dataset) / CARD_NAME
+    text = card.read_text(errors="replace") if card.exists() else ""
+    section = re.search(r"^## Licence\n\n(.*?)\n\n## ", text, re.MULTILINE | re.DOTALL)
+    if not section:
+        return ["That of the scenes it was trained on, which the dataset's card names."]
+    return [line.removeprefix("- ") for line in section[1].splitlines()]
+
+
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    places = ("path", "val_path", "cache_dir")
+    data = {name: value for name, value in config["data"].items() if name not in places}
+    return {**config, "data": data}
+
+
+def _command(config: dict[str, Any]) -> str:
+    elsewhere = " --val-data held-out-pairs" if config["data"].get("val_path") else ""
+    return f"crossview pretrain --config {RECIPE_NAME} --data pairs{elsewhere} --out out/pretrain"
+
+
+def _described_run(weights: Path) -> dict[str, Any]:
+    """Return what run.json says of the run that these weights lie in; nothing where none is."""
+    for folder in (weights, weights.parent.parent):
+        if (folder / "run.json").is_file():
+            described: dict[str, Any] = json.loads((folder / "run.json").read_text())
+            return described
+    return {}
