@@ -6,6 +6,7 @@ Shapes: B batch, images (B, 3, H, W), RGB in 0..1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -117,16 +118,18 @@ def to_unit_range(images: Tensor, device: torch.device) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Subtract ImageNet's mean colour from (B, 3, H, W) in 0..1 and divide by its deviation."""
-    mean, std = _channel_statistics(images)
+    mean, std = _channel_statistics(images.device)
     return (images - mean) / std
 
 
 def denormalise(images: Tensor) -> Tensor:
     """Undo normalise."""
-    mean, std = _channel_statistics(images)
+    mean, std = _channel_statistics(images.device)
     return images * std + mean
 
 
-def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-    return mean, torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
+@lru_cache
+def _channel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ImageNet's mean and deviation; kept there, for the host would wait for the copy."""
+    mean = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1)
+    return mean, torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_store import reached_as_s3, s3_server
 
 from generation.errors import CrossviewError
 from generation.locations import filesystem, location
@@ -41,28 +42,12 @@ def config_of(**changes) -> RenderPairsConfig:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Return the URL of an empty bucket of moto's server, which other processes reach as well."""
-    server = pytest.importorskip(
-        "moto.server", reason="needs moto's S3 server: pip install '.[dev]'"
-    )
-    pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer(port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with s3_server() as server, reached_as_s3(*server):
         # A worker that is there already has the environment of its own start.
         SerialExecutor().close()
         location("s3://pairs").mkdir()
         yield "s3://pairs"
         SerialExecutor().close()
-        running.stop()
 
 
 def local_digests(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
+from s3_store import reached_as_s3, s3_server
 
 FAILURES = (500, 503, "cut")
 _HOP = {"connection", "transfer-encoding", "keep-alive"}
@@ -77,21 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def failing_store() -> Iterator[FailingProxy]:
     """Start a server and its proxy, which this process and its children reach as S3."""
-    server = pytest.importorskip(
-        "moto.server", reason="needs moto's S3 server: pip install '.[dev]'"
-    )
-    pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer(port=0)
-    running.start()
-    proxy = FailingProxy(*running.get_host_and_port())
-    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield proxy
-    proxy.shutdown()
-    proxy.server_close()
-    running.stop()
+    with s3_server() as behind:
+        proxy = FailingProxy(*behind)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        with reached_as_s3(*proxy.server_address):
+            yield proxy
+        proxy.shutdown()
+        proxy.server_close()
