@@ -39,7 +39,7 @@ rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(execu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo render-pairs overlap-sweep pretrain bench bench-data bench-train test lint types clean distclean
+.PHONY: help demo render-pairs overlap-sweep pretrain bench bench-data bench-train test test-all lint types clean distclean
 
 help: ## explain targets and variables
 	@echo "make TARGET [NAME=VALUE ...]; the first one that needs it installs into $(VENV)"
@@ -67,7 +67,10 @@ bench-data: $(INSTALLED) ## measure how fast pairs come from shards to batches
 bench-train: $(INSTALLED) ## measure how fast a model is trained; ARGS="--preset base"
 	$(BIN)/crossview bench-train $(strip $(config) $(data) $(ARGS))
 
-test: $(INSTALLED) ## run the tests
+test: $(INSTALLED) ## run the tests, but for the slow ones
+	$(BIN)/pytest -m 'not slow' $(ARGS)
+
+test-all: $(INSTALLED) ## run all tests, also those that kill and fill what they can
 	$(BIN)/pytest $(ARGS)
 
 lint: $(INSTALLED) ## check style and format
