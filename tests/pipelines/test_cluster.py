@@ -65,6 +65,7 @@ def cluster(head) -> Iterator[object]:
         head.remove_node(node, allow_graceful=False)
 
 
+@pytest.mark.slow
 def test_a_run_outlives_its_machine_and_goes_on_with_one_that_joins(
     cluster, undisturbed, tmp_path: Path
 ):
@@ -82,6 +83,7 @@ def test_a_run_outlives_its_machine_and_goes_on_with_one_that_joins(
     assert_undisturbed(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_several_machines_load_each_scene_about_once(cluster, undisturbed, tmp_path: Path):
     for _ in range(2):
         cluster.add_node(num_cpus=1)

@@ -92,6 +92,7 @@ def at_work(out: Path) -> bool:
     return any(out.glob(".*.tar.*.partial"))
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_at_work_are_replaced(out: Path, undisturbed: Path):
     process = render(out)
     wait_for(lambda: at_work(out))
@@ -103,6 +104,7 @@ def test_workers_that_are_killed_at_work_are_replaced(out: Path, undisturbed: Pa
     assert_undisturbed(out, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 @pytest.mark.parametrize("victims", ["driver", "tree"])
 def test_after_the_driver_is_killed_the_next_run_starts_at_once(
@@ -129,6 +131,7 @@ function(task)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before it writes", "while it writes"])
 def test_an_orphan_that_goes_on_late_does_no_harm(out: Path, undisturbed: Path, moment: str):
     task = replace(plan_tasks(config_of(), out)[0], count=4)
@@ -195,6 +198,7 @@ def write_wide_scene(folder: Path) -> Path:
     return folder / "wide.obj"
 
 
+@pytest.mark.slow
 def test_a_scene_that_needs_too_much_memory_is_reported_and_the_others_finish(
     out: Path, undisturbed: Path, tmp_path: Path
 ):
@@ -215,6 +219,7 @@ def write_endless_scene(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_scene_that_hangs_its_parser_is_reported_and_the_others_finish(
     out: Path, undisturbed: Path, tmp_path: Path
 ):
@@ -249,6 +254,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     libc.umount2(str(folder).encode(), 2)  # MNT_DETACH
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_room_mends_it(small_disk: Path, undisturbed: Path):
     out = small_disk / "out"
     size_bytes = sum(path.stat().st_size for path in undisturbed.iterdir())
@@ -265,6 +271,7 @@ def test_a_full_disk_ends_the_run_and_room_mends_it(small_disk: Path, undisturbe
     assert_undisturbed(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(out: Path, undisturbed: Path):
     first = render(out, "--executor", "serial")
     wait_for(lambda: at_work(out))

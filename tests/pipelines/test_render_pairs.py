@@ -56,6 +56,7 @@ def dataset(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_ray_writes_the_bytes_that_the_serial_executor_writes(
     dataset: Path, tmp_path: Path, num_workers: int

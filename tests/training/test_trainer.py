@@ -173,6 +173,7 @@ def assignments(values, prefix=""):
             yield f"{prefix}{name}={json.dumps(value)}"
 
 
+@pytest.mark.slow
 def test_the_command_trains_in_two_processes_as_in_one(run, dataset, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [
