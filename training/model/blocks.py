@@ -26,8 +26,8 @@ class EncoderBlock(Block):
         self, x: Tensor, rotation: Rotation | None, maps: Maps | None = None
     ) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
-        x = x + self.attn(self.norm1(x), rotation, maps)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+        x = x + self.drop_path1(self.attn(self.norm1(x), rotation, maps))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
 
 
 class CrossBlock(nn.Module):

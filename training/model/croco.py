@@ -170,8 +170,13 @@ class CroCo(nn.Module):
         tables = rotary_tables(grid, cos.shape[-1], ROPE_BASE)
         return Rotation(tables.cos.to(cos.device), tables.sin.to(cos.device))
 
-    def encode(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Return (B, V, enc_dim) features of the patches in (B, V) visible; of all where None."""
+    def encode(
+        self, images: Tensor, visible: Tensor | None = None, outputs: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return (B, V, enc_dim) features of the patches in (B, V) visible; of all where None.
+
+        outputs, if given, receives what each block returns (B, V, enc_dim), before enc_norm.
+        """
         grid = self.grid_of(images)
         x = self.patch_embed(images)
         rotation = self._rotation("enc", grid)
@@ -183,6 +188,8 @@ class CroCo(nn.Module):
             x = x.gather(1, visible.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
         for block in self.enc_blocks:
             x = block(x, rotation)
+            if outputs is not None:
+                outputs.append(x)
         return self.enc_norm(x)  # type: ignore[no-any-return]
 
     def decode(
@@ -192,6 +199,7 @@ class CroCo(nn.Module):
         reference_features: Tensor | None,
         maps: Maps | None = None,
         grid: tuple[int, int] | None = None,
+        outputs: list[Tensor] | None = None,
     ) -> Tensor:
         """Return (B, N, dec_dim) features of all of the target's patches.
 
@@ -199,6 +207,8 @@ class CroCo(nn.Module):
         reference_features (B, N, enc_dim), or None for a decoder that sees no reference.
         maps, if given, receives each block's attention from target to reference (B, H, N, N).
         grid: rows and columns of patches, where images are not of the size trained on.
+        outputs, if given, receives the target's tokens (B, N, dec_dim) after each block, before
+        dec_norm.
         """
         grid = grid or self.config.grid
         target = self.decoder_embed(target_features)
@@ -219,6 +229,8 @@ class CroCo(nn.Module):
             target, reference = target + self.image_embed[0], reference + self.image_embed[1]
         for block in self.dec_blocks:
             target, reference = block(target, reference, rotation, maps)
+            if outputs is not None:
+                outputs.append(target)
         return self.dec_norm(target)  # type: ignore[no-any-return]
 
     def forward(self, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

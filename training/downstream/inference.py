@@ -1,0 +1,87 @@
+"""Prediction for images of any size, by tiles; and of an image and its mirror image.
+
+Shapes: B batch, C channels, (H, W) the images' size, (h, w) a tile's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from generation.errors import CrossviewError
+
+Predict = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
+"""Maps one or two (B, 3, h, w) images to (B, C, h, w), or to that and how much each pixel counts
+where tiles overlap: (B, 1, h, w), above 0."""
+
+
+def tiled(
+    predict: Predict, images: Sequence[Tensor], tile: tuple[int, int], overlap: float
+) -> Tensor:
+    """Return (B, C, H, W) float32 of one or two (B, 3, H, W) images, predicted tile by tile.
+
+    Tiles are of (height, width), evenly spread from border to border; the next one covers at least
+    the share overlap of each. They are blended by a window that falls smoothly to their borders,
+    times the weight that predict returns, if any. Where one tile is enough, its prediction is
+    returned as it is. Raises CrossviewError where the images are smaller than a tile.
+    """
+    height, width = images[0].shape[-2:]
+    if height < tile[0] or width < tile[1]:
+        raise CrossviewError(
+            f"images of {height} x {width} pixels: expected at least the tile of {tile[0]} x "
+            f"{tile[1]}; give a resize of at least the crop, or a smaller crop"
+        )
+    if (height, width) == tile:
+        return _weighted(predict(*images))[0]
+    window = (_bump(tile[0]).unsqueeze(1) * _bump(tile[1])).to(images[0].device)
+    sums: Tensor | None = None
+    for row in starts(height, tile[0], overlap):
+        for column in starts(width, tile[1], overlap):
+            place = (..., slice(row, row + tile[0]), slice(column, column + tile[1]))
+            prediction, weight = _weighted(predict(*(image[place] for image in images)))
+            part = torch.cat([prediction * weight, weight], 1) * window
+            if sums is None:
+                sums = part.new_zeros(*part.shape[:2], height, width)
+            sums[place] += part
+    assert sums is not None
+    return sums[:, :-1] / sums[:, -1:]
+
+
+def starts(length: int, tile: int, overlap: float) -> list[int]:
+    """Return where the fewest tiles begin that cover 0 to length and overlap by this share."""
+    gaps = math.ceil((length - tile) / max(1.0, tile * (1 - overlap)))
+    return [round(i * (length - tile) / gaps) for i in range(gaps)] + [length - tile]
+
+
+def _bump(length: int) -> Tensor:
+    """Return (length,) weights from 0.01 at the ends to 1 in the middle.
+
+    Above 0, for the image's border lies in one tile only.
+    """
+    phase = (torch.arange(length) + 0.5) / length * math.pi
+    return 0.01 + 0.99 * phase.sin().square()
+
+
+def _weighted(result: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return a prediction and its weight, everywhere 1 unless it brings one along."""
+    if isinstance(result, tuple):
+        prediction, weight = result
+        return prediction.float(), weight.float().clamp(min=1e-6)  # its sum divides
+    return result.float(), torch.ones_like(result[:, :1], dtype=torch.float32)
+
+
+def flipped(predict: Callable[..., Tensor], negated: Sequence[int] = ()) -> Callable[..., Tensor]:
+    """Return a prediction that is the mean of the images' and, mirrored back, the mirror images'.
+
+    negated: channels of the prediction that change sign in a mirror, such as the x of a flow.
+    """
+
+    def both(*images: Tensor) -> Tensor:
+        mirrored = predict(*(image.flip(-1) for image in images)).flip(-1)
+        mirrored[:, list(negated)] *= -1
+        return (predict(*images) + mirrored) / 2
+
+    return both

@@ -1,0 +1,92 @@
+"""How a network is fine-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from training.bounds import require
+from training.model.croco import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How long a network is fine-tuned, and how."""
+
+    resize: tuple[int, int] | None = None
+    """(height, width) that every example is brought to, its truth with it; None: as it is."""
+    crop: tuple[int, int] | None = None
+    """(height, width) of random crops to train on and of tiles to predict on, multiples of the
+    patch size; None: the size that the model was pre-trained on."""
+    head_width: int = 256
+    """Channels of a DPT head, a multiple of 8; published: 256."""
+    epochs: float = 1.0
+    """Passes over the training examples, unless max_steps says otherwise; 0: no training at all."""
+    max_steps: int | None = None
+    """Steps of training; None: as epochs says."""
+    batch_size: int = 16
+    """Examples a step."""
+    lr: float = 1.0e-4
+    """Peak learning rate."""
+    min_lr: float = 0.0
+    """Learning rate at the end of the cosine."""
+    warmup: float = 0.05
+    """Share of the run in which the rate rises linearly from 0."""
+    weight_decay: float = 0.05
+    """Decoupled; not on biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the first and second moment."""
+    clip_norm: float | None = 1.0
+    """Largest norm of all gradients together; None: no clipping."""
+    layer_decay: float = 1.0
+    """The rate of each block of the encoder is this times that of the next one."""
+    drop_path: float = 0.0
+    """Chance that the last block of the encoder is skipped in training, rising linearly from 0."""
+    frozen: bool = False
+    """Train the head alone: a probe."""
+    ema: float | None = None
+    """Decay a step of a moving average of the weights, which is then judged; None: none."""
+    seen_only: bool = False
+    """Train flow and disparity only where the second image shows the pixel, where that is known."""
+    flip: bool = False
+    """Mirror half of the training samples, where the task allows it."""
+    flip_test: bool = False
+    """Predict the mirrored image too, and take the mean, where the task allows it."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation are changed by factors of 1 - jitter to 1 + jitter."""
+    tile_overlap: float = 0.5
+    """Share of a tile that the next one covers too, where an image is larger than the crop."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """As in pre-training."""
+
+    def __post_init__(self) -> None:
+        holds = self.head_width >= 8 and self.head_width % 8 == 0
+        require(holds, "head_width", self.head_width, "a multiple of 8")
+        require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
+        if self.max_steps is not None:
+            require(self.max_steps >= 0, "max_steps", self.max_steps, "0 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(self.lr > 0, "lr", self.lr, "above 0")
+        require(0 <= self.min_lr <= self.lr, "min_lr", self.min_lr, f"0 to lr = {self.lr}")
+        for name in ("warmup", "drop_path", "tile_overlap"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, value, "0 or more, below 1")
+        require(0 <= self.jitter <= 1, "jitter", self.jitter, "0 to 1")
+        require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        if self.ema is not None:
+            require(0 < self.ema < 1, "ema", self.ema, "above 0, below 1")
+
+    def for_model(self, config: ModelConfig) -> Recipe:
+        """Return the recipe with the crop filled in. Raises CrossviewError where none fits."""
+        size, patch = config.image_size, config.patch_size
+        crop = self.crop or (size, size)
+        holds = crop[0] % patch == 0 and crop[1] % patch == 0
+        require(holds, "crop", crop, f"multiples of the model's patch_size = {patch}")
+        return replace(self, crop=crop)
+
+    def num_steps(self, num_examples: int) -> int:
+        """Return the length of the run in steps."""
+        if self.max_steps is not None and self.epochs > 0:
+            return self.max_steps
+        return round(self.epochs * num_examples / self.batch_size)
