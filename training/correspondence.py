@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from generation.geometry import Camera, Float32
+from generation.geometry import Bool, Camera, Float32, Float64
 
 DEPTH_TOLERANCE_M = 0.02
 DEPTH_TOLERANCE_RELATIVE = 0.02
@@ -52,6 +52,23 @@ def centre_cropped(camera: Camera, size: int) -> Camera:
     )
 
 
+def seen_at(points_world: Float64, camera: Camera, depth_m: Float32) -> tuple[Float64, Bool]:
+    """Return where a camera sees (N, 3) points: (N, 2) pixels, NaN behind it, and (N,) whether.
+
+    A point is seen if it projects into the image, in front of the camera, and its depth there
+    agrees with depth_m, the (H, W) metres of this camera, to within 2 cm or 2 %.
+    """
+    height, width = camera.image_size
+    pixels, point_m = camera.project(points_world)
+    pixels[~((point_m > 0) & np.isfinite(pixels).all(1))] = np.nan
+    x, y = pixels.T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    column, row = np.where(inside, pixels.T, 0).astype(np.int64)
+    there_m = depth_m[row, column].astype(float)
+    tolerance_m = np.maximum(DEPTH_TOLERANCE_M, DEPTH_TOLERANCE_RELATIVE * point_m)
+    return pixels, inside & (there_m > 0) & (np.abs(there_m - point_m) <= tolerance_m)
+
+
 def true_places(
     depth1_m: Float32, depth2_m: Float32, camera1: Camera, camera2: Camera, patch_size: int
 ) -> Float32:
@@ -60,8 +77,7 @@ def true_places(
     A place is (row, column) on the reference's grid of patches, between them too: a patch that the
     second camera sees where the first one does gets its own row and column. depth1_m is the
     target's, depth2_m the reference's. A patch stands for its pixel (patch_size // 2,
-    patch_size // 2). It is seen if that projects into the reference image, in front of the camera,
-    and its depth there agrees with the reference's own to within 2 cm or 2 %.
+    patch_size // 2), which the reference shows as seen_at says.
     """
     height, width = camera1.image_size
     middles = np.arange(patch_size // 2, height, patch_size)
@@ -69,15 +85,9 @@ def true_places(
     points_world = all_points_world[np.ix_(middles, middles)].reshape(-1, 3)
     hit = depth1_m[np.ix_(middles, middles)].reshape(-1) > 0
 
-    pixels, depth_m = camera2.project(points_world)
-    inside = hit & (depth_m > 0) & np.isfinite(pixels).all(1)
-    inside &= ((pixels >= 0) & (pixels < (width, height))).all(1)
-    column, row = np.where(inside[:, None], pixels, 0).astype(np.int64).T
-    there_m = depth2_m[row, column].astype(float)
-    tolerance_m = np.maximum(DEPTH_TOLERANCE_M, DEPTH_TOLERANCE_RELATIVE * depth_m)
-    seen = inside & (there_m > 0) & (np.abs(there_m - depth_m) <= tolerance_m)
+    pixels, seen = seen_at(points_world, camera2, depth2_m)
     places = (pixels[:, ::-1] - (patch_size // 2 + 0.5)) / patch_size
-    return np.where(seen[:, None], places, np.nan).astype(np.float32)
+    return np.where((hit & seen)[:, None], places, np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""NYU Depth V2: the .mat of its owners, and the usual folders of PNGs."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from generation.errors import CrossviewError
+from training.downstream.datasets.nyuv2 import LABELED, open_nyuv2
+
+NUM_IMAGES, HEIGHT, WIDTH = 5, 4, 6
+IMAGES = np.arange(NUM_IMAGES * HEIGHT * WIDTH * 3, dtype=np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+DEPTHS_M = np.linspace(0.5, 9.5, NUM_IMAGES * HEIGHT * WIDTH, dtype=np.float32)
+DEPTHS_M = DEPTHS_M.reshape(NUM_IMAGES, HEIGHT, WIDTH)
+RAW_M = DEPTHS_M.copy()
+RAW_M[:, 1, 2] = 0
+SCENES = ("bathroom_0001", "kitchen_0002", "bathroom_0001", "office_0003", "kitchen_0002")
+
+
+def write_labeled(root, *, num_depths=NUM_IMAGES):
+    """As MATLAB 7.3 does: axes in reverse, text as arrays of codes behind references."""
+    with h5py.File(root / LABELED, "w", userblock_size=512) as file:
+        file["images"] = IMAGES.transpose(0, 3, 2, 1)  # MATLAB: H x W x 3 x N
+        file["depths"] = DEPTHS_M[:num_depths].transpose(0, 2, 1)
+        file["rawDepths"] = RAW_M.transpose(0, 2, 1)
+        references = []
+        for number, scene in enumerate(SCENES):
+            text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, scene))]).T)
+            references.append(text.ref)
+        scenes = file.create_dataset("scenes", (1, NUM_IMAGES), h5py.ref_dtype)
+        scenes[0] = references
+
+
+def write_splits(root, train, test):
+    columns = {"trainNdxs": np.array([train]).T, "testNdxs": np.array([test]).T}
+    scipy.io.savemat(root / "splits.mat", columns)
+
+
+@pytest.fixture
+def labeled(tmp_path):
+    write_labeled(tmp_path)
+    write_splits(tmp_path, train=[5, 2], test=[1, 3])
+    return tmp_path
+
+
+def names_of(examples):
+    return [examples[number].name for number in range(len(examples))]
+
+
+def test_the_official_split_counts_from_one(labeled):
+    splits = open_nyuv2(labeled)
+    assert names_of(splits.train) == ["0005", "0002"]
+    assert names_of(splits.val) == ["0001", "0003"]
+
+
+def test_images_and_depths_come_back_upright(labeled):
+    splits = open_nyuv2(labeled)
+    for example, number in ((splits.train[0], 4), (splits.train[1], 1), (splits.val[1], 2)):
+        np.testing.assert_array_equal(example.images[0], IMAGES[number])
+        assert example.truth["depth_m"].dtype == np.float32
+        np.testing.assert_array_equal(example.truth["depth_m"], DEPTHS_M[number])
+
+
+def test_what_the_sensor_missed_is_unknown(labeled):
+    depth_m = open_nyuv2(labeled, depths="rawDepths").val[0].truth["depth_m"]
+    expected = DEPTHS_M[0].copy()
+    expected[1, 2] = np.nan
+    np.testing.assert_array_equal(depth_m, expected)
+
+
+def test_without_an_official_split_scenes_are_kept_apart(tmp_path, caplog):
+    write_labeled(tmp_path)
+    splits = open_nyuv2(tmp_path)
+    assert names_of(splits.train) == ["0001", "0003", "0004"]  # bathroom and office
+    assert names_of(splits.val) == ["0002", "0005"]  # kitchen
+    assert "no splits.mat" in caplog.text
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_read_what_the_main_process_reads(labeled, start):
+    examples = open_nyuv2(labeled).train
+    here = [examples[number].truth["depth_m"] for number in range(2)]
+    loader = DataLoader(examples, batch_size=None, num_workers=2, multiprocessing_context=start)
+    for example, depth_m in zip(loader, here, strict=True):
+        np.testing.assert_array_equal(example.truth["depth_m"], depth_m)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [([0, 1], [2]), ([1, 2], [6]), ([1, 2], [2]), ([1, 2], [])]
+)
+def test_a_split_that_does_not_fit_is_refused(labeled, train, test):
+    write_splits(labeled, train, test)
+    with pytest.raises(CrossviewError, match=r"splits\.mat: .*from 1 to the 5 images"):
+        open_nyuv2(labeled)
+
+
+def test_a_damaged_split_is_named(labeled):
+    (labeled / "splits.mat").write_bytes(b"no matrix")
+    with pytest.raises(CrossviewError, match=r"splits\.mat: no trainNdxs and testNdxs"):
+        open_nyuv2(labeled)
+
+
+def test_a_cut_file_is_named(labeled):
+    path = labeled / LABELED
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(CrossviewError, match=rf"{LABELED}: not a whole HDF5 file"):
+        open_nyuv2(labeled)
+
+
+def test_images_and_depths_must_be_as_many(labeled):
+    write_labeled(labeled, num_depths=3)
+    with pytest.raises(CrossviewError, match=r"images of shape \(5, 3, 6, 4\) but depths of shape"):
+        open_nyuv2(labeled)
+
+
+def test_an_array_that_is_not_there_is_named(labeled):
+    with h5py.File(labeled / LABELED, "a") as file:
+        del file["rawDepths"]
+    open_nyuv2(labeled)
+    with pytest.raises(CrossviewError, match="no array rawDepths; found #refs#, depths, images"):
+        open_nyuv2(labeled, depths="rawDepths")
+
+
+def write_files(root, image_name, depth_name, number=0):
+    for path in (root / image_name, root / depth_name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(IMAGES[number]).save(root / image_name)
+    depth_mm = np.rint(RAW_M[number] * 1000).astype(np.uint16)
+    Image.fromarray(depth_mm).save(root / depth_name)
+
+
+BTS = ("kitchen/rgb_00045.png", "kitchen/sync_depth_00045.png")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "image", "depth", "name"),
+    [
+        ("train", "test", *BTS, "kitchen/00045"),
+        ("sync", "official_splits/test", *BTS, "kitchen/00045"),
+        ("train", "test", "rgb/0001.png", "depth/0001.png", "0001"),
+        ("train", "val", "images/a/0001.png", "depths/a/0001.png", "a/0001"),
+        ("train", "test", "a/color/0001.png", "a/depth/0001.png", "a/0001"),
+    ],
+)
+def test_folders_of_files_give_metres(tmp_path, train, test, image, depth, name):
+    write_files(tmp_path, f"{train}/{image}", f"{train}/{depth}", number=3)
+    write_files(tmp_path, f"{test}/{image}", f"{test}/{depth}", number=1)
+    splits = open_nyuv2(tmp_path)
+    assert names_of(splits.train) == names_of(splits.val) == [name]
+    for example, number in ((splits.train[0], 3), (splits.val[0], 1)):
+        np.testing.assert_array_equal(example.images[0], IMAGES[number])
+        depth_m = example.truth["depth_m"]
+        assert depth_m.dtype == np.float32
+        assert np.isnan(depth_m[1, 2])
+        known = ~np.isnan(depth_m)
+        assert known.sum() == depth_m.size - 1
+        np.testing.assert_allclose(depth_m[known], RAW_M[number][known], atol=5.1e-4)
+
+
+def test_depth_may_be_stored_in_other_units(tmp_path):
+    for split in ("train", "test"):
+        write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")
+    millimetres = open_nyuv2(tmp_path).train[0].truth["depth_m"]
+    tenths = open_nyuv2(tmp_path, depth_unit_m=1e-4).train[0].truth["depth_m"]
+    np.testing.assert_allclose(tenths, millimetres / 10, rtol=1e-6)
+
+
+def test_a_file_without_its_counterpart_is_named(tmp_path):
+    for split in ("train", "test"):
+        write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")
+    (tmp_path / "test" / BTS[1]).unlink()
+    with pytest.raises(CrossviewError, match="test: no depth map for 1 of 1: kitchen/00045;"):
+        open_nyuv2(tmp_path)
+
+
+def test_a_depth_map_of_another_size_is_named(tmp_path):
+    for split in ("train", "test"):
+        write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")
+    Image.fromarray(np.ones((2, 3), np.uint16)).save(tmp_path / "train" / BTS[1])
+    with pytest.raises(CrossviewError, match=r"sync_depth_00045\.png: 2 x 3 pixels, but .*: 4 x 6"):
+        open_nyuv2(tmp_path).train[0]
+
+
+@pytest.mark.parametrize("folders", [[], ["train"], ["train", "test"]])
+def test_a_missing_dataset_says_where_to_get_it(tmp_path, folders):
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    with pytest.raises(CrossviewError, match=r"(?s)https://cs\.nyu\.edu/.*nyu_depth_v2_labeled"):
+        open_nyuv2(tmp_path)

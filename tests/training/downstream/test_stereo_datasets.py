@@ -1,0 +1,196 @@
+"""KITTI, Middlebury, ETH3D, Scene Flow and Sintel's stereo, as their owners ship them."""
+
+import numpy as np
+import pytest
+from tiny_images import SIZE, colours, made, save_image
+
+from generation.errors import CrossviewError
+from training.downstream.datasets.eth3d import open_eth3d
+from training.downstream.datasets.formats import (
+    write_kitti_disparity,
+    write_pfm,
+    write_sintel_disparity,
+)
+from training.downstream.datasets.kitti import open_kitti
+from training.downstream.datasets.middlebury import open_middlebury
+from training.downstream.datasets.scene_flow import open_scene_flow
+from training.downstream.datasets.sintel import open_sintel_stereo
+
+NAN = np.float32("nan")
+
+
+def disparity_of(seed, size=SIZE):
+    """(H, W) multiples of 1/256, which every format holds exactly."""
+    return np.random.default_rng(seed).integers(1, 2560, size).astype(np.float32) / 256
+
+
+def names(examples):
+    return [examples[number].name for number in range(len(examples))]
+
+
+def only(row, column):
+    values = np.zeros(SIZE, bool)
+    values[row, column] = True
+    return values
+
+
+def check(example, seed, occluded=None):
+    """The images of seed and seed + 1; disparity of seed, unknown at (0, 0)."""
+    np.testing.assert_array_equal(example.images, [colours(seed), colours(seed + 1)])
+    expected = disparity_of(seed)
+    expected[0, 0] = NAN
+    np.testing.assert_array_equal(example.truth["disparity"], expected)
+    assert example.truth["disparity"].dtype == np.float32
+    if occluded is not None:
+        np.testing.assert_array_equal(example.truth["occluded"], occluded)
+
+
+def save_scene(images, truths, seed):
+    """im0, im1, and their truth: (0, 0) is unknown, (1, 1) occluded."""
+    for side in (0, 1):
+        save_image(images / f"im{side}.png", colours(seed + side))
+    disparity, mask = disparity_of(seed), np.full(SIZE, 255, np.uint8)
+    disparity[0, 0], mask[0, 0], mask[1, 1] = np.inf, 0, 128
+    write_pfm(made(truths / "disp0GT.pfm"), disparity)
+    save_image(truths / "mask0nocc.png", mask)
+
+
+@pytest.fixture
+def kitti(tmp_path):
+    for number in range(5):
+        name, disparity = f"{number:06d}_10.png", disparity_of(10 * number)
+        disparity[0, 0] = NAN
+        save_image(tmp_path / "training/image_2" / name, colours(10 * number))
+        save_image(tmp_path / "training/image_3" / name, colours(10 * number + 1))
+        write_kitti_disparity(made(tmp_path / "training/disp_occ_0" / name), disparity)
+        disparity[1, 1] = NAN
+        write_kitti_disparity(made(tmp_path / "training/disp_noc_0" / name), disparity)
+    return tmp_path
+
+
+def test_kitti_pairs_left_and_right(kitti):
+    splits = open_kitti(kitti, task="stereo")
+    assert names(splits.train) == ["000000", "000001", "000002", "000003"]
+    assert names(splits.val) == ["000004"]
+    check(splits.train[2], 20, only(1, 1))
+
+
+def test_kitti_names_a_damaged_disparity(kitti):
+    path = kitti / "training/disp_occ_0/000000_10.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CrossviewError, match=r"disp_occ_0/000000_10\.png: not a whole PNG"):
+        open_kitti(kitti, task="stereo").train[0]
+
+
+MIDDLEBURY = ("Adirondack", "ArtL", "Recycle", "Teddy", "Vintage")
+
+
+@pytest.fixture
+def middlebury(tmp_path):
+    for resolution, first in (("H", 0), ("Q", 50)):
+        for number, scene in enumerate(MIDDLEBURY):
+            folder = tmp_path / f"training{resolution}" / scene
+            save_scene(folder, folder, first + 10 * number)
+            (folder / "calib.txt").write_text("ndisp=70\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("resolution", "first"), [("H", 0), ("Q", 50)])
+def test_middlebury_has_resolutions_and_holds_three_scenes_out(middlebury, resolution, first):
+    splits = open_middlebury(middlebury, resolution=resolution)
+    folder = f"training{resolution}"
+    assert names(splits.train) == [f"{folder}/{scene}" for scene in ("Adirondack", "ArtL")]
+    assert names(splits.val) == [f"{folder}/{scene}" for scene in ("Recycle", "Teddy", "Vintage")]
+    check(splits.train[1], first + 10, only(1, 1))
+    check(splits.val[0], first + 20, only(1, 1))
+
+
+def test_middlebury_names_what_is_missing(middlebury):
+    with pytest.raises(CrossviewError, match=r"no trainingF; found trainingH, trainingQ"):
+        open_middlebury(middlebury, resolution="F")
+    (middlebury / "trainingH/ArtL/mask0nocc.png").unlink()
+    with pytest.raises(
+        CrossviewError, match=r"1 of 20 files .* missing: trainingH/ArtL/mask0nocc\.png"
+    ):
+        open_middlebury(middlebury)
+
+
+def test_middlebury_names_files_of_different_sizes(middlebury):
+    save_image(middlebury / "trainingH/ArtL/im1.png", colours(0, (6, 9)))
+    with pytest.raises(CrossviewError, match=r"ArtL/im1\.png: 6 x 9 pixels.*ArtL/im0\.png: 6 x 8"):
+        open_middlebury(middlebury).train[1]
+
+
+@pytest.mark.parametrize("truths", ["two_view_training", "two_view_training_gt"])
+def test_eth3d_holds_whole_sites_out_and_finds_its_truth_beside_or_apart(tmp_path, truths):
+    scenes = ("delivery_area_1l", "facade_1s", "terrace_1s", "terrains_1l")
+    for number, scene in enumerate(scenes):
+        save_scene(tmp_path / "two_view_training" / scene, tmp_path / truths / scene, 10 * number)
+    splits = open_eth3d(tmp_path)
+    assert names(splits.train) == ["delivery_area_1l", "terrains_1l"]
+    assert names(splits.val) == ["facade_1s", "terrace_1s"]
+    check(splits.train[1], 30, only(1, 1))
+    (tmp_path / truths / "terrace_1s/disp0GT.pfm").unlink()
+    with pytest.raises(CrossviewError, match=rf"missing: {truths}/terrace_1s/disp0GT\.pfm"):
+        open_eth3d(tmp_path)
+
+
+def test_a_missing_eth3d_says_where_to_get_it(tmp_path):
+    with pytest.raises(CrossviewError, match=r"no such folder(.|\n)*eth3d\.net(.|\n)*disp0GT\.pfm"):
+        open_eth3d(tmp_path / "eth3d")
+
+
+@pytest.fixture
+def scene_flow(tmp_path):
+    for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/B/0001/0007", "TEST/C/0000/0006")):
+        sequence, _, frame = name.rpartition("/")
+        for first, render_pass in ((0, "cleanpass"), (50, "finalpass")):
+            for side, folder in enumerate(("left", "right")):
+                path = tmp_path / f"frames_{render_pass}/{sequence}/{folder}/{frame}.png"
+                save_image(path, colours(10 * number + first + side))
+        disparity = disparity_of(10 * number)
+        disparity[0, 0] = np.inf
+        write_pfm(made(tmp_path / f"disparity/{sequence}/left/{frame}.pfm"), disparity)
+    return tmp_path
+
+
+def test_scene_flow_trains_on_train_and_validates_on_test(scene_flow):
+    splits = open_scene_flow(scene_flow)
+    assert names(splits.train) == ["TRAIN/A/0000/0006", "TRAIN/B/0001/0007"]
+    assert names(splits.val) == ["TEST/C/0000/0006"]
+    check(splits.train[1], 10)
+    assert "occluded" not in splits.train[1].truth
+    final = open_scene_flow(scene_flow, render_pass="finalpass").val[0]
+    np.testing.assert_array_equal(final.images, [colours(70), colours(71)])
+
+
+def test_a_file_that_scene_flow_lacks_is_named(scene_flow):
+    (scene_flow / "frames_cleanpass/TRAIN/B/0001/right/0007.png").unlink()
+    with pytest.raises(CrossviewError, match=r"no frames_cleanpass/right for 1 of 2: B/0001/0007"):
+        open_scene_flow(scene_flow)
+
+
+@pytest.fixture
+def sintel(tmp_path):
+    """Disparity is known everywhere; (0, 1) is occluded, (5, 0) outside of the right image."""
+    for number, scene in enumerate(("alley_1", "temple_2")):
+        name = f"{scene}/frame_0001.png"
+        for side, folder in enumerate(("clean_left", "clean_right")):
+            save_image(tmp_path / "training" / folder / name, colours(10 * number + side))
+        save_image(tmp_path / "training/occlusions" / name, 255 * only(0, 1))
+        save_image(tmp_path / "training/outofframe" / name, 255 * only(5, 0))
+        path = made(tmp_path / "training/disparities" / name)
+        write_sintel_disparity(path, disparity_of(10 * number))
+    return tmp_path
+
+
+def test_sintel_pairs_left_and_right(sintel):
+    splits = open_sintel_stereo(sintel)
+    assert names(splits.val) == ["temple_2/frame_0001"]
+    example = splits.val[0]
+    np.testing.assert_array_equal(example.images, [colours(10), colours(11)])
+    np.testing.assert_array_equal(example.truth["disparity"], disparity_of(10))
+    np.testing.assert_array_equal(example.truth["occluded"], only(0, 1) | only(5, 0))
+    (sintel / "training/outofframe/alley_1/frame_0001.png").unlink()
+    with pytest.raises(CrossviewError, match="no outofframe for 1 of 2: alley_1/frame_0001"):
+        open_sintel_stereo(sintel)

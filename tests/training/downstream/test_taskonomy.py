@@ -1,0 +1,183 @@
+"""Taskonomy by building, as its owners and as Omnidata arrange it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generation.errors import CrossviewError
+from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
+
+BY_BUILDING = "{building}/{domain}"
+STORED = {
+    "rgb": np.full((2, 2, 3), 40, np.uint8),
+    "principal_curvature": np.array([[[127, 255, 9], [0, 127, 9]]] * 2, np.uint8),
+    "depth_euclidean": np.array([[512, 1280], [65535, 65534]], np.uint16),
+    "edge_texture": np.array([[0, 65535], [13107, 1]], np.uint16),
+    "edge_occlusion": np.array([[65535, 0], [13107, 1]], np.uint16),
+    "keypoints2d": np.array([[0, 13107], [65535, 1]], np.uint16),
+    "keypoints3d": np.array([[1, 13107], [65535, 0]], np.uint16),
+    "normal": np.array([[[255, 127, 63], [127, 127, 255]]] * 2, np.uint8),
+    "reshading": np.array([[[255] * 3, [51] * 3], [[0] * 3, [102] * 3]], np.uint8),
+    "mask_valid": np.array([[255, 255], [255, 0]], np.uint8),
+}
+
+
+def write(root, building, view, *, pattern=BY_BUILDING, stored=STORED, mask_ending="mask_valid"):
+    for domain, pixels in stored.items():
+        folder = root / pattern.format(building=building, domain=domain)
+        folder.mkdir(parents=True, exist_ok=True)
+        ending = mask_ending if domain == "mask_valid" else domain
+        Image.fromarray(pixels).save(folder / f"{view}_domain_{ending}.png")
+
+
+@pytest.fixture
+def root(tmp_path):
+    for building in ("allensville", "darden", "ihlen", "unlisted"):
+        write(tmp_path, building, "point_0_view_1")
+    write(tmp_path, "ihlen", "point_12_view_0")
+    rows = ["id,train,val,test", "allensville,1,0,0", "darden,0,1,0", "ihlen,0,0,1", "absent,1,0,0"]
+    (tmp_path / "train_val_test_tiny.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def names_of(examples):
+    return [examples[number].name for number in range(len(examples))]
+
+
+def test_targets_have_their_units_and_the_unknown_is_nan(root):
+    example = open_taskonomy(root).train[0]
+    assert example.name == "allensville/point_0_view_1"
+    np.testing.assert_array_equal(example.images[0], STORED["rgb"])
+    nan = np.nan
+    expected = {  # the last pixel is not in mask_valid
+        "principal_curvature": [[[0, 1], [-127 / 128, 0]], [[0, 1], [nan, nan]]],
+        "depth_euclidean": [[[1.0], [2.5]], [[nan], [nan]]],
+        "edge_texture": [[[0], [1]], [[0.2], [nan]]],
+        "edge_occlusion": [[[1], [0]], [[0.2], [nan]]],
+        "keypoints2d": [[[0], [0.2]], [[1], [nan]]],
+        "keypoints3d": [[[1 / 65535], [0.2]], [[1], [nan]]],
+        "normal": [[[1, 0, -0.5], [0, 0, 1]], [[1, 0, -0.5], [nan, nan, nan]]],
+        "reshading": [[[1], [0.2]], [[0], [nan]]],
+    }
+    assert set(example.truth) == set(TARGETS) == set(expected)
+    for name, values in expected.items():
+        assert example.truth[name].dtype == np.float32
+        np.testing.assert_allclose(example.truth[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_buildings_are_split_by_the_owners_table(root):
+    splits = open_taskonomy(root)
+    assert names_of(splits.train) == ["allensville/point_0_view_1"]
+    assert names_of(splits.val) == ["ihlen/point_0_view_1", "ihlen/point_12_view_0"]
+    assert names_of(open_taskonomy(root, judged="val").val) == ["darden/point_0_view_1"]
+
+
+def test_tables_of_any_line_ends_and_case_are_read(root):
+    (root / "train_val_test_tiny.csv").unlink()
+    table = root / "mine.csv"
+    table.write_bytes(b"id,train,val,test\rDarden,1,0,0\rAllensville,0,0,1\r")
+    splits = open_taskonomy(root, split_file=table)
+    assert names_of(splits.train) == ["darden/point_0_view_1"]
+    assert names_of(splits.val) == ["allensville/point_0_view_1"]
+
+
+def test_without_a_table_each_fifth_building_is_judged_on(root, caplog):
+    (root / "train_val_test_tiny.csv").unlink()
+    splits = open_taskonomy(root)
+    assert names_of(splits.val) == ["allensville/point_0_view_1"]
+    assert len(splits.train) == 4
+    assert "no train_val_test_*.csv" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mask_ending"),
+    [("{domain}/{building}", "mask_valid"), ("{domain}/taskonomy/{building}", "depth_zbuffer")],
+)
+def test_folders_by_domain_give_the_same(root, tmp_path_factory, pattern, mask_ending):
+    other = tmp_path_factory.mktemp("by_domain")
+    for building in ("allensville", "ihlen"):
+        write(other, building, "point_0_view_1", pattern=pattern, mask_ending=mask_ending)
+    table = root / "train_val_test_tiny.csv"
+    ours, theirs = open_taskonomy(root), open_taskonomy(other, split_file=table)
+    assert names_of(theirs.train) == names_of(ours.train)
+    for name, values in ours.train[0].truth.items():
+        np.testing.assert_array_equal(theirs.train[0].truth[name], values)
+
+
+def test_without_masks_depth_tells_what_is_known(tmp_path):
+    stored = {name: STORED[name] for name in ("rgb", "reshading", "depth_euclidean")}
+    write(tmp_path, "a", "point_0_view_0", stored=stored)
+    write(tmp_path, "b", "point_0_view_0", stored=stored)
+    shading = open_taskonomy(tmp_path, targets=("reshading",)).train[0].truth["reshading"]
+    np.testing.assert_allclose(shading, [[[1], [0.2]], [[np.nan], [0.4]]], rtol=1e-6)
+
+
+def test_only_the_wanted_targets_are_needed(tmp_path):
+    stored = {name: STORED[name] for name in ("rgb", "normal", "mask_valid")}
+    write(tmp_path, "a", "point_0_view_0", stored=stored)
+    write(tmp_path, "b", "point_0_view_0", stored=stored)
+    assert set(open_taskonomy(tmp_path, targets=("normal",)).train[0].truth) == {"normal"}
+    with pytest.raises(CrossviewError, match="reshading: no such folder"):
+        open_taskonomy(tmp_path, targets=("reshading",))
+
+
+def test_something_must_tell_what_is_known(tmp_path):
+    write(tmp_path, "a", "point_0_view_0", stored={"rgb": STORED["rgb"]})
+    with pytest.raises(CrossviewError, match="neither mask_valid nor depth_euclidean"):
+        open_taskonomy(tmp_path, targets=())
+
+
+def test_a_view_without_a_target_is_named(root):
+    (root / "ihlen/normal/point_12_view_0_domain_normal.png").unlink()
+    with pytest.raises(CrossviewError, match="no normal for 1 of 2: point_12_view_0;"):
+        open_taskonomy(root)
+
+
+def test_a_target_of_another_size_is_named(root):
+    path = root / "allensville/keypoints2d/point_0_view_1_domain_keypoints2d.png"
+    Image.fromarray(STORED["keypoints2d"][:1]).save(path)
+    with pytest.raises(CrossviewError, match=re.escape(f"{path}: 1 x 2 pixels, but ")):
+        open_taskonomy(root).train[0]
+
+
+def test_a_target_of_other_bits_is_named(root):
+    path = root / "allensville/keypoints2d/point_0_view_1_domain_keypoints2d.png"
+    Image.fromarray(STORED["mask_valid"]).save(path)
+    with pytest.raises(CrossviewError, match="1 channels of 8 bits; expected 1 of 16"):
+        open_taskonomy(root).train[0]
+
+
+def test_an_unknown_target_is_named(root):
+    with pytest.raises(CrossviewError, match="no target colour; expected some of principal_"):
+        open_taskonomy(root, targets=("normal", "colour"))
+
+
+def test_several_tables_are_ambiguous(root):
+    (root / "train_val_test_full.csv").touch()
+    with pytest.raises(CrossviewError, match=r"several tables of splits \(train_val_test_full"):
+        open_taskonomy(root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "id,train,val\nihlen,1,0", "id,train,val,test\nihlen", "id,train,val,test\na,x,0,0"],
+)
+def test_a_table_of_another_form_is_named(root, text):
+    (root / "train_val_test_tiny.csv").write_text(text)
+    with pytest.raises(CrossviewError, match=r"train_val_test_tiny\.csv"):
+        open_taskonomy(root)
+
+
+def test_a_split_without_buildings_is_an_error(root):
+    (root / "train_val_test_tiny.csv").write_text("id,train,val,test\nihlen,1,0,0\nother,0,0,1\n")
+    with pytest.raises(CrossviewError, match="no building is left for test; found allensville"):
+        open_taskonomy(root)
+
+
+def test_a_missing_dataset_says_where_to_get_it(tmp_path):
+    with pytest.raises(CrossviewError, match=r"https://github\.com/StanfordVL/taskonomy"):
+        open_taskonomy(tmp_path)

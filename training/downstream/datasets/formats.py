@@ -1,0 +1,195 @@
+"""Files of flow and disparity as public datasets store them: .flo, PFM, and PNGs of numbers.
+
+Whatever way a file says that a pixel is unknown, here it is NaN; writing turns NaN into that again.
+Flow is (H, W, 2) float32, (x, y) in pixels; disparity (H, W) float32 pixels. Reading raises
+CrossviewError naming a file that is missing, truncated or of another format, writing where a value
+is out of the format's range. A written file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from generation.errors import CrossviewError
+from generation.geometry import Float32
+from generation.shards.files import whole_file
+
+FLO_TAG = struct.pack("<f", 202021.25)  # b"PIEH"
+FLO_LARGEST = 1e9
+_FLO_UNKNOWN = 1e10
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s")
+_UNKNOWN = np.float32("nan")
+
+
+def read_flo(path: Path) -> Float32:
+    """Read flow as Middlebury stores it (and Sintel, FlyingChairs).
+
+    Little-endian: the tag 202021.25, width and height as int32, then float32 (x, y) row by row.
+    Unknown beyond 1e9. Source: vision.middlebury.edu/flow, flow-code/README.txt.
+    """
+    data = _bytes(path)
+    if data[:4] != FLO_TAG or len(data) < 12:
+        raise CrossviewError(
+            f"{path}: not a .flo file: {_start_of(data)}; expected {FLO_TAG!r} and a size"
+        )
+    width, height = struct.unpack("<ii", data[4:12])
+    _require_rest(path, data, 12, height, width, 2)
+    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
+    known = (np.abs(flow) <= FLO_LARGEST).all(-1, keepdims=True)
+    return np.where(known, flow, _UNKNOWN)
+
+
+def write_flo(path: Path, flow: Float32) -> None:
+    """Write flow as read_flo reads it."""
+    height, width = flow.shape[:2]
+    known = np.isfinite(flow).all(-1, keepdims=True)
+    values = np.where(known, flow, _FLO_UNKNOWN).astype("<f4")
+    _write(path, FLO_TAG + struct.pack("<ii", width, height) + values.tobytes())
+
+
+def read_pfm(path: Path, num_channels: int = 1) -> Float32:
+    """Read a portable float map: (H, W), or (H, W, 3) of three channels; infinite is unknown.
+
+    A header of 'Pf' (one channel) or 'PF' (three), width, height and a number that is negative in
+    little-endian files; its size means nothing here. Then float32, the lowest row first. Source:
+    netpbm.sourceforge.net/doc/pfm.html.
+    """
+    data = _bytes(path)
+    header = _PFM_HEADER.match(data)
+    if header is None:
+        raise CrossviewError(f"{path}: not a PFM file: {_start_of(data)}; expected b'Pf' and sizes")
+    kind, columns, rows, scale = header.groups()
+    width, height, channels = int(columns), int(rows), 3 if kind == b"PF" else 1
+    if channels != num_channels:
+        raise CrossviewError(f"{path}: {channels} channels; expected {num_channels}")
+    _require_rest(path, data, header.end(), height, width, channels)
+    stored = np.frombuffer(data, "<f4" if scale.startswith(b"-") else ">f4", offset=header.end())
+    values = stored.reshape(height, width, channels)[::-1].astype(np.float32)
+    values = np.where(np.isfinite(values), values, _UNKNOWN)
+    return values[..., 0] if channels == 1 else values
+
+
+def write_pfm(path: Path, values: Float32, *, big_endian: bool = False) -> None:
+    """Write (H, W) or (H, W, 3) values as read_pfm reads them."""
+    height, width = values.shape[:2]
+    kind, scale = "Pf" if values.ndim == 2 else "PF", "1.0" if big_endian else "-1.0"
+    stored = np.where(np.isfinite(values), values, np.inf)[::-1]
+    rows = stored.astype(">f4" if big_endian else "<f4").tobytes()
+    _write(path, f"{kind}\n{width} {height}\n{scale}\n".encode() + rows)
+
+
+def read_kitti_flow(path: Path) -> Float32:
+    """Read flow as KITTI stores it: a 16-bit RGB PNG.
+
+    Red and green are 64 times (x, y) plus 2^15, blue is 0 where unknown. Source: KITTI 2015's
+    devkit, readme.txt.
+    """
+    stored = _read_png(path, np.uint16, 3)
+    flow = (stored[..., :2].astype(np.float32) - 2**15) / 64
+    return np.where(stored[..., 2:] > 0, flow, _UNKNOWN)
+
+
+def write_kitti_flow(path: Path, flow: Float32) -> None:
+    """Write flow as read_kitti_flow reads it, to 1/64 of a pixel, from -512 to 511.98."""
+    known = np.isfinite(flow).all(-1)
+    stored = np.zeros((*known.shape, 3), np.uint16)
+    stored[known, :2] = _rounded(path, flow[known] * 64 + 2**15, 2**16)
+    stored[known, 2] = 1
+    _write_png(path, stored)
+
+
+def read_kitti_disparity(path: Path) -> Float32:
+    """Read disparity as KITTI stores it: a 16-bit grey PNG of 256 times its value, 0 unknown.
+
+    Source: KITTI 2015's devkit, readme.txt.
+    """
+    stored = _read_png(path, np.uint16, 1)
+    return np.where(stored > 0, stored.astype(np.float32) / 256, _UNKNOWN)
+
+
+def write_kitti_disparity(path: Path, disparity: Float32) -> None:
+    """Write disparity as read_kitti_disparity reads it, from 1/256 to 255.99 pixels.
+
+    What is smaller is written as 1/256, since 0 says unknown.
+    """
+    known = np.isfinite(disparity)
+    stored = np.zeros(known.shape, np.uint16)
+    stored[known] = np.maximum(1, _rounded(path, disparity[known] * 256, 2**16))
+    _write_png(path, stored)
+
+
+def read_sintel_disparity(path: Path) -> Float32:
+    """Read disparity as Sintel stores it: an 8-bit RGB PNG of 4 R + G / 64 + B / 16384.
+
+    All pixels are known. Source: MPI-Sintel stereo's README.
+    """
+    red, green, blue = np.moveaxis(_read_png(path, np.uint8, 3).astype(np.int64), -1, 0)
+    return (red * 65536 + green * 256 + blue).astype(np.float32) / 16384
+
+
+def write_sintel_disparity(path: Path, disparity: Float32) -> None:
+    """Write disparity as read_sintel_disparity reads it, from 0 to 1023.99; none may be unknown."""
+    stored = _rounded(path, disparity.astype(np.float64) * 16384, 2**24)
+    _write_png(path, np.stack([stored >> 16, stored >> 8 & 255, stored & 255], -1).astype(np.uint8))
+
+
+def _read_png(path: Path, dtype: type[np.unsignedinteger], num_channels: int) -> NDArray[Any]:
+    """Read a PNG, (H, W) or (H, W, 3) RGB, by OpenCV: Pillow cuts colours of 16 bits to 8."""
+    data = np.frombuffer(_bytes(path), np.uint8)
+    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if stored is None:
+        raise CrossviewError(f"{path}: not a whole PNG; fetch or unpack it again")
+    channels = 1 if stored.ndim == 2 else stored.shape[2]
+    if stored.dtype != dtype or channels != num_channels:
+        raise CrossviewError(
+            f"{path}: {channels} channels of {8 * stored.itemsize} bits; expected {num_channels} "
+            f"of {8 * np.dtype(dtype).itemsize}"
+        )
+    return stored if channels == 1 else stored[..., ::-1]  # OpenCV's order is BGR
+
+
+def _write_png(path: Path, stored: NDArray[Any]) -> None:
+    _, data = cv2.imencode(".png", stored if stored.ndim == 2 else stored[..., ::-1])
+    _write(path, data.tobytes())
+
+
+def _rounded(path: Path, values: NDArray[np.floating], end: int) -> NDArray[np.int64]:
+    stored = np.rint(values)
+    if not ((stored >= 0) & (stored < end)).all():
+        raise CrossviewError(f"{path}: values beyond what this format can hold")
+    return stored.astype(np.int64)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CrossviewError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _require_rest(
+    path: Path, data: bytes, start: int, height: int, width: int, channels: int
+) -> None:
+    """Raise CrossviewError unless as many floats follow a header as it says."""
+    expected = 4 * height * width * channels
+    if height < 1 or width < 1 or len(data) - start != expected:
+        raise CrossviewError(
+            f"{path}: {len(data) - start} bytes behind a header that says {height} x {width} "
+            f"pixels of {channels} floats, {expected} bytes; fetch or unpack it again"
+        )
+
+
+def _start_of(data: bytes) -> str:
+    return f"begins with {data[:8]!r}" if data else "empty"

@@ -1,0 +1,100 @@
+"""Our own shards: every truth that their depth and cameras imply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from generation.geometry import Bool, Camera, Float32
+from generation.shards.reader import SampleError, ShardIndex, ShardReader
+from generation.shards.schema import DEPTHS, MEND
+from training.correspondence import cameras_of, seen_at
+from training.data import DataConfig, PairReader, open_split
+from training.downstream.example import Example, Splits
+
+
+def open_shards(root: Path, *, val_scenes: int | None = None) -> Splits:
+    """Open a folder or URL of shards with depth; the views of a pair are an example's images.
+
+    Validated on the scenes that pre-training holds out of the same folder (data.val_scenes, a tenth
+    by default), so that a model pre-trained on it is judged on what it never saw. Raises
+    CrossviewError where there are no shards, or none with depth.
+    """
+    config = DataConfig(path=root, val_scenes=val_scenes)
+    split = open_split(config)
+    return Splits(train=_Pairs(split.train, config), val=_Pairs(split.val, config))
+
+
+class _Pairs:
+    """The pairs of some shards. Cheap to pickle and fork."""
+
+    def __init__(self, index: ShardIndex, config: DataConfig) -> None:
+        cache = config.cache if index.is_remote(0) else None
+        self._pairs = PairReader(index, 1, cache)
+        self._shards = ShardReader(index, cache)
+        self._pairs.members(0, DEPTHS)  # rendered without depth: better said now
+
+    def __len__(self) -> int:
+        return self._pairs.num_pairs
+
+    def __getitem__(self, number: int) -> Example:
+        images = self._pairs.views(number)
+        depth1_m, depth2_m = self._pairs.depths(number)
+        camera1, camera2 = self._cameras(number)
+        sizes = {array.shape[:2] for array in (*images, depth1_m, depth2_m)}
+        if sizes != {camera1.image_size}:
+            listed = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
+            raise SampleError(
+                f"{self._pairs.where(number)}: images and depth of {listed} pixels, but its "
+                f"cameras' have {camera1.image_size[0]} x {camera1.image_size[1]}; {MEND}"
+            )
+        flow, occluded = reprojected(depth1_m, depth2_m, camera1, camera2)
+        return Example(
+            name=self._name(number),
+            images=images,
+            truth={
+                "depth_m": np.where(depth1_m > 0, depth1_m, np.float32("nan")),
+                "depth2_m": np.where(depth2_m > 0, depth2_m, np.float32("nan")),
+                "flow": flow,
+                "occluded": occluded,
+                "intrinsics1": camera1.intrinsics,
+                "intrinsics2": camera2.intrinsics,
+                "camera2_from_camera1": camera2.camera_from_world @ camera1.world_from_camera,
+            },
+        )
+
+    def _cameras(self, number: int) -> tuple[Camera, Camera]:
+        record = self._pairs.record(number)
+        try:
+            cameras = cameras_of(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SampleError(
+                f"{self._pairs.where(number)}: its record has no cameras ({error!r}); {MEND}"
+            ) from error
+        return cameras
+
+    def _name(self, number: int) -> str:
+        shard, position = self._pairs.locate(number)
+        key, _ = self._shards.read(shard, position, ())
+        return f"{Path(self._shards.index.shards[shard].name).stem}/{key}"
+
+
+def reprojected(
+    depth1_m: Float32, depth2_m: Float32, camera1: Camera, camera2: Camera
+) -> tuple[Float32, Bool]:
+    """Return flow, (H, W, 2) pixels from the first view to the second, and (H, W) occluded.
+
+    Flow is NaN where the first view has no depth, where its point lies behind the second camera,
+    and where it is wider or higher than the image: nothing that the second view shows moves so far,
+    and near the plane of its camera flow has no bound (9e6 pixels, once, in rooms of 96 x 96; the
+    median is 17). Occluded is what has depth and the second view does not show, as seen_at says.
+    """
+    height, width = camera1.image_size
+    pixels, seen = seen_at(camera1.unproject(depth1_m), camera2, depth2_m)
+    own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) + 0.5
+    hit = depth1_m > 0
+    flow = pixels.reshape(height, width, 2) - own
+    known = hit & (np.abs(flow) <= (width, height)).all(-1)
+    flow = np.where(known[..., None], flow, np.nan).astype(np.float32)
+    return flow, hit & ~seen.reshape(height, width)

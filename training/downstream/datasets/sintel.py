@@ -1,0 +1,142 @@
+"""MPI-Sintel: flow and stereo of an animated film (Butler et al., ECCV 2012)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.downstream.datasets.folder import (
+    Layout,
+    files_in,
+    folders_in,
+    paired,
+    read_integers,
+    read_rgb,
+    require_files,
+    require_one_size,
+)
+from training.downstream.datasets.formats import read_flo, read_sintel_disparity
+from training.downstream.datasets.held_out import splits
+from training.downstream.example import Example, Splits
+
+HELD_OUT = ("temple_2", "temple_3")
+"""Of 23 scenes. Source: Weinzaepfel et al., CroCo v2, ICCV 2023."""
+_FRAME = re.compile(r"frame_\d{4}")
+_STEREO_MASKS = ("occlusions", "outofframe")
+FLOW_LAYOUT = Layout(
+    title="MPI-Sintel",
+    url="http://sintel.is.tue.mpg.de/downloads",
+    licence="for research; film CC BY 3.0",
+    drawing="""
+        training/clean/alley_1/frame_0001.png, ...      MPI-Sintel-complete.zip
+        training/final/alley_1/frame_0001.png, ...
+        training/flow/alley_1/frame_0001.flo, ...       one less than images
+        training/occlusions/alley_1/frame_0001.png, ...
+        training/invalid/alley_1/frame_0001.png, ...
+        """,
+)
+STEREO_LAYOUT = Layout(
+    title="MPI-Sintel Stereo",
+    url="http://sintel.is.tue.mpg.de/stereo",
+    licence="for research; film CC BY 3.0",
+    drawing="""
+        training/clean_left/alley_1/frame_0001.png, ...
+        training/clean_right/..., final_left/..., final_right/...
+        training/disparities/alley_1/frame_0001.png, ...
+        training/occlusions/alley_1/frame_0001.png, ...
+        training/outofframe/alley_1/frame_0001.png, ...
+        """,
+)
+
+RenderPass = Literal["clean", "final"]
+
+
+def open_sintel(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
+    """Open flow from each frame to the next, validated on HELD_OUT.
+
+    Flow is unknown where the dataset calls it invalid. Raises CrossviewError where files are
+    missing.
+    """
+    training, masks = root / "training", ("occlusions", "invalid")
+    FLOW_LAYOUT.require(root, *(f"training/{part}" for part in (render_pass, "flow", *masks)))
+    images = set(_frames(training / render_pass, ".png"))
+    kinds = {
+        f"{render_pass} image of the frame or the next": {f for f in images if _next(f) in images},
+        "flow": _frames(training / "flow", ".flo"),
+    }
+    frames = paired(training, kinds)
+    files = [training / mask / f"{frame}.png" for mask in masks for frame in frames]
+    require_files(root, files, FLOW_LAYOUT.title)
+    return _splits(FLOW_LAYOUT, root, frames, partial(_read_flow, training, render_pass))
+
+
+def open_sintel_stereo(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
+    """Open the left and right image of each frame, validated on HELD_OUT.
+
+    What lies outside of the right image is occluded too. Raises CrossviewError where files are
+    missing.
+    """
+    training = root / "training"
+    parts = (f"{render_pass}_left", f"{render_pass}_right", "disparities", *_STEREO_MASKS)
+    STEREO_LAYOUT.require(root, *(f"training/{part}" for part in parts))
+    frames = paired(training, {part: _frames(training / part, ".png") for part in parts})
+    return _splits(STEREO_LAYOUT, root, frames, partial(_read_stereo, training, render_pass))
+
+
+def _frames(folder: Path, ending: str) -> list[str]:
+    """Return 'alley_1/frame_0001' and so on, of the files with this ending."""
+    paths = [path for scene in folders_in(folder) for path in files_in(scene, (ending,))]
+    return [f"{path.parent.name}/{path.stem}" for path in paths if _FRAME.fullmatch(path.stem)]
+
+
+def _next(frame: str) -> str:
+    return f"{frame[:-4]}{int(frame[-4:]) + 1:04d}"
+
+
+def _splits(
+    layout: Layout, root: Path, frames: Sequence[str], read: Callable[[str], Example]
+) -> Splits:
+    scenes = [frame.partition("/")[0] for frame in frames]
+    train = [frame for frame, scene in zip(frames, scenes) if scene not in HELD_OUT]
+    val = [frame for frame, scene in zip(frames, scenes) if scene in HELD_OUT]
+    return splits(layout, root, train, val, read)
+
+
+def _read_flow(training: Path, render_pass: RenderPass, frame: str) -> Example:
+    images = [training / render_pass / f"{name}.png" for name in (frame, _next(frame))]
+    flow = training / "flow" / f"{frame}.flo"
+    masks = [training / part / f"{frame}.png" for part in ("occlusions", "invalid")]
+    maps: dict[Path, NDArray[Any]] = {flow: read_flo(flow)}
+    maps |= {path: read_rgb(path) for path in images}
+    maps |= {path: read_integers(path) > 0 for path in masks}
+    require_one_size(maps)
+    occluded, invalid = (maps[path] for path in masks)
+    return Example(
+        name=frame,
+        images=(maps[images[0]], maps[images[1]]),
+        truth={
+            "flow": np.where(invalid[..., None], np.float32("nan"), maps[flow]),
+            "occluded": occluded,
+        },
+    )
+
+
+def _read_stereo(training: Path, render_pass: RenderPass, frame: str) -> Example:
+    images = [training / f"{render_pass}_{side}" / f"{frame}.png" for side in ("left", "right")]
+    disparity = training / "disparities" / f"{frame}.png"
+    masks = [training / part / f"{frame}.png" for part in _STEREO_MASKS]
+    maps: dict[Path, NDArray[Any]] = {disparity: read_sintel_disparity(disparity)}
+    maps |= {path: read_rgb(path) for path in images}
+    maps |= {path: read_integers(path) > 0 for path in masks}
+    require_one_size(maps)
+    return Example(
+        name=frame,
+        images=(maps[images[0]], maps[images[1]]),
+        truth={"disparity": maps[disparity], "occluded": maps[masks[0]] | maps[masks[1]]},
+    )
