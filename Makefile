@@ -39,7 +39,7 @@ rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(execu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo render-pairs overlap-sweep pretrain bench bench-data bench-train test test-all lint types clean distclean
+.PHONY: help demo render-pairs overlap-sweep pretrain evidence bench bench-data bench-train test test-all lint types clean distclean
 
 help: ## explain targets and variables
 	@echo "make TARGET [NAME=VALUE ...]; the first one that needs it installs into $(VENV)"
@@ -57,6 +57,9 @@ overlap-sweep: $(INSTALLED) ## one dataset a level of overlap, the same first vi
 
 pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
 	$(BIN)/crossview pretrain $(strip $(config) $(data) $(seed) $(out) $(ARGS))
+
+evidence: $(INSTALLED) ## what pre-training is worth: hours of study on a CPU, resumable
+	$(BIN)/crossview study evidence $(strip $(out) $(ARGS))
 
 bench: $(INSTALLED) ## measure how fast pairs are made
 	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(ARGS))

@@ -13,6 +13,7 @@ from pipelines.commands import (
     bench_train,
     complete,
     doctor,
+    evaluate,
     export,
     index,
     inspect,
@@ -22,6 +23,7 @@ from pipelines.commands import (
     render_pairs,
     run,
     scenes,
+    study,
     verify,
 )
 from pipelines.commands.options import EXIT_BAD_INPUT
@@ -34,7 +36,9 @@ COMMANDS = (
     pretrain,
     complete,
     match,
+    evaluate,
     run,
+    study,
     export,
     inspect,
     verify,

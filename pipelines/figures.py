@@ -15,6 +15,8 @@ from generation.geometry import Bool, Float64, UInt8
 from generation.shards.files import whole_file
 
 BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a8f98"
+PALETTE = (BLUE, ORANGE, GREY, "#3d9970", "#a0508c", "#7a6a4f")
+"""Of the contenders in a plot, in this order."""
 SEEN_TINT = np.array([64, 224, 160], np.float32)
 """Colour of what the other view sees."""
 

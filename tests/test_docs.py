@@ -44,5 +44,6 @@ def test_the_tour_runs_and_shows_every_command(tmp_path: Path, monkeypatch, caps
         "larger/regenerate.json",
         "completion/completion.png",
         "match.json",
+        "evaluation/results.md",
     ):
         assert (tmp_path / "out" / result).exists()

@@ -129,11 +129,11 @@ def nested(given: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def report_failures(failures: Sequence[str]) -> int:
-    """Print the scenes that failed, a line each; return the exit status."""
+def report_failures(failures: Sequence[str], of: str = "scenes") -> int:
+    """Print the scenes, or other things, that failed, a line each; return the exit status."""
     if not failures:
         return 0
-    print(f"crossview: {len(failures)} of the scenes failed:", file=sys.stderr)
+    print(f"crossview: {len(failures)} of the {of} failed:", file=sys.stderr)
     for line in failures:
         print(f"  {line}", file=sys.stderr)
     return EXIT_BAD_INPUT

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from public_layouts import add_ade20k
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.ade20k import open_ade20k
@@ -16,13 +17,7 @@ HEADER = "Idx\tRatio\tTrain\tVal\tName"
 
 
 def write(root, split, name, annotation=ANNOTATION):
-    for kind, pixels, ending in (
-        ("images", np.full((2, 3, 3), 200, np.uint8), "jpg"),
-        ("annotations", annotation, "png"),
-    ):
-        folder = root / kind / split
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / f"{name}.{ending}")
+    add_ade20k(root, split, name, np.full((2, 3, 3), 200, np.uint8), annotation)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from tiny_images import SIZE, colours, made, save_image
+from public_layouts import add_flying_chairs, add_kitti_flow, add_sintel
+from tiny_images import SIZE, colours
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.flying_chairs import open_flying_chairs
-from training.downstream.datasets.formats import write_flo, write_kitti_flow
+from training.downstream.datasets.formats import write_flo
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.sintel import open_sintel
 
@@ -37,16 +38,17 @@ def sintel(tmp_path):
     """Three scenes of three frames: pixel (0, 1) is occluded, (2, 3) invalid."""
     for number, scene in enumerate(SINTEL_SCENES):
         for frame in (1, 2, 3):
-            name = f"{scene}/frame_{frame:04d}"
-            for shift, render_pass in enumerate(("clean", "final")):
-                image = colours(100 * shift + 10 * number + frame)
-                save_image(tmp_path / f"training/{render_pass}/{name}.png", image)
-            save_image(tmp_path / f"training/invalid/{name}.png", mask((2, 3)))
-            if frame < 3:
-                write_flo(
-                    made(tmp_path / f"training/flow/{name}.flo"), flow_of(10 * number + frame)
-                )
-                save_image(tmp_path / f"training/occlusions/{name}.png", mask((0, 1)))
+            add_sintel(
+                tmp_path,
+                f"{scene}/frame_{frame:04d}",
+                {
+                    render_pass: colours(100 * shift + 10 * number + frame)
+                    for shift, render_pass in enumerate(("clean", "final"))
+                },
+                flow_of(10 * number + frame) if frame < 3 else None,
+                mask((0, 1)),
+                mask((2, 3)),
+            )
     return tmp_path
 
 
@@ -114,13 +116,12 @@ def test_a_flow_of_another_size_or_half_a_file_is_named(sintel):
 def kitti(tmp_path):
     """Ten scenes: pixel (0, 0) is unknown, (1, 1) known but seen by one camera only."""
     for number in range(10):
-        name, flow = f"{number:06d}", flow_of(number)
+        flow = flow_of(number)
         flow[0, 0] = NAN
-        save_image(tmp_path / f"training/image_2/{name}_10.png", colours(10 * number))
-        save_image(tmp_path / f"training/image_2/{name}_11.png", colours(10 * number + 1))
-        write_kitti_flow(made(tmp_path / f"training/flow_occ/{name}_10.png"), flow)
-        flow[1, 1] = NAN
-        write_kitti_flow(made(tmp_path / f"training/flow_noc/{name}_10.png"), flow)
+        seen = flow.copy()
+        seen[1, 1] = NAN
+        images = colours(10 * number), colours(10 * number + 1)
+        add_kitti_flow(tmp_path, f"{number:06d}", images, flow, seen)
     return tmp_path
 
 
@@ -152,9 +153,8 @@ def test_a_file_that_kitti_lacks_is_named(kitti):
 def chairs(tmp_path):
     """Four pairs, of which the third validates."""
     for number in range(1, 5):
-        save_image(tmp_path / f"data/{number:05d}_img1.ppm", colours(10 * number))
-        save_image(tmp_path / f"data/{number:05d}_img2.ppm", colours(10 * number + 1))
-        write_flo(tmp_path / f"data/{number:05d}_flow.flo", flow_of(number))
+        images = colours(10 * number), colours(10 * number + 1)
+        add_flying_chairs(tmp_path, number, images, flow_of(number))
     (tmp_path / "FlyingChairs_train_val.txt").write_text("1\n1\n2\n1\n")
     return tmp_path
 

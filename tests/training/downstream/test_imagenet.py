@@ -6,16 +6,14 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from public_layouts import add_imagenet
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.imagenet import open_imagenet
 
 
 def write(root, split, name, shade):
-    path = root / split / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((8, 16, 3), shade, np.uint8)).save(path, "jpeg")
+    add_imagenet(root, f"{split}/{name}", np.full((8, 16, 3), shade, np.uint8))
 
 
 @pytest.fixture

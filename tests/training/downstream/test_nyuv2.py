@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from public_layouts import add_nyuv2
 from torch.utils.data import DataLoader
 
 from generation.errors import CrossviewError
@@ -126,11 +127,7 @@ def test_an_array_that_is_not_there_is_named(labeled):
 
 
 def write_files(root, image_name, depth_name, number=0):
-    for path in (root / image_name, root / depth_name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(IMAGES[number]).save(root / image_name)
-    depth_mm = np.rint(RAW_M[number] * 1000).astype(np.uint16)
-    Image.fromarray(depth_mm).save(root / depth_name)
+    add_nyuv2(root, image_name, depth_name, IMAGES[number], np.rint(RAW_M[number] * 1000))
 
 
 BTS = ("kitchen/rgb_00045.png", "kitchen/sync_depth_00045.png")

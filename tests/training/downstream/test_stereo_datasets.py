@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from tiny_images import SIZE, colours, made, save_image
+from public_layouts import (
+    add_kitti_stereo,
+    add_scene_flow,
+    add_sintel_stereo,
+    add_stereo_scene,
+)
+from tiny_images import SIZE, colours, save_image
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.eth3d import open_eth3d
-from training.downstream.datasets.formats import (
-    write_kitti_disparity,
-    write_pfm,
-    write_sintel_disparity,
-)
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.middlebury import open_middlebury
 from training.downstream.datasets.scene_flow import open_scene_flow
@@ -47,24 +48,20 @@ def check(example, seed, occluded=None):
 
 def save_scene(images, truths, seed):
     """im0, im1, and their truth: (0, 0) is unknown, (1, 1) occluded."""
-    for side in (0, 1):
-        save_image(images / f"im{side}.png", colours(seed + side))
     disparity, mask = disparity_of(seed), np.full(SIZE, 255, np.uint8)
     disparity[0, 0], mask[0, 0], mask[1, 1] = np.inf, 0, 128
-    write_pfm(made(truths / "disp0GT.pfm"), disparity)
-    save_image(truths / "mask0nocc.png", mask)
+    add_stereo_scene(images, truths, (colours(seed), colours(seed + 1)), disparity, mask)
 
 
 @pytest.fixture
 def kitti(tmp_path):
     for number in range(5):
-        name, disparity = f"{number:06d}_10.png", disparity_of(10 * number)
+        disparity = disparity_of(10 * number)
         disparity[0, 0] = NAN
-        save_image(tmp_path / "training/image_2" / name, colours(10 * number))
-        save_image(tmp_path / "training/image_3" / name, colours(10 * number + 1))
-        write_kitti_disparity(made(tmp_path / "training/disp_occ_0" / name), disparity)
-        disparity[1, 1] = NAN
-        write_kitti_disparity(made(tmp_path / "training/disp_noc_0" / name), disparity)
+        seen = disparity.copy()
+        seen[1, 1] = NAN
+        images = colours(10 * number), colours(10 * number + 1)
+        add_kitti_stereo(tmp_path, f"{number:06d}", images, disparity, seen)
     return tmp_path
 
 
@@ -143,14 +140,13 @@ def test_a_missing_eth3d_says_where_to_get_it(tmp_path):
 @pytest.fixture
 def scene_flow(tmp_path):
     for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/B/0001/0007", "TEST/C/0000/0006")):
-        sequence, _, frame = name.rpartition("/")
-        for first, render_pass in ((0, "cleanpass"), (50, "finalpass")):
-            for side, folder in enumerate(("left", "right")):
-                path = tmp_path / f"frames_{render_pass}/{sequence}/{folder}/{frame}.png"
-                save_image(path, colours(10 * number + first + side))
+        images = {
+            render_pass: (colours(10 * number + first), colours(10 * number + first + 1))
+            for first, render_pass in ((0, "cleanpass"), (50, "finalpass"))
+        }
         disparity = disparity_of(10 * number)
         disparity[0, 0] = np.inf
-        write_pfm(made(tmp_path / f"disparity/{sequence}/left/{frame}.pfm"), disparity)
+        add_scene_flow(tmp_path, name, images, disparity)
     return tmp_path
 
 
@@ -174,13 +170,15 @@ def test_a_file_that_scene_flow_lacks_is_named(scene_flow):
 def sintel(tmp_path):
     """Disparity is known everywhere; (0, 1) is occluded, (5, 0) outside of the right image."""
     for number, scene in enumerate(("alley_1", "temple_2")):
-        name = f"{scene}/frame_0001.png"
-        for side, folder in enumerate(("clean_left", "clean_right")):
-            save_image(tmp_path / "training" / folder / name, colours(10 * number + side))
-        save_image(tmp_path / "training/occlusions" / name, 255 * only(0, 1))
-        save_image(tmp_path / "training/outofframe" / name, 255 * only(5, 0))
-        path = made(tmp_path / "training/disparities" / name)
-        write_sintel_disparity(path, disparity_of(10 * number))
+        images = colours(10 * number), colours(10 * number + 1)
+        add_sintel_stereo(
+            tmp_path,
+            f"{scene}/frame_0001",
+            images,
+            disparity_of(10 * number),
+            255 * only(0, 1),
+            255 * only(5, 0),
+        )
     return tmp_path
 
 

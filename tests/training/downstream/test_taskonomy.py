@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from public_layouts import add_taskonomy
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
 
-BY_BUILDING = "{building}/{domain}"
 STORED = {
     "rgb": np.full((2, 2, 3), 40, np.uint8),
     "principal_curvature": np.array([[[127, 255, 9], [0, 127, 9]]] * 2, np.uint8),
@@ -26,12 +26,8 @@ STORED = {
 }
 
 
-def write(root, building, view, *, pattern=BY_BUILDING, stored=STORED, mask_ending="mask_valid"):
-    for domain, pixels in stored.items():
-        folder = root / pattern.format(building=building, domain=domain)
-        folder.mkdir(parents=True, exist_ok=True)
-        ending = mask_ending if domain == "mask_valid" else domain
-        Image.fromarray(pixels).save(folder / f"{view}_domain_{ending}.png")
+def write(root, building, view, *, stored=STORED, **arranged):
+    add_taskonomy(root, building, view, stored, **arranged)
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""crossview evaluate: what pre-trained weights are worth on downstream tasks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from generation.errors import CrossviewError
+from pipelines.commands.complete import WEIGHTS
+from pipelines.config import build, parse_overrides
+
+
+def add(commands: Any) -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="fine-tune and judge models on downstream tasks",
+        description="Fine-tune each model on each task with several seeds, judge it, and write one "
+        "table (results.md, .json, .png) and pictures of predictions. The same command goes on "
+        "from what is there.",
+        epilog="example: crossview evaluate --weights out/pretrain --scratch --task depth,flow "
+        "--data pairs --seeds 3 --out out/evaluation",
+    )
+    parser.set_defaults(command=run)
+    parser.add_argument(
+        "--weights",
+        action="append",
+        required=True,
+        metavar="[LABEL=]PATH",
+        help=f"{WEIGHTS}; once for each model; {{seed}} in PATH stands for 0, 1, ... of --seeds",
+    )
+    parser.add_argument(
+        "--scratch", action="store_true", help="judge random weights of the same shape too"
+    )
+    parser.add_argument(
+        "--task", required=True, metavar="NAME,...", help="tasks; an unknown name lists all of them"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="our shards, with depth")
+    parser.add_argument(
+        "--val-data", type=Path, metavar="DIR", help="other shards to judge on, all of them"
+    )
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="LAYOUT=DIR",
+        help="a public dataset, by its layout; once for each",
+    )
+    parser.add_argument(
+        "--recipe", default="short", help="short (default) or published: how to fine-tune"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="times each is fine-tuned (default 1)"
+    )
+    parser.add_argument("--num-train", type=int, metavar="N", help="most training examples")
+    parser.add_argument("--num-val", type=int, metavar="N", help="most examples to judge on")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, metavar="N", help="processes that read examples"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any field of the recipe, for all tasks",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate, print the table."""
+    from generation.plain import merge, to_plain
+    from pipelines.evaluate import SHARDS, benchmarks, contenders, evaluate_all
+    from pipelines.evaluation_report import write_report
+    from training.downstream.recipe import Recipe
+    from training.downstream.task import Task
+    from training.downstream.tasks import named_tasks
+
+    for name in ("seeds", "num_train", "num_val"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise CrossviewError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    overrides = parse_overrides(options.set)
+
+    def recipe(task: Task) -> Recipe:
+        if options.recipe not in task.recipes:
+            raise CrossviewError(
+                f"--recipe {options.recipe}: {task.name} has {', '.join(task.recipes)}"
+            )
+        values = merge(to_plain(task.recipes[options.recipe]), overrides)
+        return build(Recipe, values, source=f"recipe of {task.name}")
+
+    datasets = {SHARDS: options.data} if options.data else {}
+    for text in options.dataset:
+        layout, equals, root = text.partition("=")
+        if not equals:
+            raise CrossviewError(f"--dataset {text}: expected LAYOUT=DIR")
+        datasets[layout] = Path(root)
+    chosen = benchmarks(named_tasks(options.task), datasets, recipe, options.val_data)
+    models = contenders(options.weights, scratch=options.scratch)
+    cells = evaluate_all(
+        chosen,
+        models,
+        seeds=options.seeds,
+        out=options.out,
+        device=options.device,
+        num_train=options.num_train,
+        num_val=options.num_val,
+        num_workers=options.num_workers,
+    )
+    print(write_report(options.out, "Evaluation", chosen, models, cells))
+    print(f"\n{options.out / 'results.md'}, .json, .png")
+    return 0

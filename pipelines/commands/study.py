@@ -1,0 +1,49 @@
+"""crossview study: many commands and one report."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pipelines.commands import options as shared
+from pipelines.config import parse_overrides
+
+
+def add(commands: Any) -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "study",
+        help="run a study: many commands, each once, and a report",
+        description="Run a study (a YAML file, or one of ours by name: evidence): its stages of "
+        "crossview commands, as many at a time as there are cores, then its report. What is done "
+        "is not done again.",
+        epilog="example: crossview study evidence --out out/evidence",
+    )
+    parser.set_defaults(command=run)
+    parser.add_argument("study", help="YAML file, or the name of one of our studies")
+    parser.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
+    parser.add_argument("--out", metavar="DIR", help="folder of all results")
+    parser.add_argument(
+        "--report-only", action="store_true", help="only report what has been done so far"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any field of Study, by its dotted name",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what is left, write the report."""
+    from generation.plain import merge
+    from pipelines.study import load_study, run_study
+    from pipelines.study_report import write_study_report
+
+    overrides = merge(shared.nested({"out": options.out}), parse_overrides(options.set))
+    study = load_study(options.study, overrides)
+    failures = [] if options.report_only else run_study(study, options.cores)
+    print(write_study_report(study))
+    return shared.report_failures(failures, "commands")

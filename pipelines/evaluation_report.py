@@ -1,0 +1,147 @@
+"""What came out of an evaluation, as a table for people and for programs, and as a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from generation.shards.files import write_text_whole
+from pipelines.evaluate import Benchmark, Cell, Contender
+from pipelines.evaluation_figures import Bars, bars_figure
+from pipelines.figures import save_figure
+from training.downstream.metrics import mean_rank
+from training.downstream.task import Metric
+
+MISSING = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One metric of one model on one benchmark, over seeds."""
+
+    values: tuple[float, ...]
+    """Of the seeds that have it."""
+
+    @property
+    def mean(self) -> float:
+        """Return the mean; NaN of no values."""
+        return fmean(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Return the standard deviation of a sample; NaN of fewer than two values."""
+        return stdev(self.values) if len(self.values) > 1 else math.nan
+
+    def text(self, digits: int) -> str:
+        """Return mean and deviation for a table."""
+        if not self.values:
+            return MISSING
+        mean = f"{self.mean:.{digits}f}"
+        return mean if math.isnan(self.deviation) else f"{mean} ± {self.deviation:.{digits}f}"
+
+
+def summary(cells: Sequence[Cell], benchmark: str, label: str, metric: str) -> Summary:
+    """Return what the seeds of one model say."""
+    own = [cell for cell in cells if (cell.benchmark, cell.label) == (benchmark, label)]
+    return Summary(values=tuple(cell.metrics[metric] for cell in own if metric in cell.metrics))
+
+
+def write_report(
+    out: Path,
+    title: str,
+    benchmarks: Sequence[Benchmark],
+    models: Sequence[Contender],
+    cells: Sequence[Cell],
+) -> str:
+    """Write results.json, results.md and results.png into out; return the Markdown."""
+    labels = [model.label for model in models]
+    text = "\n\n".join(
+        [f"# {title}", *(_section(each, labels, cells) for each in benchmarks)]
+        + _ranks(benchmarks, labels, cells)
+    )
+    write_text_whole(out / "results.md", text + "\n")
+    write_text_whole(out / "results.json", json.dumps(_plain(benchmarks, labels, cells), indent=1))
+    charts = [
+        _bars(each.name, each.task.metrics[0], labels, each.name, cells) for each in benchmarks
+    ]
+    save_figure(out / "results.png", bars_figure(charts))
+    return text
+
+
+def _section(benchmark: Benchmark, labels: Sequence[str], cells: Sequence[Cell]) -> str:
+    metrics = benchmark.task.metrics
+    headers = ["weights", *(_heading(metric) for metric in metrics), "seeds", "minutes a seed"]
+    rows = []
+    for label in labels:
+        own = [c for c in cells if (c.benchmark, c.label) == (benchmark.name, label)]
+        values = [summary(cells, benchmark.name, label, m.name).text(m.digits) for m in metrics]
+        minutes = fmean(cell.cost_s for cell in own) / 60
+        rows.append([label, *values, str(len(own)), f"{minutes:.1f}"])
+    steps = max(cell.num_steps for cell in cells if cell.benchmark == benchmark.name)
+    trained = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
+    about = f"{benchmark.task.summary} ({trained}.)"
+    return "\n\n".join([f"## {benchmark.name}", about, markdown_table(headers, rows)])
+
+
+def _heading(metric: Metric) -> str:
+    arrow = "↑" if metric.higher_is_better else "↓"
+    unit = f" [{metric.unit}]" if metric.unit else ""
+    return f"{metric.name}{unit} {arrow}"
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, all columns but the first to the right."""
+    rule = ["---", *("---:" for _ in headers[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headers, rule, *rows))
+
+
+def _ranks(
+    benchmarks: Sequence[Benchmark], labels: Sequence[str], cells: Sequence[Cell]
+) -> list[str]:
+    """Return the mean rank over all benchmarks by their first metric, where there are several."""
+    if len(benchmarks) < 2 or len(labels) < 2:
+        return []
+    firsts = {each.name: each.task.metrics[0] for each in benchmarks}
+    means = [
+        [summary(cells, name, label, metric.name).mean for name, metric in firsts.items()]
+        for label in labels
+    ]
+    ranks = mean_rank(means, [metric.higher_is_better for metric in firsts.values()])
+    rows = [[label, f"{rank:.2f}"] for label, rank in zip(labels, ranks)]
+    table = markdown_table(["weights", f"mean rank in {len(benchmarks)} benchmarks ↓"], rows)
+    return [f"## Over all\n\n{table}"]
+
+
+def _plain(
+    benchmarks: Sequence[Benchmark], labels: Sequence[str], cells: Sequence[Cell]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "benchmark": benchmark.name,
+            "weights": label,
+            "metric": metric.name,
+            "unit": metric.unit,
+            "higher_is_better": metric.higher_is_better,
+            "values": list(summary(cells, benchmark.name, label, metric.name).values),
+        }
+        for benchmark in benchmarks
+        for label in labels
+        for metric in benchmark.task.metrics
+    ]
+
+
+def _bars(
+    title: str, metric: Metric, labels: Sequence[str], benchmark: str, cells: Sequence[Cell]
+) -> Bars:
+    found = [summary(cells, benchmark, label, metric.name) for label in labels]
+    return Bars(
+        title=title,
+        axis=_heading(metric),
+        labels=tuple(labels),
+        values=tuple(each.values for each in found),
+    )

@@ -1,0 +1,224 @@
+"""A study: stages of crossview commands, many at a time, each done once.
+
+Every command goes on from what it finds, so that a study that was stopped, is started again. What
+is done is recorded in OUT/done, a file a command; another command line under the same name is
+another job. What commands print is in OUT/logs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from generation.errors import CrossviewError
+from generation.plain import merge
+from generation.shards.files import write_text_whole
+from pipelines.config import MANIFESTS, build, load_yaml
+from pipelines.folder_lock import locked
+from pipelines.machine import processor
+
+logger = logging.getLogger(__name__)
+
+STUDIES = MANIFESTS / "studies"
+_LAST_LINES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Commands that do not wait for each other."""
+
+    commands: dict[str, str]
+    """By name: a crossview command line without its first word. {out} stands for the study's
+    folder, {seed} for the seed, {NAME} for a phrase of the study."""
+    seeds: int = 1
+    """How often each is run, with seeds 0, 1, ... The name then ends in -SEED."""
+    threads: int = 1
+    """Threads of each command; as many run at once as there are cores for."""
+    needs: Path | None = None
+    """A file or folder without which the stage is left out."""
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether what it needs is there."""
+        return self.needs is None or self.needs.exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the results: some runs of pre-training, or an evaluation."""
+
+    heading: str
+    text: str = ""
+    runs: dict[str, str] = field(default_factory=dict)
+    """Label -> name of the command that pre-trained it, without its seed."""
+    metrics: tuple[str, ...] = ("val_loss", "cross_view_gain", "geometry_all", "geometry_moved")
+    """Of the last validation, a column each."""
+    curve: str | None = None
+    """A metric to be drawn over the steps of all runs."""
+    axis: str | None = None
+    """What the labels measure, where they are numbers: the last metric is drawn over them."""
+    evaluation: str | None = None
+    """Folder of an evaluation below the study's, whose tables and bars are shown."""
+    claim: tuple[str, str] | None = None
+    """Two labels of the evaluation, of which the first is said to be ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is done, in this order, and how it is told."""
+
+    title: str
+    out: Path
+    stages: dict[str, Stage]
+    phrases: dict[str, str] = field(default_factory=dict)
+    """Parts of command lines that many share, by name."""
+    text: str = ""
+    """What the report begins with."""
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One command."""
+
+    name: str
+    arguments: tuple[str, ...]
+    threads: int
+
+    @property
+    def line(self) -> str:
+        """Return it as one types it."""
+        return shlex.join(["crossview", *self.arguments])
+
+
+def load_study(name: str, overrides: dict[str, Any]) -> Study:
+    """Load a study by its file, or by the name of one of ours.
+
+    Raises ConfigError, or CrossviewError with the names there are.
+    """
+    path = Path(name)
+    if not path.suffix:
+        path = STUDIES / f"{name}.yaml"
+        if not path.exists():
+            ours = ", ".join(sorted(each.stem for each in STUDIES.glob("*.yaml")))
+            raise CrossviewError(f"study {name!r}: expected a YAML file or one of ours: {ours}")
+    return build(Study, merge(load_yaml(path), overrides), source=path)
+
+
+def jobs_of(study: Study, stage: Stage) -> list[Job]:
+    """Return a stage's commands for every seed. Raises CrossviewError for unknown phrases."""
+    jobs = []
+    for name, text in stage.commands.items():
+        for seed in range(stage.seeds):
+            jobs.append(
+                Job(
+                    name=f"{name}-{seed}" if stage.seeds > 1 else name,
+                    arguments=tuple(shlex.split(_filled(text, study, seed, name))),
+                    threads=stage.threads,
+                )
+            )
+    return jobs
+
+
+def _filled(text: str, study: Study, seed: int, name: str) -> str:
+    """Put words for their names, those of phrases too; {{seed}} stays for the command."""
+    words = {"out": shlex.quote(str(study.out)), "seed": str(seed)}
+    try:
+        phrases = {key: value.format(**words) for key, value in study.phrases.items()}
+        return text.format(**words, **phrases)
+    except (KeyError, IndexError, ValueError) as error:
+        raise CrossviewError(
+            f"command {name!r}: {error} is not to be filled in; known: out, seed, "
+            f"{', '.join(study.phrases)}"
+        ) from error
+
+
+def run_study(study: Study, cores: int | None = None) -> list[str]:
+    """Do what is not done; return the failures, a line each.
+
+    A stage begins when those before it are done, and none after one that has failed. The commands
+    of a stage go on when one fails.
+    """
+    stages = {name: jobs_of(study, stage) for name, stage in study.stages.items()}
+    for folder in ("done", "logs"):
+        (study.out / folder).mkdir(parents=True, exist_ok=True)
+    with locked(study.out):
+        for name, jobs in stages.items():
+            if not study.stages[name].is_possible:
+                logger.warning("%s: left out, there is no %s", name, study.stages[name].needs)
+                continue
+            failures = _run_stage(study.out, name, jobs, cores or os.cpu_count() or 1)
+            if failures:
+                return failures
+    return []
+
+
+def _run_stage(out: Path, stage: str, jobs: list[Job], cores: int) -> list[str]:
+    left = [job for job in jobs if not is_done(out, job)]
+    logger.info("%s: %d of %d commands left", stage, len(left), len(jobs))
+    failures = []
+    at_once = max(1, cores // max([job.threads for job in jobs], default=1))
+    with ThreadPoolExecutor(at_once) as pool:
+        for job, problem in zip(left, pool.map(lambda job: _run(out, job), left)):
+            if problem:
+                failures.append(f"{job.name}: {problem}")
+    return failures
+
+
+def is_done(out: Path, job: Job) -> bool:
+    """Return whether this very command has been done."""
+    try:
+        return bool(json.loads(_done_path(out, job).read_text())["command"] == job.line)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _done_path(out: Path, job: Job) -> Path:
+    return out / "done" / f"{job.name}.json"
+
+
+def _run(out: Path, job: Job) -> str | None:
+    """Run a command to its end; return what went wrong."""
+    log = out / "logs" / f"{job.name}.log"
+    logger.info("%s: %s", job.name, job.line)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
+    began = time.monotonic()
+    with open(log, "a") as stream:
+        stream.write(f"$ {job.line}\n")
+        stream.flush()
+        status = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *job.arguments],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        ).returncode
+    minutes = (time.monotonic() - began) / 60
+    if status:
+        tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
+        return f"exit status {status} after {minutes:.1f} min; {log} ends:\n    {tail}"
+    record = {"command": job.line, "minutes": round(minutes, 2), "machine": processor()}
+    write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
+    logger.info("%s: done in %.1f min", job.name, minutes)
+    return None
+
+
+def minutes_of(study: Study) -> Iterator[tuple[str, float]]:
+    """Yield how long each stage took, added up over its commands, in minutes."""
+    for name, stage in study.stages.items():
+        records = [
+            json.loads(_done_path(study.out, job).read_text())
+            for job in jobs_of(study, stage)
+            if is_done(study.out, job)
+        ]
+        yield name, sum(record["minutes"] for record in records)

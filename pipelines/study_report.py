@@ -1,0 +1,195 @@
+"""What came out of a study: tables and plots, and how far apart the contenders are."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from generation.errors import CrossviewError
+from generation.shards.files import write_text_whole
+from pipelines.evaluation_report import MISSING, markdown_table
+from pipelines.figures import LIGHT, PALETTE, save_figure, strip
+from pipelines.study import Job, Section, Study, is_done, jobs_of, minutes_of
+from training.metrics import read_lines
+
+REPORT_NAME = "RESULTS.md"
+_DIGITS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The validations of the runs of one label, one a seed."""
+
+    label: str
+    validations: tuple[tuple[dict[str, float], ...], ...]
+
+    def last(self, metric: str) -> list[float]:
+        """Return a metric at the end of each run that has it."""
+        return [lines[-1][metric] for lines in self.validations if metric in lines[-1]]
+
+
+def write_study_report(study: Study) -> str:
+    """Write OUT/RESULTS.md and its pictures of what has been done so far; return the text."""
+    parts = [f"# {study.title}", study.text.strip()]
+    jobs = {name: jobs_of(study, stage) for name, stage in study.stages.items()}
+    for number, section in enumerate(study.sections, 1):
+        parts.append(f"## {section.heading}")
+        parts.append(section.text.strip())
+        if section.runs:
+            runs = _runs(study, [job for each in jobs.values() for job in each], section)
+            parts += _run_parts(study.out, f"section_{number}", section, runs)
+        if section.evaluation:
+            parts += _evaluation_parts(study.out, f"section_{number}", section)
+    parts += ["## What it took", _cost(study)]
+    text = "\n\n".join(part for part in parts if part)
+    study.out.mkdir(parents=True, exist_ok=True)
+    write_text_whole(study.out / REPORT_NAME, text + "\n")
+    return text
+
+
+def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
+    """Return the runs of a section that are done; raise CrossviewError for a name of no command."""
+    found = []
+    for label, name in section.runs.items():
+        own = [job for job in jobs if job.name == name or job.name.rpartition("-")[0] == name]
+        if not own:
+            raise CrossviewError(f"section {section.heading!r}: no command is called {name!r}")
+        validations = tuple(_validations(_out_of(job)) for job in own if is_done(study.out, job))
+        if validations:
+            found.append(Runs(label=label, validations=validations))
+    return found
+
+
+def _out_of(job: Job) -> Path:
+    return Path(job.arguments[job.arguments.index("--out") + 1])
+
+
+def _validations(folder: Path) -> tuple[dict[str, float], ...]:
+    lines = read_lines(folder / "metrics.jsonl")
+    return tuple(line for line in lines if line["kind"] == "val")
+
+
+def _run_parts(out: Path, name: str, section: Section, runs: Sequence[Runs]) -> list[str]:
+    if not runs:
+        return ["Not run yet."]
+    rows = [
+        [each.label, *(_text(each.last(m)) for m in section.metrics), str(len(each.validations))]
+        for each in runs
+    ]
+    parts = [markdown_table(["model", *section.metrics, "seeds"], rows)]
+    if section.curve:
+        save_figure(out / f"{name}_curve.png", _curves(section.curve, runs))
+        parts.append(f"![{section.curve} over steps]({name}_curve.png)")
+    if section.axis:
+        save_figure(out / f"{name}_axis.png", _over_axis(section.axis, section.metrics[-1], runs))
+        parts.append(f"![{section.metrics[-1]} over {section.axis}]({name}_axis.png)")
+    return parts
+
+
+def _text(values: Sequence[float]) -> str:
+    if not values:
+        return MISSING
+    mean = f"{fmean(values):.{_DIGITS}f}"
+    return f"{mean} ± {stdev(values):.{_DIGITS}f}" if len(values) > 1 else mean
+
+
+def _axes(height: float = 3.2) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.subplots()
+    axes.tick_params(colors=LIGHT.soft)
+    strip(axes)
+    return figure, axes
+
+
+def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
+    """Draw a metric over the steps of training, a line a seed."""
+    figure, axes = _axes()
+    for number, each in enumerate(runs):
+        for seed, lines in enumerate(each.validations):
+            points = [(line["step"], line[metric]) for line in lines if metric in line]
+            if points:
+                axes.plot(
+                    *zip(*points),
+                    color=PALETTE[number % len(PALETTE)],
+                    linewidth=1.6,
+                    marker="o",
+                    markersize=3,
+                    label=each.label if seed == 0 else None,
+                )
+    axes.set_xlabel("steps", color=LIGHT.ink)
+    axes.set_ylabel(metric, color=LIGHT.ink)
+    axes.legend(frameon=False, labelcolor=LIGHT.ink)
+    return figure
+
+
+def _over_axis(axis: str, metric: str, runs: Sequence[Runs]) -> Figure:
+    """Draw a metric at the end over what the labels measure, with two standard errors."""
+    figure, axes = _axes()
+    points = [(float(each.label), each.last(metric)) for each in runs if each.last(metric)]
+    for place, values in points:
+        axes.plot([place] * len(values), values, "o", color=LIGHT.soft, markersize=3)
+    axes.errorbar(
+        [place for place, _ in points],
+        [fmean(values) for _, values in points],
+        [2 * _standard_error(values) if len(values) > 1 else 0.0 for _, values in points],
+        color=PALETTE[0],
+        marker="o",
+        capsize=4,
+    )
+    axes.set_xlabel(axis, color=LIGHT.ink)
+    axes.set_ylabel(metric, color=LIGHT.ink)
+    return figure
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return stdev(values) / math.sqrt(len(values))
+
+
+def _evaluation_parts(out: Path, name: str, section: Section) -> list[str]:
+    assert section.evaluation is not None
+    folder = out / section.evaluation
+    if not (folder / "results.json").exists():
+        return ["Not run yet."]
+    shutil.copyfile(folder / "results.png", out / f"{name}.png")
+    tables = (folder / "results.md").read_text().partition("\n")[2].strip()
+    parts = [tables.replace("\n## ", "\n### ").replace("## ", "### ", 1), f"![]({name}.png)"]
+    if section.claim:
+        parts.append(_claim(json.loads((folder / "results.json").read_text()), *section.claim))
+    return parts
+
+
+def _claim(records: Sequence[dict[str, Any]], ahead: str, behind: str) -> str:
+    """Return a table of how far one is ahead of another, in standard errors of the difference."""
+    values = {(r["benchmark"], r["metric"], r["weights"]): r for r in records}
+    rows = []
+    for (benchmark, metric, label), record in values.items():
+        other = values.get((benchmark, metric, behind))
+        if label != ahead or other is None or not record["values"] or not other["values"]:
+            continue
+        sign = 1 if record["higher_is_better"] else -1
+        lead = sign * (fmean(record["values"]) - fmean(other["values"]))
+        if min(len(record["values"]), len(other["values"])) < 2:
+            errors = MISSING
+        else:
+            both = math.hypot(*(_standard_error(each["values"]) for each in (record, other)))
+            errors = f"{lead / both:+.1f}" if both else "no spread"
+        rows.append([benchmark, metric, f"{lead:+.{_DIGITS}f}", errors])
+    table = markdown_table(["benchmark", "metric", "lead", "standard errors"], rows)
+    return f"Lead of {ahead} over {behind}, positive where {ahead} is better:\n\n{table}"
+
+
+def _cost(study: Study) -> str:
+    rows = [[name, f"{minutes:.0f}"] for name, minutes in minutes_of(study)]
+    machines = sorted(
+        {json.loads(path.read_text())["machine"] for path in (study.out / "done").glob("*.json")}
+    )
+    table = markdown_table(["stage", "minutes of all commands"], rows)
+    return f"{table}\n\nMachine: {', '.join(machines) or 'none yet'}."

@@ -1,0 +1,124 @@
+"""crossview evaluate: one table of models, tasks and seeds."""
+
+import json
+from pathlib import Path
+
+import pytest
+from micro import MICRO
+from synthetic import write_dataset
+
+from pipelines.cli import main
+from pipelines.evaluation_report import Summary
+from training.downstream.evaluation import untrained
+from training.model.croco import ModelConfig
+from training.model_folder import write_model_folder
+
+QUICK = ["--set", "max_steps=2", "batch_size=2", "head_width=8", "precision=float32"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Two seeds of a model that looks at both views, and one that does not."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name, seed, decoder in (("two-0", 0, "cross"), ("two-1", 1, "cross"), ("one", 0, "self")):
+        config = ModelConfig(**{**MICRO["model"], "decoder": decoder})
+        write_model_folder(untrained(config, seed), folder / name)
+    return folder
+
+
+def evaluate(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments), "--device", "cpu", *QUICK])
+
+
+def records(out: Path) -> dict[tuple[str, str, str], list[float]]:
+    return {
+        (record["benchmark"], record["weights"], record["metric"]): record["values"]
+        for record in json.loads((out / "results.json").read_text())
+    }
+
+
+def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys):
+    arguments = [
+        *("--weights", f"two={weights}/two-{{seed}}", "--weights", weights / "one", "--scratch"),
+        *("--task", "depth,correspondence", "--data", data, "--seeds", 2, "--num-val", 3),
+        *("--out", tmp_path),
+    ]
+    assert evaluate(*arguments) == 0
+    found = records(tmp_path)
+    assert {label for _, label, _ in found} == {"two", "one", "scratch"}
+    assert all(len(found["depth", label, "rmse_m"]) == 2 for label in ("two", "one", "scratch"))
+    # Without a decoder that sees the second view there is no attention: missing, never zero.
+    assert found["correspondence", "one", "attention_all"] == []
+    assert len(found["correspondence", "two", "attention_all"]) == 2
+    # scratch is what pre-training with the same seed begins with, as these weights are.
+    assert found["depth", "two", "rmse_m"] == found["depth", "scratch", "rmse_m"]
+    text = (tmp_path / "results.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    for picture in ("results.png", "depth/one/seed_1/picture_0.png"):
+        assert (tmp_path / picture).stat().st_size > 3000
+
+    # The same command makes nothing anew; a lost cell alone comes again, with the same numbers.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    lost = tmp_path / "depth" / "one" / "seed_1" / "result.json"
+    lost.unlink()
+    assert evaluate(*arguments) == 0
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert {path for path in after if after[path] != before[path]} == {lost}
+    assert records(tmp_path) == found
+
+
+def test_a_cell_that_was_made_otherwise_is_refused(data, weights, tmp_path, capsys):
+    arguments = ("--weights", weights / "one", "--task", "depth", "--data", data, "--out", tmp_path)
+    assert evaluate(*arguments) == 0
+    assert evaluate(*arguments, "--num-val", 2) == 2
+    assert "num_val" in capsys.readouterr().err
+
+
+def test_another_dataset_to_judge_on_leaves_all_of_the_first_to_train(data, weights, tmp_path):
+    assert (
+        evaluate(
+            *("--weights", weights / "one", "--task", "depth", "--data", data),
+            *("--val-data", data, "--out", tmp_path),
+        )
+        == 0
+    )
+    request = json.loads((tmp_path / "depth" / "one" / "seed_0" / "result.json").read_text())
+    assert request["request"]["num_train"] == request["request"]["num_val"] == 48
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--task", "sleep", "--data", "{data}"], ["'sleep'", "depth:"]),
+        (["--task", "depth", "--data", "{data}", "--weights", "nothing"], ["nothing"]),
+        (["--task", "depth", "--data", "nothing"], ["nothing"]),
+        (["--task", "depth"], ["no dataset", "--data DIR", "--dataset nyuv2=DIR"]),
+        (["--task", "depth", "--dataset", "kitty=x"], ["kitty", "nyuv2"]),
+        (["--task", "depth", "--dataset", "nyuv2"], ["LAYOUT=DIR"]),
+        (["--task", "depth", "--dataset", "nyuv2={data}"], ["NYU", "http"]),
+        (["--task", "depth", "--data", "{data}", "--seeds", "0"], ["--seeds 0"]),
+        (["--task", "depth", "--data", "{data}", "--recipe", "long"], ["long", "published"]),
+        (["--task", "depth", "--data", "{data}", "--set", "stepz=1"], ["stepz", "max_steps"]),
+        (["--task", "depth", "--data", "{data}", "--set", "crop=[20, 20]"], ["crop", "patch_size"]),
+        (["--task", "depth", "--data", "{data}", "--set", "crop=[40, 40]"], ["36 x 36", "crop"]),
+        (["--task", "depth", "--data", "{data}", "--weights", "{one}"], ["called 'one'"]),
+    ],
+)
+def test_bad_input_is_named(data, weights, tmp_path, capsys, arguments, words):
+    given = [text.format(data=data, one=weights / "one") for text in arguments]
+    assert evaluate("--weights", weights / "one", *given, "--out", tmp_path / "out") == 2
+    complaint = capsys.readouterr().err
+    assert "Traceback" not in complaint
+    for word in words:
+        assert word in complaint
+
+
+def test_a_table_says_mean_and_deviation_and_what_is_missing():
+    assert Summary(values=(1.0, 2.0, 3.0)).text(2) == "2.00 ± 1.00"
+    assert Summary(values=(1.5,)).text(1) == "1.5"
+    assert Summary(values=()).text(3) == "-"

@@ -1,0 +1,135 @@
+"""Studies: commands that are each done once, and a report of what came out."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from generation.errors import CrossviewError
+from pipelines.cli import main
+from pipelines.config import build
+from pipelines.study import STUDIES, Study, jobs_of, load_study, run_study
+
+
+def study(out: Path, commands: dict[str, str], **more) -> Study:
+    values = {"title": "T", "out": str(out), "stages": {"one": {"commands": commands}}, **more}
+    return build(Study, values, source="test")
+
+
+def test_a_command_is_done_once_and_again_when_it_is_another(tmp_path: Path):
+    def runs() -> int:
+        return (tmp_path / "logs" / "help.log").read_text().count("$ crossview")
+
+    assert run_study(study(tmp_path, {"help": "index --help"})) == []
+    assert run_study(study(tmp_path, {"help": "index --help"})) == []
+    assert runs() == 1
+    assert run_study(study(tmp_path, {"help": "verify --help"})) == []
+    assert runs() == 2
+
+
+def test_a_failed_command_is_told_and_the_next_stage_does_not_begin(tmp_path: Path):
+    stages = {
+        "one": {"commands": {"bad": "verify {out}/nothing", "good": "index --help"}},
+        "two": {"commands": {"later": "index --help"}},
+    }
+    failed = build(Study, {"title": "T", "out": str(tmp_path), "stages": stages}, source="test")
+    (problem,) = run_study(failed)
+    assert "bad: exit status 2" in problem
+    assert "nothing" in problem
+    assert {path.stem for path in (tmp_path / "done").iterdir()} == {"good"}
+
+
+def test_phrases_and_seeds_are_filled_in(tmp_path: Path):
+    values = {
+        "title": "T",
+        "out": str(tmp_path),
+        "phrases": {"base": "--data {out}/pairs"},
+        "stages": {"s": {"seeds": 2, "commands": {"m": "evaluate {base} --seed {seed} {{seed}}"}}},
+    }
+    made = build(Study, values, source="test")
+    names = [(job.name, job.arguments[1:]) for job in jobs_of(made, made.stages["s"])]
+    assert names == [
+        (f"m-{seed}", ("--data", f"{tmp_path}/pairs", "--seed", str(seed), "{seed}"))
+        for seed in (0, 1)
+    ]
+
+
+def test_an_unknown_phrase_is_named(tmp_path: Path):
+    with pytest.raises(CrossviewError, match=r"'x'.*'nope'.*known: out, seed"):
+        run_study(study(tmp_path, {"x": "verify {nope}"}))
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
+    from pipelines.cli import _parser
+
+    ours = load_study(path.stem, {"out": str(tmp_path)})
+    jobs = [job for stage in ours.stages.values() for job in jobs_of(ours, stage)]
+    names = [job.name for job in jobs]
+    assert len(names) == len(set(names))
+    for job in jobs:
+        _parser().parse_args(list(job.arguments))
+    for section in ours.sections:
+        for name in section.runs.values():
+            assert any(re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.name) for job in jobs), name
+
+
+MICRO = """
+title: A micro study
+out: {out}
+phrases:
+  model: >-
+    --set model.image_size=16 model.patch_size=4 model.enc_dim=16 model.enc_depth=1
+    model.enc_heads=2 model.dec_dim=16 model.dec_depth=1 model.dec_heads=2
+    model.pos_embed=rope100 optim.max_steps=2 optim.batch_size=4 validation.num_pairs=4
+    validation.every_steps=1
+stages:
+  pairs:
+    commands:
+      pairs: >-
+        render-pairs --scenes procedural:0-1 --num-pairs 8 --image-size 20 --depth
+        --executor serial --out {{out}}/pairs
+  models:
+    seeds: 2
+    commands:
+      croco: pretrain --data {{out}}/pairs --seed {{seed}} --out {{out}}/croco-{{seed}} {{model}}
+      mae: >-
+        pretrain --data {{out}}/pairs --seed {{seed}} --out {{out}}/mae-{{seed}} {{model}}
+        model.decoder=self
+  evaluation:
+    commands:
+      heads: >-
+        evaluate --weights croco={{out}}/croco-{{{{seed}}}} --weights mae={{out}}/mae-{{{{seed}}}}
+        --scratch --task depth,correspondence --data {{out}}/pairs --seeds 2 --set max_steps=1
+        head_width=8 batch_size=2 --out {{out}}/evaluation
+sections:
+  - heading: Models
+    runs: {{CroCo: croco, MAE: mae}}
+    curve: val_loss
+  - heading: By share
+    runs: {{0.1: croco, 0.9: mae}}
+    axis: share
+    metrics: [val_loss]
+  - heading: Heads
+    evaluation: evaluation
+    claim: [croco, scratch]
+"""
+
+
+@pytest.mark.slow
+def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsys):
+    out = tmp_path / "out"
+    path = tmp_path / "micro.yaml"
+    path.write_text(MICRO.format(out=out).replace("{0.1: croco, 0.9: mae}", '{"0.1": croco, "0.9": mae}'))
+    assert main(["study", str(path)]) == 0
+    text = (out / "RESULTS.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    assert re.search(r"\| CroCo \| [\d.]+ ± [\d.]+ \|", text)
+    assert re.search(r"\| depth \| delta1 \| [-+][\d.]+ \|", text)
+    assert "Not run yet" not in text
+    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (out / picture).stat().st_size > 5000
+    records = json.loads((out / "evaluation" / "results.json").read_text())
+    assert {record["weights"] for record in records} == {"croco", "mae", "scratch"}
+    assert all(len(record["values"]) == 2 for record in records if record["benchmark"] == "depth")

@@ -1,0 +1,585 @@
+"""Tasks on images and pairs, from public folders of a few small images to their metrics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from micro import MICRO
+from public_layouts import (
+    add_ade20k,
+    add_flying_chairs,
+    add_imagenet,
+    add_kitti_flow,
+    add_kitti_stereo,
+    add_nyuv2,
+    add_scene_flow,
+    add_sintel,
+    add_sintel_stereo,
+    add_stereo_scene,
+    add_taskonomy,
+)
+from tiny_images import colours, save_image
+
+from generation.errors import CrossviewError
+from training.downstream import taskonomy
+from training.downstream.colours import error_picture
+from training.downstream.datasets.taskonomy import TARGETS
+from training.downstream.evaluation import evaluate, untrained
+from training.downstream.example import Example, Splits
+from training.downstream.inference import starts
+from training.downstream.recipe import Recipe
+from training.downstream.tasks import TASKS
+from training.downstream.transforms import covering, mirrored, size_of
+from training.model.croco import ModelConfig
+
+SIZE = (40, 48)
+MODEL = ModelConfig(**MICRO["model"], pos_embed="rope100")
+RECIPE = Recipe(max_steps=2, batch_size=2, lr=2e-3, head_width=16, precision="float32")
+NAN = np.float32("nan")
+FLOW_PX, DISPARITY_PX = (3.0, -2.0), 5.0
+
+
+# What is true in these datasets follows from the images, or is the same everywhere.
+
+
+def shades(number, size=SIZE):
+    """(H, W, 3) grey bytes: smooth, another for each number."""
+    row, column = np.mgrid[: size[0], : size[1]] / max(size)
+    wave = np.sin(6 * row + number) * np.cos(5 * column - 2 * number)
+    return np.repeat((127 + 100 * wave).astype(np.uint8)[..., None], 3, -1)
+
+
+def pair(number):
+    return colours(2 * number, SIZE), colours(2 * number + 1, SIZE)
+
+
+def hidden():
+    """(H, W) bytes: 255 in the first four columns, which one image shows."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, :4] = 255
+    return mask
+
+
+def flow():
+    """(H, W, 2), the same everywhere, unknown in the first row; and what both images show."""
+    known = np.full((*SIZE, 2), FLOW_PX, np.float32)
+    known[0] = NAN
+    return known, np.where(hidden()[..., None] > 0, NAN, known)
+
+
+def disparity():
+    known = np.full(SIZE, DISPARITY_PX, np.float32)
+    known[0] = NAN
+    return known, np.where(hidden() > 0, NAN, known)
+
+
+def nyuv2(root):
+    """Depth is 1 to 5 m, by brightness."""
+    for number, split in enumerate(("train", "train", "train", "test", "test")):
+        image = shades(number)
+        depth_mm = 1000 + 4000 / 255 * image[..., 0]
+        depth_mm[0] = 0
+        names = f"{split}/a/rgb_{number}.png", f"{split}/a/sync_depth_{number}.png"
+        add_nyuv2(root, *names, image, depth_mm)
+
+
+def ade20k(root):
+    """Images of several sizes; the left is red and of class 1, the right blue and of class 2."""
+    sizes = ((40, 48), (24, 30), (50, 40), (36, 70), (20, 28))
+    for number, (height, width) in enumerate(sizes):
+        image, annotation = colours(number, (height, width)) // 4, np.ones((height, width), int)
+        middle = width // 3 + number
+        image[:, :middle, 0] += 150
+        image[:, middle:, 2] += 150
+        annotation[:, middle:] = 2
+        annotation[0] = 0
+        split, name = ("training", "train") if number < 3 else ("validation", "val")
+        add_ade20k(root, split, f"ADE_{name}_{number:08d}", image, annotation)
+
+
+def imagenet(root):
+    """Three classes: red, green and blue images, of several sizes."""
+    for number, split in enumerate(("train", "train", "val")):
+        for label in range(3):
+            image = colours(number, (40 + 3 * number, 60 - 6 * label)) // 3
+            image[..., label] += 150
+            add_imagenet(root, f"{split}/n0{label}/{split}_{number}.JPEG", image)
+
+
+def taskonomy_views(root):
+    """All targets are functions of brightness."""
+    for number, building in enumerate(("a", "b", "b", "c")):
+        image = shades(number)
+        grey = image[..., 0]
+        mask = np.full(SIZE, 255, np.uint8)
+        mask[0] = 0
+        stored = {"rgb": image, "mask_valid": mask}
+        for target, encoding in TARGETS.items():
+            values = np.repeat(grey[..., None], 3, -1)
+            if encoding.bits == 16:
+                values = values[..., 0].astype(np.uint16) * (8 if "depth" in target else 257)
+            stored[target] = values
+        add_taskonomy(root, building, f"point_{number}_view_0", stored)
+    (root / "train_val_test_tiny.csv").write_text("id,train,val,test\na,1,0,0\nb,1,0,0\nc,0,0,1\n")
+
+
+def sintel(root):
+    for number, scene in enumerate(("alley_1", "temple_2")):
+        for frame in (1, 2, 3):
+            images = dict.fromkeys(("clean", "final"), colours(10 * number + frame, SIZE))
+            known = np.nan_to_num(flow()[0], nan=0.0)
+            invalid = np.isnan(flow()[0][..., 0]) * 255
+            truth = known if frame < 3 else None
+            add_sintel(root, f"{scene}/frame_{frame:04d}", images, truth, hidden(), invalid)
+
+
+def sintel_stereo(root):
+    for number, scene in enumerate(("alley_1", "alley_2", "temple_2")):
+        whole, frame = np.full(SIZE, DISPARITY_PX, np.float32), f"{scene}/frame_0001"
+        add_sintel_stereo(root, frame, pair(number), whole, hidden(), 0 * hidden())
+
+
+def kitti_flow(root):
+    for number in range(4):
+        add_kitti_flow(root, f"{number:06d}", pair(number), *flow())
+
+
+def kitti_stereo(root):
+    for number in range(4):
+        add_kitti_stereo(root, f"{number:06d}", pair(number), *disparity())
+
+
+def flying_chairs(root):
+    for number in (1, 2, 3):
+        add_flying_chairs(root, number, pair(number), flow()[0])
+    (root / "FlyingChairs_train_val.txt").write_text("1\n1\n2\n")
+
+
+def middlebury(root):
+    for number, scene in enumerate(("Adirondack", "ArtL", "Teddy")):
+        folder = root / "trainingH" / scene
+        add_stereo_scene(folder, folder, pair(number), disparity()[0], 255 - hidden())
+
+
+def eth3d(root):
+    for number, scene in enumerate(("delivery_area_1l", "terrains_1l", "facade_1s")):
+        folder = root / "two_view_training" / scene
+        add_stereo_scene(folder, folder, pair(number), disparity()[0], 255 - hidden())
+
+
+def scene_flow(root):
+    for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/A/0000/0007", "TEST/A/0000/0006")):
+        add_scene_flow(root, name, {"cleanpass": pair(number)}, disparity()[0])
+
+
+LAYOUTS = {
+    "depth": {"nyuv2": nyuv2},
+    "flow": {
+        "flying_chairs": flying_chairs,
+        "sintel_clean": sintel,
+        "sintel_final": sintel,
+        "kitti": kitti_flow,
+    },
+    "stereo": {
+        "kitti": kitti_stereo,
+        "eth3d": eth3d,
+        "middlebury": middlebury,
+        "scene_flow": scene_flow,
+        "sintel": sintel_stereo,
+    },
+    "segmentation": {"ade20k": ade20k},
+    "classification": {"imagenet": imagenet},
+    **{f"taskonomy_{target}": {"taskonomy": taskonomy_views} for target in TARGETS},
+}
+ONE_OF_EACH = (
+    ("depth", "nyuv2"),
+    ("flow", "kitti"),
+    ("stereo", "kitti"),
+    ("segmentation", "ade20k"),
+    ("classification", "imagenet"),
+    ("taskonomy_normal", "taskonomy"),
+    ("taskonomy_reshading", "taskonomy"),
+)
+ALL = [(task, layout) for task, layouts in LAYOUTS.items() for layout in layouts]
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """Return a function that writes the folder of a task's layout, once."""
+    folders = {}
+
+    def folder_of(task, layout):
+        write = LAYOUTS[task][layout]
+        if write not in folders:
+            folders[write] = tmp_path_factory.mktemp(write.__name__)
+            write(folders[write])
+        return folders[write]
+
+    return folder_of
+
+
+@pytest.fixture
+def opened(written):
+    """Return a function that opens the dataset of a task and layout."""
+    return lambda task, layout: TASKS[task].datasets[layout](written(task, layout))
+
+
+def judged(task, splits, *, seed=0, config=MODEL, report=lambda step, loss: None, **changes):
+    model, recipe = untrained(config, 0), replace(RECIPE, **changes)
+    cpu = torch.device("cpu")
+    return evaluate(TASKS[task], model, splits, recipe, seed=seed, device=cpu, report=report)
+
+
+# They run
+
+
+@pytest.mark.parametrize(("task", "layout"), ALL)
+def test_a_task_runs_on_a_public_layout(opened, task, layout):
+    outcome = judged(task, opened(task, layout))
+    expected = [metric.name for metric in TASKS[task].metrics]
+    assert list(outcome.metrics) == expected
+    assert np.isfinite(list(outcome.metrics.values())).all()
+    assert outcome.num_steps == 2
+    assert outcome.pictures
+    for panels in outcome.pictures.values():
+        (size,) = {picture.shape for _, picture in panels}
+        assert len(size) == 3
+        assert size[2] == 3
+        assert {picture.dtype for _, picture in panels} == {np.dtype(np.uint8)}
+
+
+def test_every_layout_of_every_task_of_this_file_is_tried():
+    for task, layouts in LAYOUTS.items():
+        assert set(layouts) == set(TASKS[task].datasets) - {"shards"}
+
+
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_a_task_runs_on_our_shards(dataset, task):
+    outcome = judged(task, TASKS[task].datasets["shards"](dataset))
+    assert list(outcome.metrics) == [metric.name for metric in TASKS[task].metrics]
+    assert np.isfinite(list(outcome.metrics.values())).all()
+
+
+@pytest.mark.parametrize("task", ["flow", "stereo"])
+def test_two_views_take_a_model_that_was_pretrained_on_one(opened, task):
+    outcome = judged(task, opened(task, "kitti"), config=replace(MODEL, decoder="self"))
+    assert np.isfinite(outcome.metrics["epe_px"])
+
+
+@pytest.mark.parametrize("task", LAYOUTS)
+def test_every_recipe_fits_the_published_model(task):
+    recipes = TASKS[task].recipes
+    assert {"short", "published"} <= set(recipes)
+    for recipe in recipes.values():
+        filled = recipe.for_model(ModelConfig())
+        if recipe.resize is not None:
+            assert filled.crop[0] <= recipe.resize[0]
+            assert filled.crop[1] <= recipe.resize[1]
+
+
+@pytest.mark.parametrize(("name", "trained"), [("linear", 0), ("short", 0), ("published", 1)])
+def test_probes_leave_the_encoder_as_it_is(opened, name, trained):
+    task, model = TASKS["classification"], untrained(MODEL, 0)
+    before = {name: weight.clone() for name, weight in model.enc_blocks.named_parameters()}
+    recipe = replace(task.recipes[name], crop=None, max_steps=2, batch_size=4)
+    splits = opened("classification", "imagenet")
+    evaluate(task, model, splits, recipe, seed=0, device=torch.device("cpu"))
+    after = dict(model.enc_blocks.named_parameters())
+    assert any(not torch.equal(before[name], after[name]) for name in before) == trained
+
+
+# They repeat, and they learn
+
+
+@pytest.mark.parametrize(("task", "layout"), ONE_OF_EACH)
+def test_a_seed_decides_the_numbers(opened, task, layout):
+    splits = opened(task, layout)
+    changes = {"jitter": 0.4, "drop_path": 0.2, "flip": task != "stereo"}
+    numbers = []
+    for seed in (0, 0, 1):
+        losses = []
+        outcome = judged(
+            task, splits, seed=seed, report=lambda _, loss, to=losses: to.append(loss), **changes
+        )
+        numbers.append((losses, outcome.metrics))
+    (losses, metrics), again, (other_losses, other_metrics) = numbers
+    assert (losses, metrics) == again
+    assert losses != other_losses
+    if task != "classification":  # a share of three images
+        assert metrics != other_metrics
+
+
+@pytest.mark.parametrize(
+    ("task", "layout", "metric", "at_most", "share"),
+    [
+        ("depth", "nyuv2", "rel", 0.2, 0.5),
+        ("flow", "kitti", "epe_px", 0.8, 0.2),
+        ("stereo", "kitti", "epe_px", 0.8, 0.2),
+        ("taskonomy_reshading", "taskonomy", "l1", 0.1, 0.4),
+    ],
+)
+def test_learning_beats_the_untrained_head_by_far(opened, task, layout, metric, at_most, share):
+    splits = opened(task, layout)
+    before = judged(task, splits, epochs=0, max_steps=None).metrics[metric]
+    after = judged(task, splits, max_steps=50, batch_size=4).metrics[metric]
+    assert after < at_most
+    assert after < share * before
+
+
+@pytest.mark.parametrize(
+    ("task", "layout", "metric"),
+    [("segmentation", "ade20k", "miou"), ("classification", "imagenet", "top1")],
+)
+def test_classes_told_by_their_colours_are_learnt(opened, task, layout, metric):
+    splits = opened(task, layout)
+    assert judged(task, splits, epochs=0, max_steps=None).metrics[metric] < 0.5
+    assert judged(task, splits, max_steps=50, batch_size=6).metrics[metric] > 0.8
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(("task", "layout"), ONE_OF_EACH)
+def test_predictions_have_the_size_of_the_example(opened, task, layout):
+    task, splits = TASKS[task], opened(task, layout)
+    recipe = RECIPE.for_model(MODEL)
+    network = task.network(untrained(MODEL, 0), splits, recipe).eval()
+    with torch.inference_mode():
+        for number in range(len(splits.val)):
+            example = splits.val[number]
+            prediction = task.predict(network, example, recipe)
+            for name, value in prediction.items():
+                if name in example.truth:
+                    assert value.shape == example.truth[name].shape
+
+
+def test_segmentation_slides_over_what_is_longer_than_the_crop(opened, monkeypatch):
+    """36 x 70 pixels cover the crop as 32 x 62."""
+    task, splits = TASKS["segmentation"], opened("segmentation", "ade20k")
+    recipe = RECIPE.for_model(MODEL)
+    network = task.network(untrained(MODEL, 0), splits, recipe).eval()
+    shapes = []
+    network.register_forward_hook(lambda module, inputs, output: shapes.append(inputs[0].shape))
+    example = splits.val[0]
+    assert size_of(example) == (36, 70)
+    with torch.inference_mode():
+        task.predict(network, example, recipe)
+    assert shapes == [(1, 3, 32, 32)] * len(starts(62, 32, recipe.tile_overlap))
+
+
+def test_classification_trains_on_parts_and_judges_the_middle(opened):
+    task = TASKS["classification"]
+    image = np.zeros((80, 120, 3), np.uint8)
+    image[5:75, 25:95] = 255  # the middle 7/8 of the shorter side
+    example = Example(name="square", images=(image,), truth={"label": np.array(0)})
+    seen = []
+
+    def network(images):
+        seen.append(images)
+        return torch.zeros(len(images), 3)
+
+    network.parameters = lambda: iter([torch.zeros(1)])
+    recipe = replace(RECIPE, crop=(28, 28), flip_test=True)
+    assert task.predict(network, example, recipe)["logits"].shape == (3,)
+    (images,) = seen
+    assert images.shape == (2, 3, 28, 28)
+    assert float(images.mean()) > 0.97  # white but for what the filter mixes in at the border
+    random = np.random.default_rng(0)
+    samples = [task.sample(example, recipe, random) for _ in range(50)]
+    assert {sample["image"].shape for sample in samples} == {(3, 28, 28)}
+    bright = [float(sample["image"].mean()) for sample in samples]
+    assert min(bright) < 0.5 < 0.99 < max(bright)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((40, 48), (32, 38)), ((24, 30), (32, 40)), ((50, 40), (40, 32)), ((32, 32), (32, 32))],
+)
+def test_what_covers_a_crop_keeps_its_shape(size, expected):
+    labels = np.arange(size[0])[:, None].repeat(size[1], 1)
+    image = colours(0, size)
+    example = covering(Example(name="a", images=(image,), truth={"labels": labels}), (32, 32))
+    assert size_of(example) == example.truth["labels"].shape == expected
+
+
+def test_a_normal_is_turned_round_in_a_mirror(opened):
+    """What a network says of an image and of its mirror image is the same, mirrored."""
+    task, splits = TASKS["taskonomy_normal"], opened("taskonomy_normal", "taskonomy")
+    recipe = replace(RECIPE, flip_test=True).for_model(MODEL)
+    network = task.network(untrained(MODEL, 0), splits, recipe).eval()
+    example = splits.val[0]
+    with torch.inference_mode():
+        found = task.predict(network, example, recipe)["normal"]
+        again = task.predict(network, mirrored(example), recipe)["normal"]
+    np.testing.assert_allclose(again, found[:, ::-1] * (-1, 1, 1), atol=1e-5)
+
+
+def test_taskonomy_trains_on_no_more_images_than_published(written, monkeypatch):
+    monkeypatch.setattr(taskonomy, "NUM_TRAIN", 2)
+    root = written("taskonomy_normal", "taskonomy")
+    splits = TASKS["taskonomy_normal"].datasets["taskonomy"](root)
+    assert len(splits.train) == 2
+    assert set(splits.train[0].truth) == {"normal"}
+
+
+# What counts
+
+
+def test_pictures_of_normals_show_angles_whatever_their_length():
+    """The prediction is parallel, 30 degrees off, of no length; the truth unknown at last."""
+    truth = np.array([[[0, 0, 0.9], [0, 0, 1], [0, 0, 1], [NAN] * 3]], np.float32)
+    found = np.array([[[0, 0, 7], [0, 0.5, 0.75**0.5], [0, 0, 0], [0, 0, 1]]], np.float32)
+    example = Example(name="row", images=(np.zeros((1, 4, 3), np.uint8),), truth={"normal": truth})
+    *_, (title, error) = TASKS["taskonomy_normal"].pictures(example, {"normal": found})
+    assert title == "error to 30 deg"
+    np.testing.assert_array_equal(error, error_picture(np.array([[0, 30, NAN, NAN]]), 30))
+
+
+def stereo_example(**truth):
+    images = (np.zeros((2, 2, 3), np.uint8),) * 2
+    return Example(name="pair", images=images, truth=truth)
+
+
+@pytest.mark.parametrize("seen_only", [False, True])
+def test_stereo_learns_from_hidden_pixels_unless_told_otherwise(opened, seen_only):
+    recipe = replace(RECIPE, crop=SIZE, seen_only=seen_only)
+    example = opened("stereo", "kitti").train[0]
+    sample = TASKS["stereo"].sample(example, recipe, np.random.default_rng(0))
+    known = np.isfinite(example.truth["disparity"])
+    expected = known & ~example.truth["occluded"] if seen_only else known
+    assert (known & example.truth["occluded"]).any()
+    np.testing.assert_array_equal(sample["disparity"].isfinite(), expected)
+
+
+def test_stereo_counts_all_pixels_and_those_seen_twice():
+    """Errors 0, 1.5 and 4 px; the last one hidden; one unknown."""
+    stereo = TASKS["stereo"]
+    truth = np.array([[10, 10], [10, NAN]], np.float32)
+    found = {"disparity": np.array([[10, 11.5], [14, 99]], np.float32)}
+    hidden = np.array([[0, 0], [1, 0]], bool)
+    first = stereo.score(found, stereo_example(disparity=truth, occluded=hidden))
+    metrics = stereo.summarise([first])
+    assert metrics == pytest.approx(
+        {
+            "bad1": 2 / 3,
+            "bad2": 1 / 3,
+            "d1": 1 / 3,
+            "epe_px": 5.5 / 3,
+            "bad1_seen": 1 / 2,
+            "bad2_seen": 0,
+            "d1_seen": 0,
+            "epe_seen_px": 0.75,
+        }
+    )
+    single = np.array([[10, NAN], [NAN, NAN]], np.float32)  # images count by their pixels
+    second = stereo.score(found, stereo_example(disparity=single))
+    assert stereo.summarise([first, second])["bad1"] == pytest.approx(2 / 4)
+    assert stereo.summarise([first, second])["bad1_seen"] == pytest.approx(1 / 3)
+
+
+def test_segmentation_sums_before_it_divides():
+    """Class 0: 3 of 4 pixels in all; class 1: 1 of 2. A mean over images would differ."""
+    segmentation = TASKS["segmentation"]
+    scores = []
+    for truth, found in (([[0, 0, 0, -1]], [[0, 0, 0, 1]]), ([[1, 0]], [[1, 1]])):
+        labels = np.array(truth)
+        image = np.zeros((*labels.shape, 3), np.uint8)
+        example = Example(name="row", images=(image,), truth={"labels": labels})
+        prediction = {"labels": np.array(found), "num_classes": np.array(3)}
+        scores.append(segmentation.score(prediction, example))
+    metrics = segmentation.summarise(scores)
+    assert metrics == pytest.approx({"miou": (3 / 4 + 1 / 2) / 2, "pixel_accuracy": 4 / 5})
+
+
+@pytest.mark.parametrize(
+    ("task", "layout", "name"),
+    [
+        ("depth", "nyuv2", "depth_m"),
+        ("flow", "kitti", "flow"),
+        ("stereo", "kitti", "disparity"),
+        ("taskonomy_normal", "taskonomy", "normal"),
+        ("taskonomy_reshading", "taskonomy", "reshading"),
+        ("segmentation", "ade20k", "labels"),
+    ],
+)
+def test_metrics_of_which_nothing_is_known_are_missing(opened, task, layout, name):
+    splits = opened(task, layout)
+    example = splits.val[0]
+    unknown = np.full_like(example.truth[name], -1 if name == "labels" else np.nan)
+    blank = replace(example, truth={**example.truth, name: unknown})
+    assert judged(task, replace(splits, val=[blank])).metrics == {}
+
+
+# What a user can mend
+
+
+@pytest.mark.parametrize(("task", "layout"), ALL)
+def test_an_empty_folder_says_how_it_should_look(tmp_path, task, layout):
+    with pytest.raises(CrossviewError, match=r"(?s)to be had from https?://.*Expected:"):
+        TASKS[task].datasets[layout](tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "layout", "file"),
+    [
+        ("depth", "nyuv2", "train/a/sync_depth_1.png"),
+        ("flow", "flying_chairs", "data/00001_img2.ppm"),
+        ("stereo", "middlebury", "trainingH/ArtL/mask0nocc.png"),
+        ("segmentation", "ade20k", "annotations/training/ADE_train_00000001.png"),
+        ("taskonomy_normal", "taskonomy", "a/normal/point_0_view_0_domain_normal.png"),
+    ],
+)
+def test_truth_of_another_size_than_its_image_is_named(tmp_path, task, layout, file):
+    LAYOUTS[task][layout](tmp_path)
+    save_image(tmp_path / file, np.zeros((8, 8, 3) if file.endswith("ppm") else (8, 8)))
+    splits = TASKS[task].datasets[layout](tmp_path)
+    with pytest.raises(CrossviewError, match="8 x 8 pixels") as raised:
+        judged(task, splits, max_steps=4)
+    assert file in str(raised.value)
+
+
+@pytest.mark.parametrize("task", ["depth", "flow", "stereo", "taskonomy_normal"])
+def test_images_smaller_than_the_crop_are_named(opened, task):
+    splits = opened(task, next(iter(LAYOUTS[task])))
+    with pytest.raises(CrossviewError, match="40 x 48 pixels, but crops are 64 x 64"):
+        judged(task, splits, crop=(64, 64))
+
+
+@pytest.mark.parametrize(("flip", "flip_test"), [(True, False), (False, True)])
+def test_stereo_refuses_mirrors(opened, flip, flip_test):
+    with pytest.raises(CrossviewError, match=r"stereo: flip = .* in a mirror left and right"):
+        judged("stereo", opened("stereo", "kitti"), flip=flip, flip_test=flip_test)
+
+
+@pytest.mark.parametrize(
+    ("task", "layout"), [("segmentation", "ade20k"), ("classification", "imagenet")]
+)
+@pytest.mark.parametrize(
+    ("classes", "max_steps", "expected"),
+    [
+        ((), 2, "the dataset has no classes: expected at least 2"),
+        (("floor",), 2, r"the dataset has 1 classes \(floor\): expected at least 2"),
+        (("floor", "wall"), 8, r"class 2: expected 0 to 1, for the dataset names 2 classes"),
+        (("floor", "wall"), 0, r"2.*expected 0 to 1"),
+    ],
+)
+def test_classes_that_do_not_fit_are_an_error(opened, task, layout, classes, max_steps, expected):
+    splits = opened(task, layout)
+    if task == "segmentation":
+        splits = Splits(train=third_class(splits.train), val=third_class(splits.val))
+    with pytest.raises(CrossviewError, match=expected):
+        judged(task, replace(splits, classes=classes), max_steps=max_steps)
+
+
+def third_class(examples):
+    """Return the examples, the last column of each of class 2."""
+    changed = []
+    for number in range(len(examples)):
+        example = examples[number]
+        labels = example.truth["labels"].copy()
+        labels[:, -labels.shape[1] // 2 :] = 2
+        changed.append(replace(example, truth={"labels": labels}))
+    return changed

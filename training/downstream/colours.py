@@ -1,0 +1,62 @@
+"""Maps as pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import hsv_to_rgb
+from numpy.typing import NDArray
+
+from generation.geometry import Bool, UInt8
+
+UNKNOWN_COLOUR = (40, 40, 46)
+Values = NDArray[Any]
+
+
+def scalar_picture(values: Values, low: float, high: float, colours: str = "turbo") -> UInt8:
+    """Return an (H, W, 3) picture of (H, W) numbers; unknown (NaN) ones are dark grey."""
+    known = np.isfinite(values)
+    share = (np.where(known, values, low) - low) / max(high - low, 1e-12)
+    picture = (colormaps[colours](np.clip(share, 0, 1))[..., :3] * 255).astype(np.uint8)
+    picture[~known] = UNKNOWN_COLOUR
+    return picture
+
+
+def span_of(values: Values) -> tuple[float, float]:
+    """Return the 2nd and 98th percentile of the known numbers, (0, 1) where there are none."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 1.0
+    low, high = np.percentile(known, (2, 98))
+    return float(low), float(high)
+
+
+def error_picture(error: Values, high: float) -> UInt8:
+    """Return an (H, W, 3) picture of (H, W) errors from 0 (black) to high (yellow)."""
+    return scalar_picture(error, 0.0, high, "inferno")
+
+
+def flow_picture(flow: Values, longest: float) -> UInt8:
+    """Return an (H, W, 3) picture of an (H, W, 2) flow: hue is direction, saturation length."""
+    known: Bool = np.asarray(np.isfinite(flow).all(-1))
+    x, y = np.moveaxis(np.where(known[..., None], flow, 0.0), -1, 0)
+    hue = (np.arctan2(y, x) / (2 * np.pi)) % 1.0
+    saturation = np.clip(np.hypot(x, y) / max(longest, 1e-12), 0, 1)
+    colours = hsv_to_rgb(np.stack([hue, saturation, np.ones_like(hue)], -1))
+    picture = (colours * 255).astype(np.uint8)
+    picture[~known] = UNKNOWN_COLOUR
+    return picture
+
+
+def label_picture(labels: NDArray[np.int64]) -> UInt8:
+    """Return an (H, W, 3) picture of (H, W) classes, each its own colour; unknown ones grey."""
+    golden = 0.61803398875  # of a turn: neighbours in number are far apart in hue
+    classes = np.maximum(labels, 0)
+    hue = (classes * golden) % 1.0
+    value = 0.65 + 0.35 * ((classes * 7) % 5) / 4
+    colours = hsv_to_rgb(np.stack([hue, np.full(hue.shape, 0.65), value], -1))
+    picture = (colours * 255).astype(np.uint8)
+    picture[labels < 0] = UNKNOWN_COLOUR
+    return picture

@@ -1,0 +1,173 @@
+"""Zero-shot correspondence: where attention, or the encoder alone, finds each patch again.
+
+Source: An et al., ZeroCo, CVPR 2025, for cross-attention maps as correspondences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generation.geometry import Float32
+from training.augment import normalise
+from training.completion import centred_peaks, grid_places, looked
+from training.correspondence import GeometryCounts, geometry_counts
+from training.downstream.datasets.shards import open_shards
+from training.downstream.datasets.sintel import open_sintel
+from training.downstream.dense import device_of, images_of
+from training.downstream.example import Example, Splits
+from training.downstream.recipe import Recipe
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.transforms import cropped, require_as_large, size_of
+from training.downstream.two_views import true_pixels
+from training.model.croco import CroCo
+from training.pictures import as_bytes, colours_of_places, painted
+
+WAYS = ("attention", "features")
+"""The decoder's attention; and the cosine of the encoder's features, which MAE has too."""
+FEATURE_TEMPERATURE = 0.07
+"""Cosines are divided by this before their softmax; it decides how far neighbours of the highest
+one pull its place, and no share."""
+
+
+class Correspondence:
+    """Which patch of the second view shows what a patch of the first does, without training."""
+
+    name = "correspondence"
+    summary = (
+        "Where patches of the first view lie in the second, from cross-attention and from the "
+        "cosine of the encoder's features: shares within one patch, of all patches that both "
+        "views show and of those that moved by more than a patch, and the mean distance."
+    )
+    metrics = (
+        Metric(name="attention_moved", higher_is_better=True),
+        Metric(name="attention_all", higher_is_better=True),
+        Metric(name="attention_epe_px", unit="px", digits=2),
+        Metric(name="features_moved", higher_is_better=True),
+        Metric(name="features_all", higher_is_better=True),
+        Metric(name="features_epe_px", unit="px", digits=2),
+        Metric(name="chance_moved", higher_is_better=True),
+    )
+    datasets: Mapping[str, Open] = {"shards": open_shards, "sintel": open_sintel}
+    recipes: Mapping[str, Recipe] = {"short": Recipe(epochs=0), "published": Recipe(epochs=0)}
+
+    def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
+        """Return the model as it is."""
+        return model.eval()
+
+    def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:
+        """Refuse: there is nothing to train."""
+        raise AssertionError("correspondence is not trained")
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Refuse: there is nothing to train."""
+        raise AssertionError("correspondence is not trained")
+
+    def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
+        """Return (N, N) maps from the first view's patches to the second's, by WAYS.
+
+        Of the middle of both views, at the size that the model was pre-trained on; rows sum to 1.
+        """
+        assert isinstance(network, CroCo)
+        side, patch = network.config.grid[0], network.config.patch_size
+        first, second = (
+            normalise(image)
+            for image in images_of(_central(example, side * patch), device_of(network))
+        )
+        maps = {"features": _similar(network.encode(first), network.encode(second))}
+        if network.config.sees_reference:
+            nothing = torch.zeros(1, network.config.num_patches, dtype=torch.bool)
+            maps["attention"] = looked(network, first, second, nothing).float()
+        return {
+            "grid": np.array((side, patch)),
+            **{way: rows[0].cpu().numpy() for way, rows in maps.items()},
+        }
+
+    def score(self, prediction: Prediction, example: Example) -> Scores:
+        """Return GeometryCounts.sums, and sum and number of distances, of each way."""
+        places = _true_places(prediction, example)
+        truth = torch.from_numpy(places).unsqueeze(0)
+        everything = torch.ones(truth.shape[:2], dtype=torch.bool)
+        side, patch = prediction["grid"]
+        scores: Scores = {}
+        for way in WAYS:
+            if way in prediction:
+                attention = torch.from_numpy(prediction[way]).unsqueeze(0)
+                counts = geometry_counts(attention, truth, everything)
+                scores[way] = counts.sums.numpy()
+                found = _peaks(prediction[way], int(side))
+                apart = np.linalg.norm(found - places, axis=1) * patch
+                known = apart[np.isfinite(apart)]
+                scores[f"{way}_epe_px"] = np.array([known.sum(), len(known)], float)
+        return scores
+
+    def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
+        """Return shares and distances over all patches of all examples."""
+        metrics: dict[str, float] = {}
+        for way in WAYS:
+            own = [score for score in scores if way in score]
+            if not own:
+                continue
+            sums = torch.from_numpy(np.sum([score[way] for score in own], axis=0))
+            shares = GeometryCounts(sums).metrics()
+            for kind in ("moved", "all"):
+                if f"geometry_{kind}" in shares:
+                    metrics[f"{way}_{kind}"] = shares[f"geometry_{kind}"]
+            if "geometry_moved_random" in shares:
+                metrics["chance_moved"] = shares["geometry_moved_random"]
+            total, number = np.sum([score[f"{way}_epe_px"] for score in own], axis=0)
+            if number:
+                metrics[f"{way}_epe_px"] = total / number
+        return metrics
+
+    def pictures(self, example: Example, prediction: Prediction) -> Panels:
+        """Paint the second view by place, and the first by where its patches were found."""
+        side, patch = (int(value) for value in prediction["grid"])
+        example = _central(example, side * patch)
+        first, second = images_of(example, torch.device("cpu"))
+
+        def paint(image: Tensor, places: Tensor) -> np.ndarray:
+            return as_bytes(painted(image, colours_of_places(places, side), patch)[0])
+
+        truth = torch.from_numpy(_true_places(prediction, example))
+        panels: Panels = [
+            ("first view", example.images[0]),
+            ("second view", paint(second, grid_places(side))),
+            ("truth", paint(first, truth)),
+        ]
+        for way in WAYS:
+            if way in prediction:
+                found = torch.from_numpy(_peaks(prediction[way], side))
+                panels.append((way, paint(first, found)))
+        return panels
+
+
+def _similar(first: Tensor, second: Tensor) -> Tensor:
+    """Return (B, N, N) softmax of the cosines of (B, N, C) features over those of the second."""
+    with torch.autocast(first.device.type, enabled=False):  # bfloat16 is too coarse for cosines
+        features = [F.normalize(each.float(), dim=-1) for each in (first, second)]
+        return (features[0] @ features[1].mT / FEATURE_TEMPERATURE).softmax(-1)
+
+
+def _central(example: Example, size: int) -> Example:
+    require_as_large(example, (size, size))
+    height, width = size_of(example)
+    return cropped(example, (height - size) // 2, (width - size) // 2, (size, size))
+
+
+def _true_places(prediction: Prediction, example: Example) -> Float32:
+    """Return (N, 2) float32 (row, column) on the second view's grid, NaN where it is not seen."""
+    side, patch = (int(value) for value in prediction["grid"])
+    middles = slice(patch // 2, None, patch)
+    pixels = true_pixels(_central(example, side * patch))[middles, middles].reshape(-1, 2)
+    places: Float32 = ((pixels[:, ::-1] - (patch // 2 + 0.5)) / patch).astype(np.float32)
+    return places
+
+
+def _peaks(weights: np.ndarray, side: int) -> np.ndarray:
+    """Return the (N, 2) places of the largest of (N, N) weights, between patches where flat."""
+    return centred_peaks(torch.from_numpy(weights), grid_places(side)).numpy()

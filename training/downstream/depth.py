@@ -1,0 +1,104 @@
+"""Monocular depth.
+
+Source: the protocol of MultiMAE (Bachmann et al., ECCV 2022) on NYUv2, which CroCo follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.downstream.colours import error_picture, scalar_picture, span_of
+from training.downstream.datasets.nyuv2 import open_nyuv2
+from training.downstream.datasets.shards import open_shards
+from training.downstream.dense import (
+    DenseNetwork,
+    device_of,
+    images_of,
+    predicted,
+    tensors_of,
+)
+from training.downstream.example import Example, Splits, one_view
+from training.downstream.losses import berhu_loss
+from training.downstream.metrics import averaged, depth_scores
+from training.downstream.recipe import Recipe
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.transforms import augmented
+from training.model.croco import CroCo
+
+
+class Depth:
+    """Depth along the optical axis from one image, by the encoder and a DPT head."""
+
+    name = "depth"
+    summary = "Depth in metres from one image, by the encoder and a DPT head."
+    metrics = (
+        Metric(name="delta1", higher_is_better=True),
+        Metric(name="delta2", higher_is_better=True),
+        Metric(name="delta3", higher_is_better=True),
+        Metric(name="rel"),
+        Metric(name="rmse_m", unit="m"),
+    )
+    datasets: Mapping[str, Open] = {"shards": open_shards, "nyuv2": open_nyuv2}
+    recipes: Mapping[str, Recipe] = {
+        "short": Recipe(max_steps=300, batch_size=16, lr=5e-4, head_width=64, flip=True),
+        "published": Recipe(
+            resize=(256, 256),
+            crop=(256, 256),
+            epochs=2000,
+            batch_size=64,
+            lr=1e-4,
+            weight_decay=1e-4,
+            warmup=0.05,  # 100 of 2000 epochs
+            layer_decay=0.75,
+            drop_path=0.1,
+            flip=True,
+            jitter=0.4,
+        ),
+    }
+
+    def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
+        """Return encoder and head."""
+        return DenseNetwork(model, recipe, pair=False, channels=1)
+
+    def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:
+        """Return image, (3, H, W), and depth_m, (H, W)."""
+        return tensors_of(augmented(one_view(example), recipe, random), "depth_m")
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return the reverse Huber loss of the depth in metres."""
+        return berhu_loss(_depth_m(network(batch["image"])), batch["depth_m"])
+
+    def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
+        """Return depth_m, (H, W)."""
+        (image,) = images_of(one_view(example), device_of(network))
+        output = predicted(network, [image], recipe)
+        return {"depth_m": _depth_m(output)[0].cpu().numpy()}
+
+    def score(self, prediction: Prediction, example: Example) -> Scores:
+        """Return the metrics of one image."""
+        scores = depth_scores(prediction["depth_m"], example.truth["depth_m"])
+        return {metric.name: scores[metric.name] for metric in self.metrics}
+
+    def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
+        """Return the means over images, as is customary on NYUv2."""
+        return averaged(scores)
+
+    def pictures(self, example: Example, prediction: Prediction) -> Panels:
+        """Show depth in one range of colours, and the relative error up to a quarter."""
+        truth, found = example.truth["depth_m"], prediction["depth_m"]
+        low, high = span_of(truth)
+        return [
+            ("image", example.images[0]),
+            ("truth", scalar_picture(truth, low, high)),
+            ("prediction", scalar_picture(found, low, high)),
+            ("relative error to 0.25", error_picture(abs(found - truth) / truth, 0.25)),
+        ]
+
+
+def _depth_m(output: Tensor) -> Tensor:
+    """Return positive (B, H, W) depth, in metres, of a head's (B, 1, H, W) output."""
+    return F.softplus(output[:, 0].float()) + 1e-3

@@ -1,0 +1,126 @@
+"""One cell of the table: a model, fine-tuned on a task with a seed, and judged."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from training.downstream.example import Chosen, Examples, Splits
+from training.downstream.finetune import finetune, precision
+from training.downstream.recipe import Recipe
+from training.downstream.task import Panels, Task
+from training.downstream.transforms import resized
+from training.model.croco import CroCo, ModelConfig, initialise
+from training.order import weights_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came out."""
+
+    metrics: dict[str, float]
+    """By name; one that no example says anything about is missing."""
+    num_steps: int
+    """Of fine-tuning."""
+    train_s: float
+    """Wall time of fine-tuning, in seconds."""
+    test_s: float
+    """Wall time of prediction and scoring, in seconds."""
+    num_parameters: int
+    """Of the network, pre-trained ones and head."""
+    pictures: dict[str, Panels]
+    """Of some examples, by their names."""
+
+
+def evaluate(
+    task: Task,
+    model: CroCo,
+    splits: Splits,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    num_pictures: int = 4,
+    num_workers: int = 0,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> Outcome:
+    """Fine-tune a copy of a model on splits.train and judge it on splits.val.
+
+    seed decides the head's weights and the order and crops of the training examples. model is
+    changed. Raises CrossviewError where model, data and recipe do not go together.
+    """
+    recipe = recipe.for_model(model.config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = task.network(model, splits, recipe).to(device)
+        began = time.perf_counter()
+        num_steps = finetune(
+            task,
+            network,
+            splits.train,
+            recipe,
+            seed=seed,
+            num_workers=num_workers,
+            report=report,
+        )
+    trained = time.perf_counter()
+    shown = {int(n) for n in spread(len(splits.val), num_pictures)}
+    scores, pictures = [], {}
+    with torch.inference_mode(), precision(recipe, device):
+        for number in range(len(splits.val)):
+            example = resized(splits.val[number], recipe.resize)
+            prediction = task.predict(network, example, recipe)
+            scores.append(task.score(prediction, example))
+            if number in shown:
+                pictures[example.name] = task.pictures(example, prediction)
+    return Outcome(
+        metrics=_known(task, task.summarise(scores)),
+        num_steps=num_steps,
+        train_s=trained - began,
+        test_s=time.perf_counter() - trained,
+        num_parameters=sum(weight.numel() for weight in network.parameters()),
+        pictures=pictures,
+    )
+
+
+def _known(task: Task, values: dict[str, float]) -> dict[str, float]:
+    """Return the task's metrics, in their order, without those of which nothing is known."""
+    names = [metric.name for metric in task.metrics]
+    return {
+        name: float(values[name]) for name in names if not math.isnan(values.get(name, math.nan))
+    }
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """Return up to count numbers below total, evenly spread."""
+    count = min(count, total)
+    return np.arange(count) * total // max(1, count)
+
+
+def at_most(examples: Examples, count: int | None) -> Examples:
+    """Return the examples, or count of them, evenly spread."""
+    if count is None or count >= len(examples):
+        return examples
+    return Chosen(examples, [int(n) for n in spread(len(examples), count)])
+
+
+def untrained(config: ModelConfig, seed: int) -> CroCo:
+    """Return a model with the random weights that pre-training with this seed begins with."""
+    model = CroCo(config)
+    initialise(model, torch.Generator().manual_seed(weights_seed(seed)))
+    return model
+
+
+def weights_digest(model: CroCo) -> str:
+    """Return the SHA-256 of a model's tensors, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

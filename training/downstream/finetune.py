@@ -1,0 +1,162 @@
+"""Fine-tuning: the same loop for every task."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from generation.errors import CrossviewError
+from training.distributed import resolved_precision
+from training.downstream.example import Examples
+from training.downstream.features import layer_decay_groups
+from training.downstream.recipe import Recipe
+from training.downstream.task import Batch, Task
+from training.downstream.transforms import resized
+from training.ema import WeightAverage
+
+logger = logging.getLogger(__name__)
+
+
+class _Draw(NamedTuple):
+    """One training sample, before anything is read."""
+
+    number: int
+    """Of the example."""
+    key: tuple[int, int, int]
+    """Decides its crop, flip and jitter: seed, step, row."""
+
+
+class _Samples(Dataset[Batch]):
+    def __init__(self, task: Task, examples: Examples, recipe: Recipe) -> None:
+        self._task, self._examples, self._recipe = task, examples, recipe
+
+    def __getitem__(self, draw: _Draw) -> Batch:
+        random = np.random.default_rng(draw.key)
+        example = resized(self._examples[draw.number], self._recipe.resize)
+        return self._task.sample(example, self._recipe, random)
+
+
+class _Draws(Sampler[list[_Draw]]):
+    """The batches of a run: epoch after epoch, each example once in each, seed decides."""
+
+    def __init__(self, num_examples: int, batch_size: int, num_steps: int, seed: int) -> None:
+        self._num_examples, self._batch_size = num_examples, batch_size
+        self._num_steps, self._seed = num_steps, seed
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def _order(self) -> Iterator[int]:
+        epoch = 0
+        while True:
+            yield from np.random.default_rng((self._seed, epoch)).permutation(self._num_examples)
+            epoch += 1
+
+    def __iter__(self) -> Iterator[list[_Draw]]:
+        order = self._order()
+        for step in range(self._num_steps):
+            rows = range(self._batch_size)
+            yield [_Draw(int(next(order)), (self._seed, step, row)) for row in rows]
+
+
+def learning_rate(recipe: Recipe, step: int, num_steps: int) -> float:
+    """Return the rate of a step, counted from 0: linear warm-up, then half a cosine to min_lr."""
+    warmup = recipe.warmup * num_steps
+    if step < warmup:
+        return recipe.lr * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, num_steps - warmup)
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def precision(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Return the context in which a network runs."""
+    enabled = resolved_precision(recipe.precision, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def finetune(
+    task: Task,
+    network: nn.Module,
+    examples: Examples,
+    recipe: Recipe,
+    *,
+    seed: int,
+    num_workers: int = 0,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> int:
+    """Train a network in place, on the device that it is on; return the number of steps.
+
+    The same seed gives the same samples in the same order for any number of workers. report is told
+    the step and the mean loss since it was told before, about five times. The network is left in
+    evaluation mode. Raises CrossviewError where there is nothing to train on, or the loss is not
+    finite.
+    """
+    num_steps = recipe.num_steps(len(examples))
+    if recipe.epochs > 0 and not examples:
+        raise CrossviewError(f"{task.name}: this dataset has no training examples; take another")
+    if num_steps:
+        _train(task, network, examples, recipe, num_steps, seed, num_workers, report)
+    network.eval()
+    return num_steps
+
+
+def _train(
+    task: Task,
+    network: nn.Module,
+    examples: Examples,
+    recipe: Recipe,
+    num_steps: int,
+    seed: int,
+    num_workers: int,
+    report: Callable[[int, float], None],
+) -> None:
+    device = next(network.parameters()).device
+    groups = layer_decay_groups(network, recipe)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+    average = WeightAverage(network, recipe.ema) if recipe.ema else None
+    loader = DataLoader(
+        _Samples(task, examples, recipe),
+        batch_sampler=_Draws(len(examples), recipe.batch_size, num_steps, seed),
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    network.train()
+    every = max(1, num_steps // 5)
+    loss_sum, since, began = torch.zeros((), device=device), 0, time.monotonic()
+    for step, batch in enumerate(loader):
+        on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, num_steps) * group.get("lr_scale", 1.0)
+        optimizer.zero_grad(set_to_none=True)
+        with precision(recipe, device):
+            loss = task.loss(network, on_device)
+        loss.backward()
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+        optimizer.step()
+        if average:
+            average.update(step)
+        loss_sum, since = loss_sum + loss.detach(), since + 1
+        if (step + 1) % every == 0 or step + 1 == num_steps:
+            mean = float(loss_sum) / since
+            if not math.isfinite(mean):
+                raise CrossviewError(
+                    f"{task.name}: the loss is {mean} at step {step + 1} of {num_steps}; take a "
+                    f"lower lr (now {recipe.lr})"
+                )
+            report(step + 1, mean)
+            logger.debug("step %d, %.1f s", step + 1, time.monotonic() - began)
+            loss_sum, since = torch.zeros_like(loss_sum), 0
+    if average:
+        weights = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, mean_weight in average.averages.items():
+                weights[name].copy_(mean_weight)

@@ -1,0 +1,133 @@
+"""How the second camera stands to the first, from both images.
+
+Source: relative pose on 7-Scenes is a task of CroCo (Weinzaepfel et al., NeurIPS 2022); head, loss
+and recipes are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from generation.errors import CrossviewError
+from training.downstream.datasets.scannet1500 import open_scannet1500
+from training.downstream.datasets.seven_scenes import open_seven_scenes
+from training.downstream.datasets.shards import open_shards
+from training.downstream.dense import device_of, images_of, tensors_of
+from training.downstream.example import Example, Splits
+from training.downstream.features import PairFeatures, as_pair_model, set_drop_path
+from training.downstream.heads import PoseHead
+from training.downstream.losses import rotation_loss, translation_loss
+from training.downstream.metrics import pose_scores, pose_summary
+from training.downstream.recipe import Recipe
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.transforms import jittered, middle
+from training.downstream.two_views import pose_pictures
+from training.model.croco import CroCo
+
+RADIANS_PER_METRE = 1.0
+"""How much an error of the translation counts in the loss, beside one of the rotation."""
+POSE_METRICS = (
+    Metric(name="median_rotation_deg", unit="deg", digits=2),
+    Metric(name="median_translation_m", unit="m"),
+    Metric(name="median_direction_deg", unit="deg", digits=2),
+    Metric(name="auc5", higher_is_better=True),
+    Metric(name="auc10", higher_is_better=True),
+    Metric(name="auc20", higher_is_better=True),
+)
+
+
+class Pose:
+    """The rigid motion from the first camera to the second, in metres."""
+
+    name = "pose"
+    summary = "Rotation and translation in metres from the first camera to the second."
+    metrics = POSE_METRICS
+    datasets: Mapping[str, Open] = {
+        "shards": open_shards,
+        "seven_scenes": open_seven_scenes,
+        "scannet1500": open_scannet1500,  # has nothing to train on
+    }
+    recipes: Mapping[str, Recipe] = {
+        "short": Recipe(max_steps=600, batch_size=16, lr=5e-4),
+        "published": Recipe(epochs=100, batch_size=64, lr=1e-4, layer_decay=0.75, jitter=0.4),
+    }
+
+    def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
+        """Return encoder, decoder and head. Raises CrossviewError for a recipe that mirrors."""
+        refuse_mirrors(self.name, recipe)
+        return PoseNetwork(model, recipe)
+
+    def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:
+        """Return image and image2, (3, H, W), and camera2_from_camera1, (4, 4).
+
+        The middle of both images: a crop elsewhere is as if the camera had turned.
+        """
+        example = jittered(_view(example, recipe), recipe.jitter, random)
+        return tensors_of(example, "camera2_from_camera1")
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return the angle between both rotations plus the weighted error of the translation."""
+        found, truth = network(batch["image"], batch["image2"]), batch["camera2_from_camera1"]
+        rotation = rotation_loss(found[:, :3, :3], truth[:, :3, :3])
+        translation_m = translation_loss(found[:, :3, 3], truth[:, :3, 3])
+        return rotation + RADIANS_PER_METRE * translation_m
+
+    def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
+        """Return camera2_from_camera1, (4, 4) float64."""
+        images = images_of(_view(example, recipe), device_of(network))
+        found: Tensor = network(*images)
+        return {"camera2_from_camera1": found[0].double().cpu().numpy()}
+
+    def score(self, prediction: Prediction, example: Example) -> Scores:
+        """Return the errors of one pose."""
+        name = "camera2_from_camera1"
+        return pose_scores(prediction[name], example.truth[name])
+
+    def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
+        """Return medians over pairs, and the areas under the shares of angles."""
+        return pose_summary_of(scores)
+
+    def pictures(self, example: Example, prediction: Prediction) -> Panels:
+        """Show points of the first image, and where true and predicted pose let them lie."""
+        return pose_pictures(example, prediction["camera2_from_camera1"])
+
+
+class PoseNetwork(nn.Module):
+    """Pre-trained blocks under a head that pools the decoder's last tokens."""
+
+    def __init__(self, model: CroCo, recipe: Recipe) -> None:
+        super().__init__()
+        set_drop_path(model, recipe.drop_path)
+        self.features = PairFeatures(as_pair_model(model))
+        self.head = PoseHead(self.features.dims[-1])
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Map two (B, 3, H, W) images in 0..1 to (B, 4, 4) camera2_from_camera1."""
+        return self.head(self.features(first, second)[-1])  # type: ignore[no-any-return]
+
+
+def refuse_mirrors(task: str, recipe: Recipe) -> None:
+    """Raise CrossviewError for a recipe that mirrors images: their cameras have no mirror image."""
+    if recipe.flip or recipe.flip_test:
+        raise CrossviewError(
+            f"{task}: flip = {recipe.flip}, flip_test = {recipe.flip_test}: expected false; how "
+            "cameras stand to each other has no mirror image"
+        )
+
+
+def pose_summary_of(scores: Sequence[Scores]) -> dict[str, float]:
+    """Return pose_summary of scores from pose_scores; without a median that is not finite.
+
+    That of the translation is not where half of the poses could not be found.
+    """
+    names = ("rotation_deg", "translation_m", "direction_deg")
+    columns = (np.array([float(score[name]) for score in scores]) for name in names)
+    return {name: value for name, value in pose_summary(*columns).items() if np.isfinite(value)}
+
+
+def _view(example: Example, recipe: Recipe) -> Example:
+    assert recipe.crop is not None, "evaluate() has filled it in"
+    return middle(example, recipe.crop)
