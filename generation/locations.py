@@ -1,4 +1,4 @@
-"""Files and folders by path or by URL: s3://, gs:// and whatever else fsspec opens."""
+"""Files and folders by path or by URL: s3://, gs://, https:// and whatever else fsspec opens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from upath import UPath
 
 from generation.errors import CrossviewError
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """Scheme -> the extra of our package that brings what opens it."""
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from generation.errors import CrossviewError
 from training.config import PretrainConfig
-from training.stopping import StopRequest
+from training.stopping import SIGNALS, StopRequest, signals_blocked
 from training.trainer import PretrainResult, pretrain
 
 LOG_FORMAT: dict[str, Any] = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
@@ -24,13 +25,13 @@ GIVE_UP = signal.SIGUSR1
 """What a process sends the agent that must not start it again."""
 
 
-def train_here(config: PretrainConfig, out: Path) -> None:
+def train_here(config: PretrainConfig, out: Path, stop_file: Path | None = None) -> None:
     """Train in this process, and with those that were started together with it.
 
-    SIGTERM, or Ctrl-C once, ends the run after the step at hand, saved.
+    SIGTERM, Ctrl-C once, or a file at stop_file ends the run after the step at hand, saved.
     """
-    with StopRequest() as stop:
-        result = pretrain(config, out, stop)
+    with StopRequest() as asked:
+        result = pretrain(config, out, lambda: asked() or bool(stop_file and stop_file.exists()))
     if int(os.environ.get("RANK", 0)) == 0:
         print_result(result)
 
@@ -57,9 +58,9 @@ def train_in_processes(
 
     num_processes: on this machine; None for one a GPU. rendezvous: HOST:PORT of the first machine,
     the same on all, where they meet. When a process dies, all are started again, so many times, and
-    go on from the last checkpoint. SIGTERM and Ctrl-C reach all of them, as in train_here. Raises
-    CrossviewError where machines have nowhere to meet, where pretrain does, and where processes die
-    too often.
+    go on from the last checkpoint. SIGTERM and Ctrl-C end the run as in train_here, also those that
+    come while processes start. Raises CrossviewError where machines have nowhere to meet, where
+    pretrain does, and where processes die too often.
     """
     if num_machines > 1 and rendezvous is None:
         raise CrossviewError(
@@ -91,10 +92,10 @@ def train_in_processes(
         _member,
     )
     with tempfile.TemporaryDirectory() as folder:
-        reason = Path(folder) / "reason"
+        reason, stop_file = Path(folder) / "reason", Path(folder) / "stop"
         try:
-            with _signals_passed_on():
-                launch(config, out, reason)
+            with _signals_passed_on(stop_file):
+                launch(config, out, reason, stop_file)
         except (ChildFailedError, SignalException) as error:
             if reason.exists():
                 raise CrossviewError(reason.read_text()) from error
@@ -104,12 +105,12 @@ def train_in_processes(
             ) from error
 
 
-def _member(config: PretrainConfig, out: Path, reason: Path) -> None:
+def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path) -> None:
     """Be one of the processes; what a user can mend goes into the file `reason`, once."""
     signal.signal(GIVE_UP, signal.SIG_IGN)  # the agent's way to hand it on; each ends by itself
     logging.basicConfig(**LOG_FORMAT, level=logging.INFO, force=True)
     try:
-        train_here(config, out)
+        train_here(config, out, stop_file)
     except CrossviewError as error:
         with suppress(FileExistsError), open(reason, "x") as stream:
             stream.write(str(error))
@@ -127,18 +128,27 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """Have SIGTERM and SIGINT tell the processes to stop; the agent sees them end well."""
+def _signals_passed_on(stop_file: Path) -> Iterator[None]:
+    """Have SIGTERM and SIGINT make the file that tells the processes to stop, whenever they start.
+
+    The processes are born with both signals blocked: one that comes to all of them waits until a
+    process can heed it, and the agent takes nobody's death for a crash.
+    """
 
     def tell(number: int, _: FrameType | None) -> None:
-        for process in multiprocessing.active_children():
-            process.terminate()
+        stop_file.touch()
         if number == signal.SIGINT:
             signal.signal(number, before[signal.SIGINT])  # a second one ends at once
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, tell) for number in SIGNALS}
+    done = threading.Event()
+    resource_tracker.ensure_running()  # else the first process starts it, which unblocks both
+    # This thread goes on hearing both; Python has the main one handle them.
+    threading.Thread(target=done.wait, daemon=True).start()
     try:
-        yield
+        with signals_blocked():
+            yield
     finally:
+        done.set()
         for number, handler in before.items():
             signal.signal(number, handler)

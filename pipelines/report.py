@@ -94,9 +94,10 @@ def write_report(
     pictures.mkdir(parents=True, exist_ok=True)
     pairs = PairRecords.read(index)
     model = load_model(checkpoint)
-    held_out = open_split(pretrain_config.data).val
+    data = pretrain_config.data
+    held_out = open_split(data).val
     hidden = num_masked(pretrain_config.mask.ratio, model.config.num_patches)
-    validation = load_validation_pairs(held_out, model.config, config.num_completions, hidden)
+    validation = load_validation_pairs(held_out, model.config, config.num_completions, hidden, data)
     lines = read_lines(pretrain_folder / "metrics.jsonl")
     final = [line for line in lines if line["kind"] == "val"][-1]
     band = OverlapBand(**index.config["pairs"]["overlap"])

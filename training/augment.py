@@ -36,6 +36,9 @@ class AugmentConfig:
     RandomPerspective; 0 turns it off. The paper: 0.5; the authors later found no use in it."""
     rotation_deg: float = 0.0
     """Turned about the centre by up to this, either way; 0 turns it off. The paper: 10."""
+    unrelated: bool = False
+    """Give every target the reference of another pair that is computed with it: a control, which
+    can learn nothing from the reference."""
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):

@@ -35,17 +35,23 @@ _ONLY_TO_GO_ON = ("optimizer", "window", "ema")
 class Writer:
     """Writes a run's checkpoints, one at a time, while the run goes on.
 
-    At the end of a with block the last one is there, or CrossviewError says why not. One that
-    cannot be written before is warned of, and those before it stay.
+    At the end of a with block the last one is there, and the best, or CrossviewError says why not.
+    One that cannot be written before is warned of, and those before it stay.
     """
 
     def __init__(self, out: Path, keep: int) -> None:
-        """Make the folder. Raises CrossviewError where that cannot be done."""
+        """Make the folder, without what a killed run was writing.
+
+        Raises CrossviewError where that cannot be done.
+        """
         self._out, self._keep = out, keep
         with writing(out):
             (out / FOLDER).mkdir(parents=True, exist_ok=True)
+            remove_partial_files(out / FOLDER)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._last: Future[None] | None = None
+        self._best: dict[str, Any] | None = None
+        """What is to be best.pt, until it is there."""
 
     def save(self, step: int, state: dict[str, Any], *, best: bool = False) -> None:
         """Wait for the checkpoint before, copy the state to the CPU, and begin to write it."""
@@ -67,33 +73,46 @@ class Writer:
             self.wait()
 
     def _write(self, step: int, state: dict[str, Any], best: bool) -> None:
+        if best:
+            self._best = {"step": step, **_to_show(state)}
+        what = f"no checkpoint of step {step}, those before it stay"
         try:
-            save(self._out, step, state, keep=self._keep, best=best)
+            save(self._out, step, state, keep=self._keep)
+            if self._best:
+                what = f"no {BEST_NAME} of step {self._best['step']}, the one before it stays"
+                save_best(self._out, self._best)
+                self._best = None
         except CrossviewError as error:
-            logger.warning("no checkpoint of step %d, those before it stay: %s", step, error)
+            logger.warning("%s: %s", what, error)
             raise
 
 
-def save(out: Path, step: int, state: dict[str, Any], *, keep: int, best: bool = False) -> None:
+def save(out: Path, step: int, state: dict[str, Any], *, keep: int) -> None:
     """Write OUT/checkpoints/step_NNNNNNNN.pt and remove all but the newest `keep`.
 
-    best: write best.pt too, with the weights that are validated and without what only going on
-    needs. Raises CrossviewError where they cannot be written.
+    Raises CrossviewError where it cannot be written.
     """
     folder = out / FOLDER
-    state = {"format": FORMAT, "step": step, **state}
     with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step_{step:08d}.pt"
-        write_torch_file(state, path)
-        if best:
-            shown = {name: value for name, value in state.items() if name not in _ONLY_TO_GO_ON}
-            write_torch_file({**shown, "model": _judged_weights(state)}, folder / BEST_NAME)
+        write_torch_file({"format": FORMAT, "step": step, **state}, path)
         # Later ones are damaged: the run would have gone on from them.
         newest = [one for one in stored(out) if one <= path][:keep]
         for other in set(stored(out)) - set(newest):
             other.unlink()
-        remove_partial_files(folder)
+
+
+def save_best(out: Path, state: dict[str, Any]) -> None:
+    """Write OUT/checkpoints/best.pt. Raises CrossviewError where it cannot be written."""
+    with writing(out):
+        write_torch_file({"format": FORMAT, **state}, out / FOLDER / BEST_NAME)
+
+
+def _to_show(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state with the weights that were validated, without what only going on needs."""
+    shown = {name: value for name, value in state.items() if name not in _ONLY_TO_GO_ON}
+    return {**shown, "model": _judged_weights(state)}
 
 
 def _judged_weights(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +22,7 @@ from generation.geometry import Float32, UInt8
 from generation.shards.cache import ShardCache, retried
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
-from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS
+from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
 from training.bounds import require
 from training.order import (
@@ -34,10 +35,14 @@ from training.order import (
     rank_part,
 )
 from training.read_ahead import reading_ahead
+from training.stopping import heed_only_the_parent, signals_blocked
 
 logger = logging.getLogger(__name__)
 
 Decoded = TypeVar("Decoded")
+
+STAT_THREADS = 16
+"""NFS answers one question after another in about 0.5 ms each, but many at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,8 @@ class DataConfig:
     num_workers: int = 0
     """Processes that decode images, for each training process; 0: the training process itself."""
     max_damaged: int = 16
-    """Damaged pairs that each training process replaces, with a warning, before it stops."""
+    """Damaged pairs that each training process replaces, with a warning, before it stops; as many
+    held-out ones."""
     cache_dir: Path = Path("~/.cache/crossview/shards")
     """Where shards of a URL are kept, on a local disk; other processes may share it."""
     cache_gb: float = 50.0
@@ -169,9 +175,19 @@ def open_split(config: DataConfig) -> Split:
 def _open_index(path: Path) -> ShardIndex:
     index = ShardIndex.open(path)
     if not index.is_remote(0):
-        for entry in index.shards:  # before any work; contents are checked as they are read
-            check_size(index.folder / entry.name, entry)
+        _check_sizes(index)  # before any work; contents are checked as they are read
     return index
+
+
+def _check_sizes(index: ShardIndex) -> None:
+    """Raise ShardError where a shard is missing or has another size; for NFS, many at a time."""
+
+    def check(entries: tuple[ShardEntry, ...]) -> None:
+        for entry in entries:
+            check_size(index.folder / entry.name, entry)
+
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        list(pool.map(check, [index.shards[n::STAT_THREADS] for n in range(STAT_THREADS)]))
 
 
 def _check_cache(config: DataConfig, index: ShardIndex) -> None:
@@ -204,6 +220,26 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
     return set(by_digest[:count])
 
 
+def require_large_enough(split: Split, crop_size: int, config: DataConfig) -> None:
+    """Raise CrossviewError where a dataset's first good training pair is smaller than the crop.
+
+    Also where none is good among the first config.max_damaged + 1 pairs of a dataset.
+    """
+    reader = PairReader(split.train, crop_size, config.cache)
+    first = 0
+    for share in split.shares:
+        damaged: dict[int, str] = {}
+        for sample in range(first, first + share.num_samples):
+            try:
+                reader.views(sample)
+                break
+            except SampleError as error:  # counted and named again when its turn comes
+                damaged[sample] = str(error)
+                if len(damaged) > config.max_damaged:
+                    raise too_many_damaged(damaged, config.max_damaged) from error
+        first += share.num_samples
+
+
 def _digest(folder: Path) -> str:
     path = folder / INDEX_NAME
     return retried(lambda: file_sha256(path), str(path))
@@ -227,15 +263,6 @@ class PairReader:
     def members(self, sample: int, endings: tuple[str, ...]) -> list[bytes]:
         """Return the bytes of a sample's members. Raises ShardError as ShardReader does."""
         return self._reader.read(*self.locate(sample), endings)[1]
-
-    def require_large_enough(self) -> None:
-        """Raise CrossviewError where the first good pair is smaller than the crop."""
-        for sample in range(self.num_pairs):
-            try:
-                self.views(sample)
-                return
-            except SampleError:  # counted, named and judged when its turn comes
-                continue
 
     def views(self, sample: int) -> tuple[UInt8, UInt8]:
         """Return both images, (H, W, 3) each, uncropped.
@@ -358,8 +385,16 @@ class Pairs(Dataset[Batch | CrossviewError]):
             except SampleError as error:
                 damaged[sample] = str(error)
                 if len(damaged) > self._max_damaged:
-                    raise
+                    raise too_many_damaged(damaged, self._max_damaged) from error
             sample = (sample + 1) % self._reader.num_pairs
+
+
+def too_many_damaged(damaged: dict[int, str], most: int) -> CrossviewError:
+    """Return the error that stops a run: what was wrong with which sample, the last one last."""
+    *_, last = damaged.values()
+    return CrossviewError(
+        f"{last}\n{len(damaged)} damaged pairs, of which data.max_damaged = {most} may be replaced"
+    )
 
 
 def random_crop(image: UInt8, size: int, position: Float64) -> UInt8:
@@ -398,7 +433,7 @@ def batches(
     *,
     pin_memory: bool,
     whole: bool = False,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Yield the (2, b, S, S, 3) bytes of each step; whole: of uncropped images.
 
     A damaged pair is named in a warning, and the next good one stands in its place. Raises
@@ -415,21 +450,20 @@ def batches(
         num_workers=num_workers,  # they live for the whole run: one pass covers all epochs
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=heed_only_the_parent,
     )
-    damaged: set[int] = set()
-    incoming = iter(loader)  # starts the workers: no thread of ours may run when they fork
+    damaged: dict[int, str] = {}
+    with signals_blocked():
+        incoming = iter(loader)  # starts the workers: no thread of ours may run when they fork
     with reading_ahead(index, requests.schedule, requests.steps, requests.num_steps, cache) as done:
         for batch in incoming:
             if isinstance(batch, CrossviewError):
                 raise batch
             for sample, what in batch.damaged.items():
                 if sample not in damaged:
-                    damaged.add(sample)
+                    damaged[sample] = what
                     logger.warning("damaged pair %d, another stands in: %s", len(damaged), what)
             if len(damaged) > most:
-                raise CrossviewError(
-                    f"{what}\n{len(damaged)} damaged pairs, of which data.max_damaged = {most} "
-                    "may be replaced"
-                )
+                raise too_many_damaged(damaged, most)
             yield batch.images
             done()

@@ -22,8 +22,8 @@ class OptimConfig:
     batch_size: int = 256
     """Pairs a step, over all processes together."""
     accumulate: int = 1
-    """Parts into which each process cuts its share of a step, to need less memory; the gradients
-    are the same."""
+    """Parts, as many as it has pairs at most, into which each process cuts its share of a step, to
+    need less memory; the gradients are the same."""
     base_lr: float = 1.5e-4
     """Peak learning rate for a batch of 256; the peak is base_lr * batch_size / 256."""
     warmup: float = 0.1

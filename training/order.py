@@ -21,6 +21,9 @@ Float64 = NDArray[np.float64]
 # Independent streams of random numbers: the second entry of every generator's seed.
 _ORDER, _CROPS, _JITTER, _MASKS, _WEIGHTS, _VALIDATION_MASKS, _MIXTURE, _WARPS = range(8)
 
+_BLOCK = 4096
+"""Steps whose sums are kept at a time; a run may have millions."""
+
 
 def epoch_order(
     shard_sizes: Sequence[int], seed: int, epoch: int, window: int, dataset: int = 0
@@ -126,7 +129,7 @@ class Batches:
 
     def __init__(self, schedule: Schedule, num_steps: int) -> None:
         self._schedule = schedule
-        self._taken = samples_taken(schedule, num_steps)
+        self._taken = SamplesTaken(schedule, num_steps)
         self._visits = [
             Visits(share.shard_sizes, schedule.seed, schedule.window, number)
             for number, share in enumerate(schedule.shares)
@@ -136,9 +139,10 @@ class Batches:
 
     def samples(self, step: int) -> Int64:
         """Return the (batch_size,) sample numbers of a step, counted from 0."""
+        starts, ends = self._taken.before(step), self._taken.before(step + 1)
         parts = [
-            first + visits.between(*self._taken[step : step + 2, number])
-            for number, (visits, first) in enumerate(zip(self._visits, self._first))
+            first + visits.between(start, end)
+            for visits, first, start, end in zip(self._visits, self._first, starts, ends)
         ]
         samples = np.concatenate(parts)
         if len(parts) > 1:  # so that every rank gets some of every dataset
@@ -169,14 +173,35 @@ class Visits:
         return np.concatenate(parts)
 
 
-def samples_taken(schedule: Schedule, num_steps: int) -> Int64:
-    """Return (num_steps + 1, datasets): how many samples of each were taken before each step.
+class SamplesTaken:
+    """How many samples of each dataset were taken before a step; keeps the sums of one block."""
+
+    def __init__(self, schedule: Schedule, num_steps: int) -> None:
+        self._schedule, self._num_steps = schedule, num_steps
+        self._go_to(0, np.zeros(len(schedule.shares), np.int64))
+
+    def before(self, step: int) -> Int64:
+        """Return the (datasets,) sums; from one step to a later one takes 0.1 us a step between."""
+        if len(self._schedule.shares) == 1:
+            return np.array([step * self._schedule.batch_size])
+        if step < self._first:
+            self._go_to(0, np.zeros_like(self._sums[0]))
+        while step > self._first + _BLOCK:
+            self._go_to(self._first + _BLOCK, self._sums[-1])
+        return self._sums[step - self._first]
+
+    def _go_to(self, first: int, taken: Int64) -> None:
+        counts = samples_of_steps(self._schedule, np.arange(first, first + _BLOCK), self._num_steps)
+        self._first, self._sums = first, np.cumsum(np.concatenate([[taken], counts]), axis=0)
+
+
+def samples_of_steps(schedule: Schedule, steps: Int64, num_steps: int) -> Int64:
+    """Return (steps, datasets): how many samples of each dataset these steps of a run take.
 
     A step takes its weights' part of the batch, rounded down or up. Which of the two turns with the
     golden ratio, which keeps every sum within a few samples of the exact one. Source: systematic
     sampling with a Kronecker sequence.
     """
-    steps = np.arange(num_steps)
     start = np.array([share.weight for share in schedule.shares])
     end = np.array(
         [s.weight if s.weight_end is None else s.weight_end for s in schedule.shares], float
@@ -188,15 +213,16 @@ def samples_taken(schedule: Schedule, num_steps: int) -> Int64:
     ends[:, -1] = schedule.batch_size
     turn = (steps * (5**0.5 - 1) / 2 % 1)[:, None]
     places = np.floor(np.concatenate([0 * turn, ends], axis=1) + turn)
-    counts = np.diff(places, axis=1).astype(np.int64)
-    return np.concatenate([np.zeros((1, len(start)), np.int64), np.cumsum(counts, axis=0)])
+    return np.diff(places, axis=1).astype(np.int64)
 
 
 def rank_part(global_batch: int, rank: int, world_size: int) -> slice:
-    """Return the rows of a global batch that a rank works on."""
-    assert global_batch % world_size == 0, (global_batch, world_size)
-    part = global_batch // world_size
-    return slice(rank * part, (rank + 1) * part)
+    """Return the rows of a global batch that a rank works on; their numbers differ by one at most.
+
+    The same function cuts a rank's rows into the parts of a step.
+    """
+    assert world_size <= global_batch, (world_size, global_batch)
+    return slice(rank * global_batch // world_size, (rank + 1) * global_batch // world_size)
 
 
 def crop_positions(seed: int, step: int, batch_size: int) -> Float64:

@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from training import checkpoint
 from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_range
 from training.bad_step import bad_step_error, forget_bad_step, refuse_to_repeat, write_bad_step
 from training.config import PretrainConfig, differences
-from training.data import PairReader, Requests, batches, open_split
+from training.data import PairReader, Requests, batches, open_split, require_large_enough
 from training.distributed import Process, join, resolved_precision
 from training.ema import WeightAverage
 from training.losses import completion_losses
@@ -88,12 +88,19 @@ class _Run:
         self.config, self.out, self.process, self.stop = config, out, process, stop
         if process.restarts:
             refuse_to_repeat(out, config.optim.base_lr)
-        batch_size, parts = config.optim.batch_size, config.optim.accumulate
-        if batch_size % (process.world_size * parts):
+        batch_size = config.optim.batch_size
+        if process.world_size > batch_size:
             raise CrossviewError(
-                f"optim.batch_size = {batch_size}: expected a multiple of the "
+                f"optim.batch_size = {batch_size}: expected at least a pair for each of the "
                 f"{process.world_size} processes"
-                + (f" times optim.accumulate = {parts}" if parts > 1 else "")
+            )
+        if (
+            config.augment.unrelated
+            and batch_size < 2 * process.world_size * config.optim.accumulate
+        ):
+            raise CrossviewError(
+                f"augment.unrelated: expected an optim.batch_size (now {batch_size}) of two pairs "
+                "for each part of each process"
             )
         self.split = open_split(config.data)
         self.schedule = Schedule(
@@ -103,13 +110,13 @@ class _Run:
             window=config.data.window,
         )
         self.num_steps = config.optim.num_steps(self.schedule.steps_per_epoch)
-        reader = PairReader(self.split.train, config.model.image_size, config.data.cache)
-        reader.require_large_enough()
+        require_large_enough(self.split, config.model.image_size, config.data)
         self.pairs = self._validation_pairs()
 
         self.model = CroCo(config.model)
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
         earlier = self._earlier_run()
+        self._require_equal_starts(earlier["step"] if earlier else 0)
         if earlier:
             load_weights(self.model, earlier["model"], out)
         self.model.to(process.device)
@@ -133,7 +140,7 @@ class _Run:
         config = self.config
         hidden = num_masked(config.mask.ratio, config.model.num_patches)
         count = config.validation.num_pairs
-        return load_validation_pairs(self.split.val, config.model, count, hidden)
+        return load_validation_pairs(self.split.val, config.model, count, hidden, config.data)
 
     def _earlier_run(self) -> dict[str, Any] | None:
         state = checkpoint.load_newest(self.out)
@@ -147,6 +154,16 @@ class _Run:
                 "same configuration:\n  " + "\n  ".join(lines)
             )
         return state
+
+    def _require_equal_starts(self, step: int) -> None:
+        """Refuse to train where processes found different checkpoints."""
+        steps = self.process.gather(torch.tensor([step], device=self.process.device)).tolist()
+        if len(set(steps)) > 1:
+            found = ", ".join(f"rank {rank}: {step}" for rank, step in enumerate(steps))
+            raise CrossviewError(
+                f"{self.out / checkpoint.FOLDER}: the processes would go on from different steps "
+                f"({found}); give all machines the same folder, and remove what only some can read"
+            )
 
     def _go_on_from(self, state: dict[str, Any]) -> None:
         load_optimizer(self.optimizer, state["optimizer"])
@@ -207,27 +224,31 @@ class _Run:
         return MetricsLog(self.out, self.step)
 
     def _loop(self, log: MetricsLog | None) -> None:
-        config = self.config
         self.model.train()
-        incoming = self._batches()
-        while self.step < self.num_steps and not self.stopping:
-            asked = time.perf_counter()
-            images = next(incoming)
-            got = time.perf_counter()
-            loss, rate, ratio = self._step(images)
-            self.step += 1
-            finished = self.step == self.num_steps
-            logs = self.step % config.log_every_steps == 0 or finished
-            every = config.validation.every_steps
-            validates = finished or (every > 0 and self.step % every == 0)
-            saves = finished or self.step % config.checkpoint_every_steps == 0
-            self._heed(wait=logs or validates or saves)
-            self.window.add(loss, got - asked, time.perf_counter() - asked)
-            if logs:
-                self._log(log, rate, ratio)
-            best = validates and self._validate(log)
-            if saves or best or self.stopping:
-                self._save(best=best)
+        with closing(self._batches()) as incoming:  # else its processes end some time later
+            while self.step < self.num_steps and not self.stopping:
+                self._turn(incoming, log)
+
+    def _turn(self, incoming: Iterator[Tensor], log: MetricsLog | None) -> None:
+        """Do a step, and what is due after it."""
+        config = self.config
+        asked = time.perf_counter()
+        images = next(incoming)
+        got = time.perf_counter()
+        loss, rate, ratio = self._step(images)
+        self.step += 1
+        finished = self.step == self.num_steps
+        logs = self.step % config.log_every_steps == 0 or finished
+        every = config.validation.every_steps
+        validates = finished or (every > 0 and self.step % every == 0)
+        saves = finished or self.step % config.checkpoint_every_steps == 0
+        self._heed(wait=logs or validates or saves)
+        self.window.add(loss, got - asked, time.perf_counter() - asked)
+        if logs:
+            self._log(log, rate, ratio)
+        best = validates and self._validate(log)
+        if saves or best or self.stopping:
+            self._save(best=best)
 
     def _heed(self, *, wait: bool) -> None:
         """Stop, all processes at the same step, where the device has found a reason to."""
@@ -239,8 +260,11 @@ class _Run:
             self._heed(wait=True)  # what is saved must be known to be good
 
     def _bad_step(self, verdict: Verdict) -> CrossviewError:
-        losses = self.process.gather(verdict.losses)
-        config, step = self.config, verdict.step
+        config, step, process = self.config, verdict.step, self.process
+        losses = torch.zeros(config.optim.batch_size, device=process.device)
+        mine = rank_part(len(losses), process.rank, process.world_size)
+        losses[mine] = verdict.losses
+        losses = process.sum(losses)
         if self.process.is_first:
             samples = Batches(self.schedule, self.num_steps).samples(step)
             reader = PairReader(self.split.train, config.model.image_size, config.data.cache)
@@ -249,7 +273,7 @@ class _Run:
             write_bad_step(self.out, step + 1, rate, dict(zip(places, losses.tolist())))
         return bad_step_error(self.out, step + 1, config.optim.base_lr)
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _batches(self) -> Generator[Tensor, None, None]:
         process = self.process
         requests = Requests(
             self.schedule, self.step, self.num_steps, process.rank, process.world_size
@@ -276,20 +300,28 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        parts = config.optim.accumulate
-        share = (mine.stop - mine.start) // parts
+        # As many on every rank, because FSDP's gather the weights together.
+        parts = min(config.optim.accumulate, batch_size // process.world_size)
         losses = []
-        for number, own in enumerate(range(0, share * parts, share)):
-            rows = slice(mine.start + own, mine.start + own + share)
+        for number in range(parts):
+            own = rank_part(mine.stop - mine.start, number, parts)
+            rows = slice(mine.start + own.start, mine.start + own.stop)
             mask = torch.from_numpy(masks[rows])
             with sharing_gradients(self.module, number == parts - 1):
-                each = self._losses(images[:, own : own + share], mask, jitters, rows)
+                each = self._losses(images[:, own], mask, jitters, rows)
                 with part("backward"):
-                    (each.mean() / parts).backward()
+                    self._share_of_mean(each).backward()
             losses.append(each.detach())
         with part("optimizer"):
             self._update(torch.cat(losses))
-        return torch.cat(losses).mean(), rate, ratio
+        return self._share_of_mean(torch.cat(losses)), rate, ratio
+
+    def _share_of_mean(self, losses: Tensor) -> Tensor:
+        """Return what, in the mean over all processes, is the mean over the global batch.
+
+        Processes may have one row more or less than others, and gradients are their mean.
+        """
+        return losses.sum() / (self.config.optim.batch_size / self.process.world_size)
 
     def _losses(self, images: Tensor, mask: Tensor, jitters: list[Jitter], rows: slice) -> Tensor:
         """Return the (b,) losses of (2, b, S, S, 3) bytes, which are these rows of the batch."""
@@ -299,6 +331,8 @@ class _Run:
                 normalise(augment(to_unit_range(view, device), jitter, rows, crop))
                 for view, jitter in zip(images, jitters)
             )
+            if self.config.augment.unrelated:
+                reference = reference.roll(1, 0)
         with part("forward"):
             with self.precision():
                 prediction = self.module(target, reference, mask)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from generation.errors import CrossviewError
-from generation.shards.reader import ShardIndex
+from generation.geometry import Float32, UInt8
+from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, ShardError
 from training.augment import normalise, to_unit_range
 from training.bounds import require
@@ -23,11 +26,12 @@ from training.correspondence import (
     geometry_counts,
     true_places,
 )
-from training.data import PairReader
+from training.data import DataConfig, PairReader, too_many_damaged
 from training.distributed import Process
 from training.losses import completion_losses
 from training.model.croco import CroCo, ModelConfig
 from training.order import Int64, validation_masks
+from training.read_ahead import THREADS
 
 logger = logging.getLogger(__name__)
 
@@ -70,82 +74,151 @@ class ValidationPairs:
 
 
 def load_validation_pairs(
-    index: ShardIndex, model: ModelConfig, num_pairs: int, num_masked: int
+    index: ShardIndex, model: ModelConfig, num_pairs: int, num_masked: int, data: DataConfig
 ) -> ValidationPairs:
     """Read the pairs of an index to validate on: always the same for the same index.
 
-    Raises CrossviewError where there are fewer than two pairs, or one cannot be read.
+    In place of a damaged pair, which a warning names, stands the next good one of its scene that
+    is not among them; where there is none, they are one fewer. Raises CrossviewError where more
+    than data.max_damaged are damaged, fewer than two are left, or a shard cannot be read.
     """
-    samples, others = choose_pairs(index, num_pairs)
+    images = PairReader(index, model.image_size, data.cache)
+    reader = _ValidationReader(images, model)
+    of_scene = samples_of_scenes(index)
+    good = _good_pairs(reader, of_scene, choose_pairs(of_scene, num_pairs), data.max_damaged)
+    samples = np.array(list(good), np.int64)
     if len(samples) < 2:
         raise CrossviewError(
-            f"{index.folder}: {len(samples)} pair of held-out scenes {', '.join(index.scenes)}; "
-            "validation needs at least 2: render more pairs or hold out more scenes"
+            f"{index.folder}: {len(samples)} good pair of held-out scenes "
+            f"{', '.join(of_scene)}; validation needs at least 2: render more pairs or hold out "
+            "more scenes"
         )
-    reader, size = PairReader(index, model.image_size), model.image_size
-    images = np.empty((2, len(samples), size, size, 3), np.uint8)
-    for row, sample in enumerate(samples):
-        for view, image in enumerate(reader.views(int(sample))):
-            images[view, row] = centre_crop(image, size)
+    pairs = list(good.values())
+    scenes = [index.shards[images.locate(sample)[0]].scene for sample in good]
     masks = validation_masks(len(samples), model.num_patches, num_masked)
     return ValidationPairs(
-        images=torch.from_numpy(images),
+        images=torch.from_numpy(np.stack([pair.images for pair in pairs], axis=1)),
         masks=torch.from_numpy(masks),
-        shuffled=torch.from_numpy(others),
-        truth=_read_truth(reader, samples, model),
+        shuffled=torch.from_numpy(other_rows(scenes)),
+        truth=torch.from_numpy(np.stack([pair.truth for pair in pairs])) if reader.truth else None,
         samples=samples,
     )
 
 
-def choose_pairs(index: ShardIndex, num_pairs: int) -> tuple[Int64, Int64]:
-    """Return (n,) sample numbers, and for each of them the row whose reference stands in for its.
+def samples_of_scenes(index: ShardIndex) -> dict[str, Int64]:
+    """Return the sample numbers of each scene, in the index's order."""
+    parts: dict[str, list[Int64]] = {}
+    first = 0
+    for entry in index.shards:
+        parts.setdefault(entry.scene, []).append(np.arange(first, first + entry.count))
+        first += entry.count
+    return {scene: np.concatenate(numbers) for scene, numbers in parts.items()}
 
-    Every scene gives the same number, spread evenly over its own, or all it has. The other row is
-    of another scene; with a single scene, half of its pairs away.
+
+def choose_pairs(of_scene: dict[str, Int64], num_pairs: int) -> dict[int, str]:
+    """Return sample numbers, and the scene of each.
+
+    Every scene gives the same number, spread evenly over its own, or all it has.
     """
-    numbers = np.arange(index.num_pairs)
-    of_scene = np.repeat(
-        [index.scenes.index(entry.scene) for entry in index.shards],
-        [entry.count for entry in index.shards],
-    )
-    share = max(1, num_pairs // len(index.scenes))
-    chosen = []
-    for scene in range(len(index.scenes)):
-        own = numbers[of_scene == scene]
-        chosen.append(own[np.arange(min(share, len(own))) * len(own) // min(share, len(own))])
-    chosen = chosen[: max(1, num_pairs)]
-    samples = np.concatenate(chosen).astype(np.int64)
-    rows = np.arange(len(samples))
-    if len(chosen) == 1:
-        return samples, (rows + len(rows) // 2) % len(rows)
-    scene_of_row = np.repeat(np.arange(len(chosen)), [len(own) for own in chosen])
-    elsewhere = [rows[scene_of_row != scene] for scene in range(len(chosen))]
-    others = [
-        elsewhere[scene][row % len(elsewhere[scene])] for row, scene in enumerate(scene_of_row)
-    ]
-    return samples, np.array(others)
+    share = max(1, num_pairs // len(of_scene))
+    chosen: dict[int, str] = {}
+    for scene, own in list(of_scene.items())[:num_pairs]:
+        count = min(share, len(own))
+        chosen |= dict.fromkeys(own[np.arange(count) * len(own) // count].tolist(), scene)
+    return chosen
 
 
-def _read_truth(reader: PairReader, samples: Int64, model: ModelConfig) -> Tensor | None:
-    if not model.sees_reference:
-        return None
-    try:
-        reader.members(int(samples[0]), DEPTHS)
-    except ShardError as error:  # rendered without depth; depth that is damaged fails below
-        logger.warning("no geometry score: %s", error)
-        return None
-    truth = np.empty((len(samples), model.num_patches, 2), np.float32)
-    for row, sample in enumerate(samples):
-        depths = reader.depths(int(sample))
-        camera1, camera2 = cameras_of(reader.record(int(sample)))
-        truth[row] = true_places(
-            centre_crop(depths[0], model.image_size),
-            centre_crop(depths[1], model.image_size),
-            centre_cropped(camera1, model.image_size),
-            centre_cropped(camera2, model.image_size),
-            model.patch_size,
-        )
-    return torch.from_numpy(truth)
+def other_rows(scenes: list[str]) -> Int64:
+    """Return for each row, of these scenes, the row whose reference stands in for its own.
+
+    One of another scene; with a single scene, half of the rows away.
+    """
+    rows = np.arange(len(scenes))
+    if len(set(scenes)) == 1:
+        return (rows + len(rows) // 2) % len(rows)
+    others = np.empty_like(rows)
+    for scene in set(scenes):
+        own = np.array([other == scene for other in scenes])
+        others[own] = rows[~own][rows[own] % np.sum(~own)]
+    return others
+
+
+class _Pair(NamedTuple):
+    images: UInt8
+    """(2, S, S, 3) centre crops."""
+    truth: Float32
+    """(N, 2) true_places; (0, 2) where they are not asked for."""
+
+
+class _ValidationReader:
+    """Reads pairs with what validation asks of them."""
+
+    def __init__(self, reader: PairReader, model: ModelConfig) -> None:
+        self._reader, self._model = reader, model
+        self.truth = model.sees_reference and self._has_depth()
+        """Whether the pairs come with their true_places."""
+
+    def _has_depth(self) -> bool:
+        try:
+            self._reader.members(0, DEPTHS)
+        except SampleError:  # it is there, and damaged
+            return True
+        except ShardError as error:
+            logger.warning("no geometry score: %s", error)
+            return False
+        return True
+
+    def read(self, sample: int) -> _Pair | SampleError:
+        """Return a pair or, as a value too, in what it is damaged."""
+        size = self._model.image_size
+        try:
+            views = [centre_crop(view, size) for view in self._reader.views(sample)]
+            truth = self._true_places(sample) if self.truth else np.empty((0, 2), np.float32)
+            return _Pair(np.stack(views), truth)
+        except SampleError as error:
+            return error
+
+    def _true_places(self, sample: int) -> Float32:
+        size = self._model.image_size
+        depth1, depth2 = (centre_crop(depth, size) for depth in self._reader.depths(sample))
+        cameras = cameras_of(self._reader.record(sample))
+        camera1, camera2 = (centre_cropped(camera, size) for camera in cameras)
+        return true_places(depth1, depth2, camera1, camera2, self._model.patch_size)
+
+
+def _good_pairs(
+    reader: _ValidationReader, of_scene: dict[str, Int64], chosen: dict[int, str], max_damaged: int
+) -> dict[int, _Pair]:
+    """Read the chosen pairs, several at a time, and others for those that are damaged."""
+    good: dict[int, _Pair] = {}
+    damaged: dict[int, str] = {}
+    tried = set(chosen)
+    with ThreadPoolExecutor(THREADS) as pool:
+        first_tries = dict(zip(chosen, pool.map(reader.read, chosen)))
+    for sample, scene in chosen.items():
+        pair = first_tries[sample]
+        untried = (n for n in _following(of_scene[scene], sample) if n not in tried)
+        while isinstance(pair, SampleError):
+            damaged[sample] = str(pair)
+            logger.warning("damaged held-out pair %d, left out: %s", len(damaged), pair)
+            if len(damaged) > max_damaged:
+                raise too_many_damaged(damaged, max_damaged) from pair
+            following = next(untried, None)
+            if following is None:
+                break
+            sample = following
+            tried.add(sample)
+            pair = reader.read(sample)
+        else:
+            good[sample] = pair
+    return good
+
+
+def _following(samples: Int64, sample: int) -> Iterator[int]:
+    """Yield the others of these samples, which are in order, from this one on and round."""
+    place = int(np.searchsorted(samples, sample))
+    for step in range(1, len(samples)):
+        yield int(samples[(place + step) % len(samples)])
 
 
 def attention_map(layers: Tensor) -> Tensor:

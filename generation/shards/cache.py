@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 
 from generation.errors import CrossviewError
 from generation.locations import filesystem
-from generation.shards.files import whole_file, write_text_whole
+from generation.shards.files import whole_file
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
 from generation.shards.writer import file_sha256
 
@@ -29,13 +29,16 @@ ATTEMPTS = 8
 """Requests in all for one thing; the waits between them add up to about 25 s."""
 FIRST_WAIT_S = 0.2
 
+UPLOAD = "upload the shard, its sidecar and index.json again"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardCache:
     """A folder of whole shards, named by where they are from and what they hold.
 
     A shard is there whole or not at all. Whoever has one open holds a shared lock on it, and what
-    is locked is never removed: the folder can grow beyond its limit only by what is in use.
+    is locked is never removed: the folder can grow beyond its limit only by what is in use, and
+    by what is being fetched.
     """
 
     folder: Path
@@ -43,34 +46,31 @@ class ShardCache:
     max_bytes: int
     """The shards used longest ago go once all together take more."""
 
+    @property
+    def max_open_bytes(self) -> int:
+        """What one reader may hold open; the other half is for what is read ahead."""
+        return self.max_bytes // 2
+
     def open(self, path: Path, entry: ShardEntry) -> tuple[BinaryIO, Sidecar]:
         """Return the open tar and the sidecar of a remote shard, fetched where need be.
 
-        Raises ShardError where its bytes are not those that the index lists, CrossviewError where
-        it cannot be had in ATTEMPTS attempts.
+        Raises ShardError where it or its sidecar is not what the index lists, CrossviewError
+        where it cannot be had in ATTEMPTS attempts.
         """
         name = hashlib.sha256(f"{path} {entry.sha256}".encode()).hexdigest()
         own = self.folder / f"{name}.tar"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._only_one(name):
-                while True:
-                    if not own.is_file() or own.stat().st_size != entry.size_bytes:
-                        retried(lambda: _fetch(path, own, entry), f"{path}")
-                    tar = open(own, "rb", buffering=0)  # noqa: SIM115
-                    fcntl.flock(tar, fcntl.LOCK_SH)
-                    if own.exists():  # else it was removed between the two lines above
-                        break
-                    tar.close()
-                os.utime(own)
-                sidecar = Sidecar.read(sidecar_path(own))
+                while (found := _open_whole(own, entry)) is None:
+                    retried(lambda: _fetch(path, own, entry), f"{path}")
             self._make_room()
         except OSError as error:
             raise CrossviewError(
                 f"data.cache_dir = {self.folder}: cannot hold {path} ({error}); make room there, "
                 "or name a folder that can be written"
             ) from error
-        return tar, sidecar
+        return found
 
     def fetch(self, path: Path, entry: ShardEntry) -> None:
         """Bring a shard here, or count it as used just now."""
@@ -78,10 +78,13 @@ class ShardCache:
         tar.close()
 
     @contextmanager
-    def _only_one(self, name: str) -> Iterator[None]:
-        """Keep other processes and threads from fetching the same shard meanwhile."""
+    def _only_one(self, name: str, wait: int = 0) -> Iterator[None]:
+        """Keep other processes and threads from fetching or removing the same shard meanwhile.
+
+        wait: 0, or LOCK_NB to raise BlockingIOError where another one is at it.
+        """
         with open(self.folder / f"{name[:2]}.lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX | wait)
             yield
 
     def _make_room(self) -> None:
@@ -96,38 +99,64 @@ class ShardCache:
         for _, size, path in sorted(shards):
             if excess <= 0:
                 return
-            if _remove_unused(path):
+            if self._remove_unused(path):
                 excess -= size
 
+    def _remove_unused(self, path: Path) -> bool:
+        """Remove a shard unless somebody opens it or has it open; return whether it is gone."""
+        try:
+            with self._only_one(path.stem, fcntl.LOCK_NB), path.open("rb") as tar:
+                fcntl.flock(tar, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                sidecar_path(path).unlink(missing_ok=True)
+                path.unlink()
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:
+            pass
+        return True
 
-def _remove_unused(path: Path) -> bool:
-    """Remove a shard unless somebody has it open; return whether it is gone."""
+
+def _open_whole(own: Path, entry: ShardEntry) -> tuple[BinaryIO, Sidecar] | None:
+    """Open and lock a shard that is here, as used just now; None where it is not all here."""
     try:
-        with path.open("rb") as tar:
-            fcntl.flock(tar, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            sidecar_path(path).unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
+        tar = open(own, "rb", buffering=0)  # noqa: SIM115
     except FileNotFoundError:
-        pass
-    return True
+        return None
+    fcntl.flock(tar, fcntl.LOCK_SH)
+    sidecar = _sidecar_of(entry, sidecar_path(own))
+    if sidecar is None or os.fstat(tar.fileno()).st_size != entry.size_bytes:
+        tar.close()
+        return None
+    os.utime(tar.fileno())
+    return tar, sidecar
+
+
+def _sidecar_of(entry: ShardEntry, path: Path) -> Sidecar | None:
+    """Return the sidecar at a path; None where it is missing, damaged or another shard's."""
+    try:
+        sidecar = Sidecar.read(path)
+    except ShardError:
+        return None
+    return sidecar if sidecar.entry == entry else None
 
 
 def _fetch(path: Path, own: Path, entry: ShardEntry) -> None:
     """Download a shard and its sidecar, the tar last. Raises ShardError on other bytes."""
     store, key = filesystem(path)
-    sidecar: bytes = store.cat_file(sidecar_path(path).path)  # type: ignore[attr-defined]
-    with whole_file(own) as temporary:
-        store.get_file(key, str(temporary))
-        size_bytes = temporary.stat().st_size
-        if size_bytes != entry.size_bytes or file_sha256(temporary) != entry.sha256:
+    _, sidecar_key = filesystem(sidecar_path(path))
+    with whole_file(own) as tar, whole_file(sidecar_path(own)) as sidecar:
+        store.get_file(sidecar_key, str(sidecar))
+        if _sidecar_of(entry, sidecar) is None:
+            raise ShardError(
+                f"{sidecar_path(path)}: not the sidecar that the index lists; {UPLOAD}"
+            )
+        store.get_file(key, str(tar))
+        size_bytes = tar.stat().st_size
+        if size_bytes != entry.size_bytes or file_sha256(tar) != entry.sha256:
             raise ShardError(
                 f"{path}: {size_bytes} bytes that are not those that the index lists "
-                f"({entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}...); upload the shard, "
-                "its sidecar and index.json again"
+                f"({entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}...); {UPLOAD}"
             )
-        write_text_whole(sidecar_path(own), sidecar.decode())
 
 
 def retried(work: Callable[[], T], what: str) -> T:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from generation.locations import filesystem, is_remote, location
 from generation.shards.cache import ShardCache, retried
@@ -119,13 +120,37 @@ class SampleError(ShardError):
     """One sample that is damaged in a shard that is otherwise what the index lists."""
 
 
+MAX_OPEN = 512
+"""Shards that a reader keeps open: a process may open 1024 files on most machines."""
+
+
+class _OpenShard(NamedTuple):
+    """What is kept of a shard in use; its file closes with the last reference to it."""
+
+    read: Callable[[int, int], bytes]
+    """Returns the bytes at (offset, size)."""
+    samples: list[tuple[str, dict[str, tuple[int, int]]]]
+    """Keys, and the places of their members."""
+    cached_bytes: int
+    """What the cache must keep while this is open; 0 of a shard that does not come from it."""
+
+
 class ShardReader:
-    """Random access to the samples of a dataset's shards, by offset. Cheap to pickle and fork."""
+    """Random access to the samples of a dataset's shards, by offset, for several threads.
+
+    Keeps the shards open that were used last: at most MAX_OPEN, and of those in the cache no more
+    than it allows. Pickled without them.
+    """
 
     def __init__(self, index: ShardIndex, cache: ShardCache | None = None) -> None:
         """Read remote shards through a cache; without one, a request for each member."""
         self.index = index
         self._cache = cache
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[ShardReader], tuple[ShardIndex, ShardCache | None]]:
+        return ShardReader, (self.index, self._cache)
 
     def read(self, shard: int, sample: int, endings: tuple[str, ...]) -> tuple[str, list[bytes]]:
         """Return the key of a shard's sample and the bytes of the members asked for.
@@ -134,8 +159,8 @@ class ShardReader:
         or its samples lack a member.
         """
         path = self.index.path(shard)
-        read, samples = _open_shard(str(path), self.index.shards[shard], self._cache)
-        key, members = samples[sample]
+        opened = self._opened(shard)
+        key, members = opened.samples[sample]
         data = []
         for ending in endings:
             if ending not in members:
@@ -144,10 +169,28 @@ class ShardReader:
                     + ("; render the pairs again with --depth" if "depth" in ending else "")
                 )
             offset, size_bytes = members[ending]
-            data.append(read(offset, size_bytes))
+            data.append(opened.read(offset, size_bytes))
             if len(data[-1]) != size_bytes:
                 raise SampleError(f"{path}: truncated in sample {key!r}, member {ending}")
         return key, data
+
+    def _opened(self, shard: int) -> _OpenShard:
+        with self._lock:
+            if shard in self._open:
+                self._open.move_to_end(shard)
+                return self._open[shard]
+        # By its name: the connections of a path from before a fork are no good after it.
+        path = location(str(self.index.path(shard)))
+        opened = _open_shard(path, self.index.shards[shard], self._cache)
+        most_bytes = self._cache.max_open_bytes if self._cache else 0
+        with self._lock:
+            self._open[shard] = opened
+            while len(self._open) > 1 and (
+                len(self._open) > MAX_OPEN
+                or sum(other.cached_bytes for other in self._open.values()) > most_bytes
+            ):
+                self._open.popitem(last=False)
+        return opened
 
 
 def _read_remote_json(path: Path, what: str) -> dict[str, Any]:
@@ -169,41 +212,38 @@ def _read_remote_json(path: Path, what: str) -> dict[str, Any]:
 
 def check_size(path: Path, expected: ShardEntry) -> None:
     """Raise ShardError where a shard is missing or has another size than the index says."""
-    if not path.is_file():
-        raise ShardError(f"{path}: the index lists this shard, but there is no such file; {MEND}")
-    size_bytes = path.stat().st_size
+    try:
+        size_bytes = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise ShardError(
+            f"{path}: the index lists this shard, but there is no such file; {MEND}"
+        ) from None
     if size_bytes != expected.size_bytes:
         raise ShardError(
             f"{path}: {size_bytes} bytes, but the index says {expected.size_bytes}; {MEND}"
         )
 
 
-@lru_cache(maxsize=512)
-def _open_shard(
-    name: str, expected: ShardEntry, cache: ShardCache | None
-) -> tuple[Callable[[int, int], bytes], list[tuple[str, dict[str, tuple[int, int]]]]]:
-    """Return what reads (offset, size) of a shard, and its samples.
-
-    Compares its size and sidecar with the index.
-    """
-    path = location(name)
-    if is_remote(path) and cache:
+def _open_shard(path: Path, expected: ShardEntry, cache: ShardCache | None) -> _OpenShard:
+    """Open a shard, whose size and sidecar must be those of the index."""
+    if cache is not None and is_remote(path):
         tar, sidecar = cache.open(path, expected)
-    else:
-        sidecar = Sidecar.read(sidecar_path(path))
-        check_size(path, expected)
+        return _OpenShard(_file_reader(tar), list(sidecar.samples.items()), expected.size_bytes)
+    sidecar = Sidecar.read(sidecar_path(path))
+    check_size(path, expected)
     if sidecar.entry != expected:
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; {MEND}")
     samples = list(sidecar.samples.items())
-    if not is_remote(path):
-        tar = open(path, "rb", buffering=0)  # noqa: SIM115
-    elif not cache:
-        return _range_reader(path), samples
+    if is_remote(path):
+        return _OpenShard(_range_reader(path), samples, 0)
+    return _OpenShard(_file_reader(open(path, "rb", buffering=0)), samples, 0)
 
+
+def _file_reader(file: BinaryIO) -> Callable[[int, int], bytes]:
     def read(offset: int, size_bytes: int) -> bytes:
-        return os.pread(tar.fileno(), size_bytes, offset)
+        return os.pread(file.fileno(), size_bytes, offset)
 
-    return read, samples
+    return read
 
 
 def _range_reader(path: Path) -> Callable[[int, int], bytes]:
@@ -212,6 +252,8 @@ def _range_reader(path: Path) -> Callable[[int, int], bytes]:
     def read(offset: int, size_bytes: int) -> bytes:
         end = offset + size_bytes
         data: bytes = retried(lambda: store.cat_file(key, start=offset, end=end), str(path))
+        if len(data) > size_bytes:  # a server that knows no ranges sends the whole shard
+            data = data[offset:end]
         return data
 
     return read

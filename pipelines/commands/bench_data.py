@@ -13,8 +13,9 @@ def add(commands: Any) -> None:
         "bench-data",
         help="measure the loading of pairs",
         description="Print pairs/s of one core from shards to cropped batches, beside Pillow, "
-        "torchvision and a DataLoader on the same shards; how long the index of 1.8 M pairs takes "
-        "to open, and the memory that it costs; and how well an epoch of them is shuffled.",
+        "torchvision and a DataLoader on the same shards; how long a run on 1.8 M pairs takes "
+        "until it knows its first batch, and the memory that it costs; and how well an epoch of "
+        "them is shuffled.",
         epilog="example: crossview bench-data --data pairs",
     )
     parser.set_defaults(command=run)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from generation.errors import CrossviewError
 from pipelines.commands import options as shared
 
 
@@ -33,19 +35,18 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--nproc",
-        type=int,
+        type=_count(1),
         metavar="N",
         help="processes on each machine (torchrun) or in all (ray); default: one a GPU",
     )
     parser.add_argument(
         "--max-restarts",
-        type=int,
-        default=3,
+        type=_count(0),
         metavar="N",
         help="how often all start again after one died, from the last checkpoint (default 3)",
     )
     parser.add_argument(
-        "--nnodes", type=int, default=1, metavar="N", help="machines (torchrun; default 1)"
+        "--nnodes", type=_count(1), metavar="N", help="machines (torchrun; default 1)"
     )
     parser.add_argument(
         "--rendezvous",
@@ -55,6 +56,48 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--ray-address", metavar="HOST:PORT", help="a running Ray cluster ('auto': find it)"
     )
+
+
+_OF_LAUNCHER = {
+    "torchrun": {
+        "nproc": "num_processes",
+        "nnodes": "num_machines",
+        "rendezvous": "rendezvous",
+        "max_restarts": "max_restarts",
+    },
+    "ray": {
+        "nproc": "num_workers",
+        "ray_address": "address",
+        "max_restarts": "max_restarts",
+    },
+}
+"""The options that each launcher knows, and what its function calls them."""
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of at least this."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least {least}")
+        return int(text)
+
+    return read
+
+
+def _for_launcher(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given for the launcher. Raises CrossviewError where it is another's."""
+    known = {name for names in _OF_LAUNCHER.values() for name in names}
+    given = {name: getattr(options, name) for name in sorted(known)}
+    given = {name: value for name, value in given.items() if value is not None}
+    names = _OF_LAUNCHER.get(options.launcher, {})
+    for name in given.keys() - names.keys():
+        launchers = " or ".join(each for each, its in _OF_LAUNCHER.items() if name in its)
+        raise CrossviewError(
+            f"--{name.replace('_', '-')} {given[name]}: expected --launcher {launchers} with it, "
+            f"got {options.launcher or 'no launcher, which is one process'}"
+        )
+    return {names[name]: value for name, value in given.items()}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,26 +115,13 @@ def run(options: argparse.Namespace) -> int:
         },
     )
     config = pretrain_config(values, source=str(options.config or "pretrain"))
+    for_launcher = _for_launcher(options)
     if options.launcher == "ray":
         from pipelines.ray_train import train_on_ray
 
-        result = train_on_ray(
-            config,
-            options.out,
-            address=options.ray_address,
-            num_workers=options.nproc,
-            max_restarts=options.max_restarts,
-        )
-        print_result(result)
+        print_result(train_on_ray(config, options.out, **for_launcher))
     elif options.launcher == "torchrun":
-        train_in_processes(
-            config,
-            options.out,
-            num_processes=options.nproc,
-            num_machines=options.nnodes,
-            rendezvous=options.rendezvous,
-            max_restarts=options.max_restarts,
-        )
+        train_in_processes(config, options.out, **for_launcher)
     else:
         train_here(config, options.out)
     return 0

@@ -109,6 +109,61 @@ def test_a_signal_saves_after_the_step_and_the_same_command_goes_on(
     assert_equal(undisturbed, out)
 
 
+LAUNCHERS = [
+    pytest.param((), id="alone"),
+    pytest.param(("--launcher", "torchrun", "--nproc", "2"), id="torchrun", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_signal_to_all_processes_of_a_run_saves_it_and_leaves_none(command, tmp_path, launcher):
+    out = tmp_path / "out"
+    process = command(*launcher, "--out", out, "--set", "data.num_workers=2")
+    try:
+        reach(process, out, 12)
+        everyone = list(tree(process.pid))
+        assert len(everyone) >= 2
+        os.killpg(process.pid, signal.SIGTERM)  # as Slurm, systemd and terminals do
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        assert "Traceback" not in output
+        assert f"stopped before step {STEPS}" in output
+        assert checkpoint.stored(out)[0].name == f"step_{steps(out)[-1]:08d}.pt"
+        wait_for(lambda: not any(map(alive, everyone)))
+    finally:
+        kill([*tree(process.pid), process.pid])
+
+
+def test_the_processes_of_a_loader_end_with_a_run_that_is_killed(command, tmp_path):
+    out = tmp_path / "out"
+    process = command("--out", out, "--set", "data.num_workers=2")
+    reach(process, out, 3)
+    loaders = list(tree(process.pid))
+    assert len(loaders) == 2
+    kill([process.pid])
+    process.communicate(timeout=60)
+    wait_for(lambda: not any(map(alive, loaders)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True], ids=["agent", "group"])
+def test_a_signal_that_comes_while_processes_start_ends_the_run(command, tmp_path, to_all):
+    out = tmp_path / "out"
+    words = ("--launcher", "torchrun", "--nproc", "2", "--max-restarts", "0", "--out", out)
+    process = command(*words)
+    try:
+        wait_for(lambda: len(members(process.pid)) == 2)
+        (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        kill([*tree(process.pid), process.pid])
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert f"stopped before step {STEPS}" in output
+    assert steps(out) == [1]
+    assert checkpoint.stored(out)[0].name == "step_00000001.pt"
+
+
 @pytest.mark.slow
 def test_processes_outlive_a_kill_and_stop_when_asked(command, data, tmp_path):
     from group import Job, train_together

@@ -14,6 +14,7 @@ import torch.multiprocessing
 from micro import micro_config
 
 from generation.errors import CrossviewError
+from training import checkpoint
 from training.trainer import _Run, pretrain
 
 
@@ -27,6 +28,8 @@ class Job:
     """The step after which the last process is asked to stop."""
     poison: int | None = None
     """The step at which the first pair of the last process has an infinite loss."""
+    divided: bool = False
+    """Whether the last process sees no newest checkpoint."""
 
 
 def train_together(data: Path, num_processes: int, jobs: list[Job], folder: Path) -> None:
@@ -42,7 +45,8 @@ def _member(rank: int, data: Path, num_processes: int, jobs: list[Job], folder: 
     for job in jobs:
         last = rank == num_processes - 1
         try:
-            train(data, job, disturbed=last)
+            with unseen(checkpoint.stored(job.out)[0] if job.divided and last else None):
+                train(data, job, disturbed=last)
         except CrossviewError as error:
             (job.out / f"error-{rank}.txt").write_text(str(error))
     torch.distributed.destroy_process_group()
@@ -53,6 +57,17 @@ def train(data: Path, job: Job, *, disturbed: bool = True) -> None:
     stop = stopping_after(job.stop_after if disturbed else None)
     with poisoned_at(job.poison if disturbed else None):
         pretrain(micro_config(data, **job.overrides), job.out, stop)
+
+
+@contextmanager
+def unseen(path: Path | None) -> Iterator[None]:
+    """Have this process not see a checkpoint, as on a machine with another folder."""
+    stored = checkpoint.stored
+    checkpoint.stored = lambda out: [each for each in stored(out) if each != path]
+    try:
+        yield
+    finally:
+        checkpoint.stored = stored
 
 
 def stopping_after(step: int | None) -> Callable[[], bool]:

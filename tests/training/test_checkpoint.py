@@ -155,15 +155,52 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, monkeypa
     assert names(tmp_path) == ["step_00000001.pt"]
 
 
+def test_what_a_killed_run_was_writing_is_removed_before_anything_is_written(tmp_path):
+    partial = tmp_path / "checkpoints" / ".step_00000001.pt.0123abcd.partial"
+    partial.parent.mkdir()
+    partial.touch()
+    with Writer(tmp_path, keep=1):
+        assert not partial.exists()
+
+
+def test_a_best_that_cannot_be_written_costs_no_other_and_is_tried_again(
+    tmp_path, monkeypatch, caplog
+):
+    full = tmp_path / "checkpoints" / f".{BEST_NAME}.x.partial"
+    with caplog.at_level(logging.WARNING), Writer(tmp_path, keep=1) as writer:
+        writer.save(1, make_state(1), best=True)
+        writer.wait()
+        monkeypatch.setattr("generation.shards.files.secrets.token_hex", lambda size: "x")
+        for step in (2, 3):
+            full.symlink_to("/dev/full")
+            writer.save(step, make_state(step), best=step == 2)
+            with pytest.raises(CrossviewError, match="No space left"):
+                writer.wait()
+            assert load(tmp_path / "checkpoints" / BEST_NAME)["step"] == 1
+            assert names(tmp_path) == [f"step_0000000{step}.pt"]
+        writer.save(4, make_state(4))
+    assert "no checkpoint of step" not in caplog.text
+    assert caplog.text.count("no best.pt of step 2, the one before it stays") == 2
+    assert load(tmp_path / "checkpoints" / BEST_NAME)["step"] == 2
+
+
 def test_a_run_goes_on_past_a_checkpoint_that_cannot_be_written(
     dataset, tmp_path, monkeypatch, caplog
 ):
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
     config = micro_config(dataset, validation={"every_steps": 0})
     pretrain(config, whole)
-    break_disk(disturbed, monkeypatch, 3)
+    asked = 0
+
+    def break_disk_after_step_1() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            break_disk(disturbed, monkeypatch, 3)
+        return False
+
     with caplog.at_level(logging.WARNING):
-        result = pretrain(config, disturbed)
+        result = pretrain(config, disturbed, break_disk_after_step_1)
     assert "no checkpoint of step 3, those before it stay: " in caplog.text
     assert result.checkpoint.name == "step_00000008.pt"
     expected = [line["loss"] for line in read_lines(whole / "metrics.jsonl") if "loss" in line]

@@ -1,6 +1,8 @@
 """The split into scenes, the loader, and data that cannot be trained on."""
 
 import json
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,25 @@ from synthetic import write_dataset
 
 from generation.errors import CrossviewError
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import ShardError, Sidecar, sidecar_path
-from training.data import DataConfig, PairReader, Requests, batches, held_out_scenes, open_split
+from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
+from training.data import (
+    DataConfig,
+    PairReader,
+    Part,
+    Requests,
+    batches,
+    held_out_scenes,
+    open_split,
+    require_large_enough,
+)
 from training.model.croco import ModelConfig
 from training.order import Batches, Schedule, Share
-from training.validation import choose_pairs, load_validation_pairs
+from training.validation import (
+    choose_pairs,
+    load_validation_pairs,
+    other_rows,
+    samples_of_scenes,
+)
 
 
 def schedule_of(sizes):
@@ -91,7 +107,8 @@ def test_all_scenes_cannot_be_held_out(dataset):
 
 def test_validation_pairs_are_spread_over_scenes_and_shuffled_across_them(dataset):
     index = ShardIndex.open(dataset)
-    samples, shift = choose_pairs(index, 20)
+    samples = np.array(list(choose_pairs(samples_of_scenes(index), 20)))
+    shift = other_rows([f"scene{sample // 12}" for sample in samples])
     scene = samples // 12
     assert np.bincount(scene).tolist() == [5] * 4
     assert (np.roll(scene, -shift) != scene).all()
@@ -100,31 +117,43 @@ def test_validation_pairs_are_spread_over_scenes_and_shuffled_across_them(datase
 
 def test_a_shuffled_reference_is_never_the_pairs_own():
     for count, scenes in ((2, 1), (5, 1), (7, 2), (9, 3)):
-        sizes = [count - (scenes - 1)] + [1] * (scenes - 1)
-        entries = [
-            type("Entry", (), {"scene": f"s{i}", "count": size}) for i, size in enumerate(sizes)
-        ]
-        fake = type(
-            "Index",
-            (),
-            {
-                "scenes": tuple(e.scene for e in entries),
-                "shards": entries,
-                "num_pairs": count,
-                "folder": "",
-            },
-        )
-        samples, others = choose_pairs(fake, 100)
-        assert len(samples) == count
+        index = index_of([count - (scenes - 1)] + [1] * (scenes - 1))
+        chosen = choose_pairs(samples_of_scenes(index), 100)
+        assert len(chosen) == count
+        others = other_rows(list(chosen.values()))
         assert (others != np.arange(count)).all()
-        scene_of_row = np.repeat(np.arange(scenes), sizes)
+        scene_of_row = np.array(list(chosen.values()))
         if scenes > 1:
             assert (scene_of_row[others] != scene_of_row).all()
 
 
+def index_of(sizes):
+    """An index whose every shard is a scene."""
+    entries = tuple(
+        ShardEntry(name=f"{i}.tar", scene=f"s{i}", count=count, size_bytes=0, sha256="")
+        for i, count in enumerate(sizes)
+    )
+    return ShardIndex(folder=Path("nowhere"), config={}, shards=entries)
+
+
+def test_pairs_to_validate_on_are_chosen_of_millions_at_once():
+    index = index_of([256] * 7032)
+    start = time.process_time()
+    chosen = choose_pairs(samples_of_scenes(index), 512)
+    assert time.process_time() - start < 0.5
+    assert len(chosen) == 512
+
+
+MODEL = ModelConfig(image_size=32, patch_size=8)
+
+
+def validation_pairs(folder, num_pairs, max_damaged=0):
+    data = DataConfig(path=folder, max_damaged=max_damaged)
+    return load_validation_pairs(ShardIndex.open(folder), MODEL, num_pairs, 14, data)
+
+
 def test_validation_pairs_carry_masks_crops_and_truth(dataset):
-    model = ModelConfig(image_size=32, patch_size=8)
-    pairs = load_validation_pairs(ShardIndex.open(dataset), model, 8, num_masked=14)
+    pairs = validation_pairs(dataset, 8)
     assert pairs.images.shape == (2, 8, 32, 32, 3)
     assert (pairs.masks.sum(1) == 14).all()
     views = PairReader(ShardIndex.open(dataset), 32).views(int(pairs.samples[3]))
@@ -165,9 +194,11 @@ def test_damaged_depth_and_metadata_are_named(dataset, tmp_path, ending, read):
     named = f"scene0-0000.tar: sample 'scene0_0_0000', {ending}: damaged.*--verify"
     with pytest.raises(ShardError, match=named):
         getattr(reader, read)(0)
-    model = ModelConfig(image_size=32, patch_size=8)
-    with pytest.raises(ShardError, match=named):  # not taken for pairs rendered without depth
-        load_validation_pairs(ShardIndex.open(folder), model, 8, num_masked=14)
+    with pytest.raises(CrossviewError, match=named):  # not taken for pairs rendered without depth
+        validation_pairs(folder, 8)
+    pairs = validation_pairs(folder, 8, max_damaged=1)
+    assert pairs.samples.tolist() == [1, 6, 12, 18, 24, 30, 36, 42]
+    assert pairs.truth is not None
 
 
 def test_metadata_that_is_no_object_is_damaged(dataset, tmp_path):
@@ -229,6 +260,59 @@ def test_more_damaged_pairs_than_allowed_stop_the_run(dataset, tmp_path):
     folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, range(0, 12, 3)))
     with pytest.raises(CrossviewError, match=r"of which data.max_damaged = 1 may be replaced"):
         all_batches(folder, 0, max_damaged=1)
+
+
+def test_more_damaged_pairs_than_allowed_in_one_batch_are_counted_too(dataset, tmp_path):
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, range(12)))
+    with pytest.raises(
+        CrossviewError,
+        match=r"(?s)view2.jpg: damaged.*\n3 damaged pairs, of which data.max_damaged = 2 may be",
+    ):
+        all_batches(folder, 0, max_damaged=2)
+
+
+def test_the_next_good_pair_stands_in_for_a_damaged_one_held_out(dataset, tmp_path, caplog):
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, (0, 1, 6)))
+    pairs = validation_pairs(folder, 8, max_damaged=3)
+    assert pairs.samples.tolist() == [2, 7, 12, 18, 24, 30, 36, 42]
+    views = PairReader(ShardIndex.open(dataset), 32).views(2)
+    assert np.array_equal(pairs.images[1, 0].numpy(), views[1][2:34, 2:34])
+    warned = [r.getMessage() for r in caplog.records if "damaged held-out pair" in r.getMessage()]
+    assert len(warned) == 3
+    assert all("scene0-0000.tar: sample 'scene0_0_00" in text for text in warned)
+    with pytest.raises(CrossviewError, match=r"3 damaged pairs, of which data.max_damaged = 2"):
+        validation_pairs(folder, 8, max_damaged=2)
+
+
+def test_where_no_pair_can_stand_in_there_is_one_fewer(dataset, tmp_path):
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, (3, 5)))
+    pairs = validation_pairs(folder, 48, max_damaged=2)
+    assert pairs.samples.tolist() == [sample for sample in range(48) if sample not in (3, 5)]
+    assert (pairs.samples[pairs.shuffled] // 12 != pairs.samples // 12).all()
+    folder = damaged(dataset, tmp_path / "b", lambda copy, _: spoil(copy, range(11)))
+    alone = ShardIndex.open(folder).of_scenes({"scene0"})
+    with pytest.raises(CrossviewError, match=r"1 good pair of held-out scenes scene0; .* at least"):
+        load_validation_pairs(alone, MODEL, 12, 14, DataConfig(path=folder, max_damaged=11))
+
+
+def test_the_first_good_pair_of_each_dataset_is_large_enough(dataset, tmp_path):
+    small = write_dataset(tmp_path / "small", scenes=2, pairs=3, size=24, with_depth=False)
+    alone = DataConfig(path=dataset, val_path=dataset)
+    mixed = DataConfig(path=dataset, val_path=dataset, mixture=(Part(path=small),))
+    require_large_enough(open_split(alone), 32, alone)
+    with pytest.raises(CrossviewError, match=r"small.scene0-0000.tar: .* 24 x 24 pixels"):
+        require_large_enough(open_split(mixed), 32, mixed)
+
+
+def test_a_dataset_that_begins_with_damaged_pairs_alone_is_refused(dataset, tmp_path):
+    folder = damaged(dataset, tmp_path, lambda copy, _: spoil(copy, range(5)))
+    for most, works in ((5, True), (4, False)):
+        config = DataConfig(path=folder, val_path=dataset, max_damaged=most)
+        if works:
+            require_large_enough(open_split(config), 32, config)
+        else:
+            with pytest.raises(CrossviewError, match=r"5 damaged pairs, .*max_damaged = 4"):
+                require_large_enough(open_split(config), 32, config)
 
 
 def test_images_below_the_crop_are_refused(dataset):

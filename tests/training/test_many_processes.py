@@ -11,6 +11,7 @@ from micro import micro_config
 from test_trainer import losses
 
 from generation.errors import CrossviewError
+from generation.plain import merge
 from training import checkpoint
 from training.data import PairReader, open_split
 from training.distributed import Process
@@ -105,7 +106,13 @@ def test_two_processes_train_as_one(together, alone, name):
 
 
 @pytest.mark.parametrize(
-    "overrides", [{"optim": {"accumulate": 4}}, {"activation_checkpointing": True}], ids=str
+    "overrides",
+    [
+        {"optim": {"accumulate": 3}},
+        {"optim": {"accumulate": 9}},
+        {"activation_checkpointing": True},
+    ],
+    ids=str,
 )
 def test_what_saves_memory_changes_no_result(dataset, alone, tmp_path, overrides):
     train(dataset, Job(tmp_path, overrides))
@@ -144,9 +151,9 @@ def test_the_average_is_the_closed_form_and_what_is_validated(dataset, alone, tm
     assert losses(tmp_path, "val") != losses(alone({}), "val")
 
 
-def poisoned_pair(data: Path, row: int) -> str:
+def poisoned_pair(data: Path, row: int, **overrides) -> str:
     """The place of a row of the poisoned batch."""
-    config = micro_config(data)
+    config = micro_config(data, **overrides)
     split = open_split(config.data)
     run = _Run(config, data.parent / "unused", ALONE, lambda: False)
     step = POISONED_STEP - 1
@@ -231,13 +238,51 @@ def test_a_stop_is_heeded_at_the_same_step_however_late_it_is_read(dataset, alon
     )
 
 
-def test_a_batch_that_cannot_be_cut_is_refused(dataset, tmp_path):
-    config = micro_config(dataset, optim={"accumulate": 3})
-    with pytest.raises(CrossviewError, match=r"batch_size = 4: .* times optim.accumulate = 3"):
-        pretrain(config, tmp_path)
-    two = Process(0, 3, torch.device("cpu"))
-    with pytest.raises(CrossviewError, match=r"batch_size = 4: expected a multiple of the 3"):
-        _Run(micro_config(dataset), tmp_path, two, lambda: False)
+THREE = {
+    "ddp": {},
+    "ddp, accumulated": {"optim": {"accumulate": 2}},
+    "fsdp, a pair at a time": {"optim": {"accumulate": 8}, **FSDP},
+    "fsdp, recomputed": {"activation_checkpointing": True, **FSDP},
+}
+EIGHT = {"optim": {"batch_size": 8}}
+
+
+@pytest.fixture(scope="module")
+def three_together(dataset, tmp_path_factory) -> Path:
+    """The runs of three processes on batches of eight, by their names."""
+    folder = tmp_path_factory.mktemp("three")
+    jobs = [Job(folder / name, merge(EIGHT, overrides)) for name, overrides in THREE.items()]
+    jobs.append(Job(folder / "poisoned", EIGHT, poison=POISONED_STEP))
+    jobs.append(Job(folder / "divided", EIGHT, divided=True))
+    train(dataset, Job(folder / "divided", EIGHT, stop_after=4))
+    train_together(dataset, 3, jobs, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_three_processes_train_on_a_batch_of_eight_as_one(three_together, alone, name):
+    assert_same(alone(EIGHT), three_together / name)
+
+
+def test_a_poisoned_pair_of_an_uneven_part_is_named(three_together, dataset):
+    record = json.loads((three_together / "poisoned" / "bad_step.json").read_text())
+    (worst, loss), *others = record["losses"].items()
+    assert (worst, loss) == (poisoned_pair(dataset, 5, **EIGHT), "inf")
+    assert len(others) == 7
+
+
+def test_processes_that_found_different_checkpoints_are_refused(three_together):
+    out = three_together / "divided"
+    errors = {(out / f"error-{rank}.txt").read_text() for rank in range(3)}
+    assert len(errors) == 1
+    assert "would go on from different steps (rank 0: 4, rank 1: 4, rank 2: 3)" in errors.pop()
+    assert list(losses(out)) == [1, 2, 3, 4]
+
+
+def test_more_processes_than_pairs_of_a_batch_are_refused(dataset, tmp_path):
+    five = Process(0, 5, torch.device("cpu"))
+    with pytest.raises(CrossviewError, match=r"batch_size = 4: .* a pair for each of the 5 proc"):
+        _Run(micro_config(dataset), tmp_path, five, lambda: False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

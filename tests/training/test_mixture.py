@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from generation.shards.reader import ShardIndex
 from pipelines.cli import main
 from pipelines.config import build
 from training.data import DataConfig, PairReader, Part, Requests, batches, open_split
-from training.order import Batches, Schedule, Share, samples_taken
+from training.order import Batches, SamplesTaken, Schedule, Share
 from training.trainer import pretrain
 
 
@@ -36,7 +37,8 @@ THREE = mixture(((40,), 1.0, 0.1), ((40,), 3.0, 0.2), ((40,), 0.001, 1.0), batch
 @pytest.mark.parametrize("schedule", [TWO, RAMP, THREE])
 def test_sums_of_samples_follow_the_weights(schedule):
     num_steps = 20000
-    taken = samples_taken(schedule, num_steps)
+    sums = SamplesTaken(schedule, num_steps)
+    taken = np.array([sums.before(step) for step in range(num_steps + 1)])
     assert (np.diff(taken, axis=0) >= 0).all()
     assert (taken.sum(1) == schedule.batch_size * np.arange(num_steps + 1)).all()
     start = np.array([share.weight for share in schedule.shares])
@@ -45,6 +47,26 @@ def test_sums_of_samples_follow_the_weights(schedule):
     start, end = start / start.sum(), np.array(end) / np.sum(end)
     exact = schedule.batch_size * num_steps * (start * done + (end - start) * done**2 / 2)
     assert np.abs(taken - exact).max() < 10
+
+
+def test_sums_do_not_depend_on_the_way_to_a_step():
+    steps = (0, 4095, 4096, 4097, 12288, 20000)
+    forward = SamplesTaken(RAMP, 20000)
+    expected = [forward.before(step).tolist() for step in steps]
+    for step, sums in zip(steps, expected):
+        assert SamplesTaken(RAMP, 20000).before(step).tolist() == sums
+    assert [forward.before(step).tolist() for step in reversed(steps)] == expected[::-1]
+
+
+@pytest.mark.parametrize("schedule", [TWO, RAMP, mixture(((10, 15), 1.0, None))])
+def test_the_memory_for_a_run_does_not_grow_with_its_steps(schedule):
+    peaks = []
+    for num_steps in (10000, 1000000):
+        tracemalloc.start()
+        Batches(schedule, num_steps).samples(num_steps - 1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_each_dataset_shows_every_sample_before_any_again():

@@ -12,6 +12,7 @@ from training.order import (
     crop_positions,
     epoch_order,
     random_masks,
+    rank_part,
     validation_masks,
 )
 
@@ -77,18 +78,35 @@ def test_an_epoch_visits_every_sample_once_and_its_last_batch_goes_on_with_the_n
         assert sorted(visits[35 * epoch : 35 * (epoch + 1)]) == list(range(35))
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("rows", [7, 8, 35])
+def test_ranks_cut_a_batch_evenly_to_a_row(rows, ranks):
+    parts = [rank_part(rows, rank, ranks) for rank in range(ranks)]
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
+    sizes = [part.stop - part.start for part in parts]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("batch_size", [5, 7, 12])
 @pytest.mark.parametrize("before", [1, 2, 3, 4])
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
-def test_a_run_resumed_on_other_ranks_sees_every_remaining_sample_once(before, after):
-    schedule_of_run, num_steps, stopped_at = schedule(12), 3, 2  # 36 visits: an epoch and one
+def test_a_run_resumed_on_other_ranks_sees_the_rest_of_the_epoch(before, after, batch_size):
+    num_steps, stopped_at = -(-35 // batch_size), 2  # to the end of an epoch, or into the next
 
     def seen(first, last, ranks):
-        parts = [list(Requests(schedule_of_run, first, num_steps, r, ranks)) for r in range(ranks)]
-        return [p.samples for part in parts for p in part[: last - first]]
+        """Sample ids, step after step."""
+        parts = [
+            list(Requests(schedule(batch_size), first, num_steps, rank, ranks))
+            for rank in range(ranks)
+        ]
+        return [part[step].samples for step in range(last - first) for part in parts]
 
-    samples = np.concatenate(seen(0, stopped_at, before) + seen(stopped_at, num_steps, after))
-    assert len(samples) == 36
-    assert np.bincount(samples, minlength=35).tolist().count(1) == 34
+    earlier = np.concatenate(seen(0, stopped_at, before))
+    later = np.concatenate(seen(stopped_at, num_steps, after))
+    rest = later[: 35 - len(earlier)]
+    assert sorted(rest) == sorted(set(range(35)) - set(earlier))
+    assert len(earlier) == stopped_at * batch_size
 
 
 def test_fewer_pairs_than_a_batch_are_refused():

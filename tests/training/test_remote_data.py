@@ -1,6 +1,10 @@
 """Training data behind a URL, from a real S3 server that fails one request in ten."""
 
+import fcntl
 import multiprocessing
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,10 +15,13 @@ from generation.errors import CrossviewError
 from generation.locations import filesystem, location
 from generation.shards import cache as cache_module
 from generation.shards.cache import ShardCache
-from generation.shards.reader import ShardIndex, _open_shard
-from generation.shards.schema import ShardError
+from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import ShardError, sidecar_path
 from training.data import DataConfig, Requests, batches, open_split
+from training.model.croco import ModelConfig
 from training.order import Schedule
+from training.read_ahead import THREADS
+from training.validation import load_validation_pairs
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +130,130 @@ def test_processes_share_a_cache_too_small_for_them(store, local, tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_other_bytes_than_the_index_lists_are_refused(store, local, tmp_path):
-    path, entry = entries_of(local)[0]
-    other = type(entry)(**{**vars(entry), "sha256": "0" * 64})
+@pytest.fixture
+def in_memory(local):
+    """The dataset behind a URL that answers at once."""
+    folder = location("memory://training/pairs")
+    store, key = filesystem(folder)
+    for path in local.iterdir():
+        store.pipe_file(f"{key}/{path.name}", path.read_bytes())
+    yield folder
+    store.rm(key, recursive=True)
+
+
+def test_threads_share_a_cache_that_holds_one_shard(in_memory, tmp_path):
+    index = ShardIndex.open(in_memory)
+    cache = ShardCache(folder=tmp_path, max_bytes=index.shards[0].size_bytes)
+
+    def read_all(first):
+        for number in range(len(index.shards)):
+            shard = (first + number) % len(index.shards)
+            tar, sidecar = cache.open(index.path(shard), index.shards[shard])
+            assert len(tar.read()) == index.shards[shard].size_bytes
+            assert sidecar.entry == index.shards[shard]
+            tar.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_all, range(16)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_long_run_keeps_its_cache_to_the_limit_and_what_was_read_ahead(
+    store, local, tmp_path, num_workers
+):
+    size_bytes = max(entry.size_bytes for _, entry in entries_of(local))
+    config = config_of(
+        "s3://training/pairs", tmp_path, window=8, num_workers=num_workers,
+        cache_gb=6 * size_bytes / 1e9,
+    )  # fmt: skip
+    split = open_split(config)
+    schedule = Schedule(shares=split.shares, batch_size=8, seed=0, window=config.window)
+    store.paths.clear()
+    most = 0
+    for _ in batches(split.train, 32, Requests(schedule, 0, 54, 0, 1), config, pin_memory=False):
+        most = max(most, len(list((tmp_path / "cache").glob("[!.]*.tar"))))
+    assert most <= 6 + THREADS + num_workers  # those are on the way in, or go as soon as they are
+    tars = [path for path in store.paths if ".tar" in path]
+    assert 24 <= len(tars) <= 1.25 * 3 * 24  # three epochs of 24 shards
+
+
+def test_a_reader_holds_no_more_open_than_half_of_the_cache(in_memory, tmp_path):
+    index = ShardIndex.open(in_memory)
+    cache = ShardCache(folder=tmp_path, max_bytes=8 * index.shards[0].size_bytes)
+    reader = ShardReader(index, cache)
+    for shard in range(len(index.shards)):
+        reader.read(shard, 0, ("view1.jpg",))
+    assert 1 <= num_locked(tmp_path) <= 4
+    again = pickle.loads(pickle.dumps(reader))
+    assert again.read(3, 1, ("view1.jpg",)) == reader.read(3, 1, ("view1.jpg",))
+    del reader, again
+    assert num_locked(tmp_path) == 0
+
+
+def num_locked(folder):
+    count = 0
+    for path in folder.glob("*.tar"):
+        with path.open("rb") as tar:
+            try:
+                fcntl.flock(tar, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                count += 1
+    return count
+
+
+def test_a_sidecar_that_was_stale_is_fetched_again_once_it_is_mended(in_memory, tmp_path):
+    index = ShardIndex.open(in_memory)
+    store, key = filesystem(sidecar_path(index.path(0)))
+    _, other = filesystem(sidecar_path(index.path(1)))
+    good = store.cat_file(key)
+    store.pipe_file(key, store.cat_file(other))
+    reader = ShardReader(index, ShardCache(folder=tmp_path, max_bytes=10**9))
+    with pytest.raises(ShardError, match=r"scene0-0000.json: not the sidecar that the index lists"):
+        reader.read(0, 0, ("view1.jpg",))
+    store.pipe_file(key, good)
+    assert reader.read(0, 0, ("view1.jpg",))[0] == "scene0_0_0000"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another's"])
+def test_a_cached_sidecar_that_is_no_good_is_fetched_again(in_memory, tmp_path, damage):
+    index = ShardIndex.open(in_memory)
+    cache = ShardCache(folder=tmp_path, max_bytes=10**9)
+    for shard in (0, 1):
+        cache.fetch(index.path(shard), index.shards[shard])
+    first, second = tmp_path.glob("*.json")
+    if damage == "missing":
+        first.unlink()
+    elif damage == "cut":
+        first.write_text(first.read_text()[:100])
+    else:
+        shutil.copy(second, first)
+    reader = ShardReader(index, cache)
+    for shard in (0, 1):
+        assert reader.read(shard, 2, ("view1.jpg",))[0] == f"scene0_{shard}_0002"
+
+
+def test_held_out_pairs_come_through_the_cache_and_once(store, local, tmp_path):
+    model = ModelConfig(image_size=32, patch_size=8)
+    loaded = []
+    for path in (local, "s3://training/pairs", "s3://training/pairs"):
+        store.paths.clear()
+        config = config_of(path, tmp_path)
+        loaded.append(load_validation_pairs(open_split(config).val, model, 20, 14, config))
+        tars = {path.partition("?")[0] for path in store.paths if ".tar" in path}
+        assert len(tars) == {0: 0, 1: 8, 2: 0}[len(loaded) - 1]
+    assert torch.equal(loaded[0].images, loaded[1].images)
+    assert torch.equal(loaded[0].images, loaded[2].images)
+
+
+def test_other_bytes_than_the_index_lists_are_refused(in_memory, tmp_path):
+    index = ShardIndex.open(in_memory)
+    store, key = filesystem(index.path(0))
+    tar = bytearray(store.cat_file(key))
+    tar[1000] ^= 1
+    store.pipe_file(key, bytes(tar))
     with pytest.raises(ShardError, match=r"scene0-0000.tar: .* not those that the index lists"):
-        ShardCache(folder=tmp_path, max_bytes=10**9).fetch(path, other)
-    assert not list(tmp_path.glob("*.tar"))
+        ShardCache(folder=tmp_path, max_bytes=10**9).fetch(index.path(0), index.shards[0])
+    assert not list(tmp_path.glob("*.tar")) + list(tmp_path.glob("*.json"))
 
 
 def test_a_missing_shard_is_not_asked_for_again(store, local, tmp_path):
@@ -145,7 +270,6 @@ def test_a_cache_below_two_windows_is_refused(store, tmp_path):
 
 
 def test_a_cache_that_cannot_be_written_is_refused(store, local, tmp_path):
-    _open_shard.cache_clear()
     (tmp_path / "file").write_text("")
     config = config_of("s3://training/pairs", tmp_path, cache_dir=tmp_path / "file" / "cache")
     with pytest.raises(CrossviewError, match=r"data.cache_dir = .*: cannot hold s3://"):

@@ -19,8 +19,10 @@ from synthetic import write_dataset
 import training
 from generation.errors import CrossviewError
 from training import checkpoint
+from training.augment import draw_jitter
 from training.checkpoint import load_model
 from training.completion import complete
+from training.distributed import Process
 from training.metrics import read_lines
 from training.presets import PRESETS, preset
 from training.trainer import _Run, pretrain
@@ -347,3 +349,26 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
         "plain",
         "shards",
     }
+
+
+def test_an_unrelated_reference_is_that_of_another_pair(dataset, tmp_path):
+    values = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+
+    def losses(images: torch.Tensor, unrelated: bool) -> torch.Tensor:
+        config = micro_config(dataset, augment={**values, "unrelated": unrelated})
+        run = _Run(config, tmp_path, Process(0, 1, torch.device("cpu")), lambda: False)
+        mask = torch.zeros(4, config.model.num_patches, dtype=torch.bool)
+        mask[:, ::2] = True
+        jitters = draw_jitter(config.augment, 0, 0, 4)
+        return run._losses(images, mask, jitters, slice(0, 4)).detach()
+
+    images = torch.randint(256, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    others = torch.stack([images[0], images[1].roll(1, 0)])
+    torch.testing.assert_close(losses(images, True), losses(others, False))
+    assert not torch.allclose(losses(images, True), losses(images, False))
+
+
+def test_a_single_pair_has_no_unrelated_one(dataset, tmp_path):
+    config = micro_config(dataset, augment={"unrelated": True}, optim={"batch_size": 1})
+    with pytest.raises(CrossviewError, match=r"augment\.unrelated"):
+        pretrain(config, tmp_path)

@@ -1,0 +1,78 @@
+"""A run's metrics: lines and curves, on a disk that is full for a while too."""
+
+import json
+import logging
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.metrics import METRICS_NAME, MetricsLog, read_lines
+
+
+def curve(out: Path) -> dict[int, float]:
+    """The losses on TensorBoard, by their steps."""
+    events = EventAccumulator(str(out / "tensorboard"), {"scalars": 0})
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars("train/loss")}
+
+
+@pytest.fixture
+def file_size():
+    """Set the size beyond which no file grows, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 1, 25, 49])
+def test_what_had_no_room_is_warned_of_once_and_written_later(tmp_path, file_size, room, caplog):
+    log = MetricsLog(tmp_path, 0)
+    log.write("train", 1, {"loss": 0.5})
+    (board,) = (tmp_path / "tensorboard").iterdir()
+    full_at = min(board.stat().st_size, (tmp_path / METRICS_NAME).stat().st_size) + room
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    with caplog.at_level(logging.INFO):
+        for outage in (0, 1):
+            file_size(full_at)
+            for step in (2, 3, 4):
+                log.write("train", step + 3 * outage, {"loss": 0.5})
+            log.show(4 + outage, {"picture": np.zeros((64, 64, 3), np.uint8)})
+            assert caplog.text.count("the run goes on") == outage + 1
+            file_size(before)
+            log.write("val", 4 + outage, {"val_loss": 0.25})
+            assert caplog.text.count("none is missing") == outage + 1
+    log.close()
+    lines = read_lines(tmp_path / METRICS_NAME)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 5]
+    assert curve(tmp_path) == dict.fromkeys(range(1, 8), 0.5)
+
+
+def test_a_disk_that_stays_full_ends_nothing(tmp_path, file_size, caplog):
+    log = MetricsLog(tmp_path, 0)
+    file_size(0)
+    log.write("train", 1, {"loss": 0.5})
+    log.close()
+    assert "no metrics can be written here: File too large; the run goes on" in caplog.text
+
+
+def test_a_run_that_goes_on_replaces_what_was_written_after_its_checkpoint(tmp_path):
+    for first in (0, 2):
+        log = MetricsLog(tmp_path, first)
+        for step in range(first + 1, first + 4):
+            log.write("train", step, {"loss": float(first)})
+        log.close()
+    assert [line["step"] for line in read_lines(tmp_path / METRICS_NAME)] == [1, 2, 3, 4, 5]
+    assert curve(tmp_path) == {1: 0, 2: 0, 3: 2, 4: 2, 5: 2}
+
+
+def test_only_lines_that_are_cut_are_left_out(tmp_path):
+    whole = [json.dumps({"step": step}) for step in range(4)]
+    path = tmp_path / METRICS_NAME
+    path.write_bytes(
+        "\n".join([whole[0], whole[1][:5], whole[2], "\0\xff", whole[3][:-1]]).encode()
+    )
+    assert [line["step"] for line in read_lines(path)] == [0, 2]
+    assert read_lines(tmp_path / "none") == []
