@@ -13,6 +13,7 @@ from torch import Tensor
 from training.augment import denormalise
 from training.losses import patch_statistics, patchify, unpatchify
 from training.model.croco import CroCo
+from training.order import validation_masks
 from training.validation import attention_map
 
 
@@ -40,6 +41,22 @@ def looked(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Ten
     no reference.
     """
     return attention_map(model.cross_attention(target, reference, mask))
+
+
+@torch.no_grad()
+def looked_when_hidden(model: CroCo, target: Tensor, reference: Tensor) -> Tensor:
+    """Return (B, N, N) as looked does, each of the target's patches while it was hidden itself.
+
+    One half of the target's patches is hidden, then the other. That is what a model has learnt to
+    do: of the patches that moved, a tiny one found 0.54 so, and 0.48 with nothing hidden. Raises
+    CrossviewError for a model that sees no reference.
+    """
+    num = model.grid_of(target)[0] * model.grid_of(target)[1]
+    half = torch.from_numpy(validation_masks(1, num, num // 2))
+    first, second = (
+        looked(model, target, reference, mask.expand(len(target), -1)) for mask in (half, ~half)
+    )
+    return torch.where(half.to(first.device).unsqueeze(-1), first, second)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from generation.geometry import Float32
 from training.augment import normalise
-from training.completion import centred_peaks, grid_places, looked
+from training.completion import centred_peaks, grid_places, looked_when_hidden
 from training.correspondence import GeometryCounts, geometry_counts
 from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
@@ -39,9 +39,9 @@ class Correspondence:
 
     name = "correspondence"
     summary = (
-        "Where patches of the first view lie in the second, from cross-attention and from the "
-        "cosine of the encoder's features: shares within one patch, of all patches that both "
-        "views show and of those that moved by more than a patch, and the mean distance."
+        "Where patches of the first view lie in the second, from the attention of hidden patches "
+        "and from the cosine of the encoder's features: shares within one patch, of all patches "
+        "that both views show and of those that moved by more than a patch; and the mean distance."
     )
     metrics = (
         Metric(name="attention_moved", higher_is_better=True),
@@ -80,8 +80,7 @@ class Correspondence:
         )
         maps = {"features": _similar(network.encode(first), network.encode(second))}
         if network.config.sees_reference:
-            nothing = torch.zeros(1, network.config.num_patches, dtype=torch.bool)
-            maps["attention"] = looked(network, first, second, nothing).float()
+            maps["attention"] = looked_when_hidden(network, first, second).float()
         return {
             "grid": np.array((side, patch)),
             **{way: rows[0].cpu().numpy() for way, rows in maps.items()},

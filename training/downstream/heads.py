@@ -151,12 +151,3 @@ def points_and_confidence(maps: Tensor) -> tuple[Tensor, Tensor]:
     vectors, confidence = maps.float().split([3, 1], 1)
     length = vectors.norm(dim=1, keepdim=True).clamp(min=1e-8)
     return vectors * (torch.expm1(length) / length), 1 + confidence.squeeze(1).exp()
-
-
-def descriptors_and_confidence(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Read (B, D + 1, H, W) as (B, D, H, W) unit vectors and their (B, H, W) confidence above 0.
-
-    float32. Source: Leroy et al., MASt3R, ECCV 2024, section 3.2.
-    """
-    vectors, confidence = maps.float().split([maps.shape[1] - 1, 1], 1)
-    return F.normalize(vectors, dim=1), confidence.squeeze(1).exp()

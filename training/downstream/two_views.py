@@ -60,11 +60,15 @@ def true_pixels(example: Example) -> Float64:
 
     From flow and, where it is known, occluded.
     """
-    height, width = size_of(example)
-    pixels: Float64 = pixel_middles((height, width)) + example.truth["flow"]
-    inside = ((pixels >= 0) & (pixels < (width, height))).all(-1)
-    pixels[~(inside & seen_twice(example))] = np.nan
+    size = size_of(example)
+    pixels: Float64 = pixel_middles(size) + example.truth["flow"]
+    pixels[~(_inside(pixels, size) & seen_twice(example))] = np.nan
     return pixels
+
+
+def _inside(pixels: Float64, size: tuple[int, int]) -> Bool:
+    """Return (...): whether (..., 2) pixels lie in an image of (height, width); NaN does not."""
+    return np.asarray(((pixels >= 0) & (pixels < size[::-1])).all(-1))
 
 
 def true_pairs(example: Example, count: int, random: np.random.Generator) -> NDArray[np.int64]:
@@ -76,7 +80,7 @@ def true_pairs(example: Example, count: int, random: np.random.Generator) -> NDA
     width = size_of(example)[1]
     pixels = true_pixels(example).reshape(-1, 2)
     first = random.permutation(np.flatnonzero(np.isfinite(pixels).all(1)))
-    column, row = np.floor(pixels[first]).astype(np.int64).T
+    column, row = pixels[first].astype(np.int64).T
     second, drawn = np.unique(row * width + column, return_index=True)
     chosen = random.permutation(len(second))[:count]
     return np.stack([first[drawn[chosen]], second[chosen]], 1)
@@ -125,11 +129,10 @@ def dotted(image: UInt8, pixels: Float64, colours: UInt8) -> UInt8:
     height, width = image.shape[:2]
     picture = np.repeat(image.mean(-1, keepdims=True) / 2, 3, -1).astype(np.uint8)
     reach = max(height, width) // 160
-    known = np.isfinite(pixels).all(1)
-    for (x, y), colour in zip(np.floor(pixels[known]).astype(int), colours[known]):
-        if 0 <= x < width and 0 <= y < height:
-            rows = slice(max(0, y - reach), y + reach + 1)
-            picture[rows, max(0, x - reach) : x + reach + 1] = colour
+    inside = _inside(pixels, (height, width))
+    for (x, y), colour in zip(pixels[inside].astype(int), colours[inside]):
+        rows = slice(max(0, y - reach), y + reach + 1)
+        picture[rows, max(0, x - reach) : x + reach + 1] = colour
     return picture
 
 

@@ -15,7 +15,6 @@ from training.downstream.heads import (
     PatchHead,
     PoseHead,
     SegmentationHead,
-    descriptors_and_confidence,
     nearest_rotation,
     points_and_confidence,
 )
@@ -191,11 +190,3 @@ def test_points_are_read_in_direction_and_distance_of_their_vectors():
     points.sum().backward()
     assert maps.grad[:, :3].isfinite().all()
     assert maps.grad[0, :3, 0, 0].tolist() == [1, 1, 1]  # at the origin
-
-
-def test_descriptors_have_unit_length():
-    maps = random_tokens(2, 9, 4, 5)
-    descriptors, confidence = descriptors_and_confidence(maps.bfloat16())
-    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2, 4, 5))
-    torch.testing.assert_close(confidence, maps[:, 8].bfloat16().float().exp())
-    assert descriptors.shape == (2, 8, 4, 5)

@@ -166,6 +166,13 @@ def test_scannet1500_judges_what_was_trained_elsewhere(splits_of):
 
 
 @pytest.mark.parametrize("task", ["pose", "pointmaps"])
+def test_a_task_runs_in_bfloat16(splits_of, task):
+    metrics = judged(task, splits_of["shards"], precision="bfloat16").metrics
+    assert np.isfinite(list(metrics.values())).all()
+    assert metrics != judged(task, splits_of["shards"]).metrics
+
+
+@pytest.mark.parametrize("task", ["pose", "pointmaps"])
 def test_a_seed_decides_the_numbers(splits_of, task):
     first, again, other = (
         judged(task, splits_of["shards"], seed=seed, jitter=0.4, drop_path=0.2).metrics
@@ -351,6 +358,9 @@ def test_the_loss_is_least_at_the_truth(rooms):
             off.maps = oracle.maps.clone()
             off.maps[:, view, channel] += change
             assert task.loss(off, batch).item() > least + 0.02
+    smaller = Oracle(example)
+    smaller.maps = torch.cat([oracle.maps[:, :, :3] * 0.9, oracle.maps[:, :, 3:]], 2)
+    assert task.loss(smaller, batch).item() > least + 0.1  # the scale is learnt
     swapped = Oracle(example)
     swapped.maps = oracle.maps.clone()
     swapped.maps[:, 1, 4:] = oracle.maps[:, 1, 4:].flip(-1)
@@ -379,6 +389,7 @@ def slow_points(example, view):
 def test_true_points_are_those_of_a_plain_loop(rooms):
     for example in (middle(rooms[0], (24, 32)), middle(rooms[-1], (16, 16))):
         example.truth["depth_m"][3, 5] = example.truth["depth2_m"][2, 4] = np.nan
+        example.truth["intrinsics2"] = np.diag([2, 1.5, 1]) @ example.truth["intrinsics2"]
         points = true_points(example)
         assert points.dtype == np.float32
         for view in (1, 2):
@@ -489,3 +500,27 @@ def test_samples_are_of_the_middle_whatever_chance_says(size):
     np.testing.assert_allclose(middle_m[1], expected, atol=0.51 * pixel_m)
     across_m = np.linalg.norm(points[:, :, -1] - points[:, :, 0], axis=-1)
     np.testing.assert_allclose(across_m, 31 * pixel_m, rtol=0.02)
+
+
+@pytest.mark.parametrize("task", ["pose", "pointmaps"])
+def test_samples_are_jittered_by_chance(task):
+    recipe = replace(RECIPE, crop=(32, 32), jitter=0.4)
+    first, again, other = (
+        TASKS[task].sample(planes(6), recipe, np.random.default_rng(seed))["image"]
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 0.01
+
+
+def test_the_pose_is_of_the_surer_half_of_the_points(rooms):
+    """The upper half says that the room is elsewhere."""
+    example = rooms[0]
+    points, nothing = true_points(example), np.zeros((2, 64, 64, 1))
+    points[1, :32] += (0.5, 0, 0)
+    upper = np.broadcast_to(np.arange(64)[:, None] < 32, (2, 64, 64))
+    moved = example.truth[MOTION].copy()
+    moved[:3, 3] -= moved[:3, :3] @ (0.5, 0, 0)
+    for sure, expected in ((~upper, example.truth[MOTION]), (upper, moved)):
+        found = prediction_of(points, 1.0 + sure, nothing, example.truth["intrinsics2"])
+        np.testing.assert_allclose(found[MOTION], expected, atol=0.005)
