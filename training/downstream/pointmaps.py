@@ -33,10 +33,10 @@ from training.downstream.metrics import (
     pointmap_scores,
     pose_scores,
 )
-from training.downstream.pose import POSE_METRICS, pose_summary_of, refuse_mirrors
+from training.downstream.pose import POSE_METRICS, pose_summary_of, refuse_mirrored_tests
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
-from training.downstream.transforms import jittered, middle
+from training.downstream.transforms import altered, middle
 from training.downstream.two_views import (
     dotted,
     pixel_middles,
@@ -92,8 +92,8 @@ class Pointmaps:
     }
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return encoder, decoder and heads. Raises CrossviewError for a recipe that mirrors."""
-        refuse_mirrors(self.name, recipe)
+        """Return encoder, decoder and heads. Raises CrossviewError for flip_test."""
+        refuse_mirrored_tests(self.name, recipe)
         return PointmapNetwork(model, recipe)
 
     def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:
@@ -103,7 +103,7 @@ class Pointmaps:
         show the same point, as far as paired, (K,), says so. Of the middle of both images, as in
         prediction.
         """
-        example = jittered(_view(example, recipe), recipe.jitter, random)
+        example = altered(_view(example, recipe), recipe, random)
         known = true_pairs(example, NUM_PAIRS, random)
         pairs = np.zeros((NUM_PAIRS, 2), np.int64)
         pairs[: len(known)] = known

@@ -23,7 +23,7 @@ from training.downstream.losses import rotation_loss, translation_loss
 from training.downstream.metrics import pose_scores, pose_summary
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
-from training.downstream.transforms import jittered, middle
+from training.downstream.transforms import altered, middle
 from training.downstream.two_views import pose_pictures
 from training.model.croco import CroCo
 
@@ -56,8 +56,8 @@ class Pose:
     }
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return encoder, decoder and head. Raises CrossviewError for a recipe that mirrors."""
-        refuse_mirrors(self.name, recipe)
+        """Return encoder, decoder and head. Raises CrossviewError for flip_test."""
+        refuse_mirrored_tests(self.name, recipe)
         return PoseNetwork(model, recipe)
 
     def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:
@@ -65,7 +65,7 @@ class Pose:
 
         The middle of both images: a crop elsewhere is as if the camera had turned.
         """
-        example = jittered(_view(example, recipe), recipe.jitter, random)
+        example = altered(_view(example, recipe), recipe, random)
         return tensors_of(example, "camera2_from_camera1")
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -109,12 +109,11 @@ class PoseNetwork(nn.Module):
         return self.head(self.features(first, second)[-1])  # type: ignore[no-any-return]
 
 
-def refuse_mirrors(task: str, recipe: Recipe) -> None:
-    """Raise CrossviewError for a recipe that mirrors images: their cameras have no mirror image."""
-    if recipe.flip or recipe.flip_test:
+def refuse_mirrored_tests(task: str, recipe: Recipe) -> None:
+    """Raise CrossviewError for a recipe that predicts mirrored images too."""
+    if recipe.flip_test:
         raise CrossviewError(
-            f"{task}: flip = {recipe.flip}, flip_test = {recipe.flip_test}: expected false; how "
-            "cameras stand to each other has no mirror image"
+            f"{task}: flip_test = True: expected false, for two poses have no mean"
         )
 
 

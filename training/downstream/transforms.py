@@ -67,16 +67,19 @@ def require_as_large(example: Example, size: tuple[int, int]) -> None:
 
 
 def mirrored(example: Example) -> Example:
-    """Mirror one or both views, left to right.
+    """Mirror one or both views, left to right, and the space that they show.
 
-    Raises CrossviewError for truths of stereo pairs and poses, which have no mirror image.
+    Raises CrossviewError for stereo pairs, whose left and right image change places in a mirror.
     """
     width = size_of(example)[1]
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])  # of x
     truth: Truth = {}
     for name, value in example.truth.items():
-        if name == "disparity" or name.startswith("camera"):
+        if name == "disparity":
             raise CrossviewError(f"{example.name}: {name} cannot be mirrored; take flip = false")
-        if name.startswith("intrinsics"):
+        if name == "camera2_from_camera1":
+            value = mirror @ value @ mirror
+        elif name.startswith("intrinsics"):
             value = value.copy()
             value[0, 2] = width - value[0, 2]
         elif _is_map(name, value):
@@ -183,6 +186,11 @@ def augmented(example: Example, recipe: Recipe, random: np.random.Generator) -> 
     """Return an example as it is trained on: cropped, mirrored every other time, jittered."""
     if recipe.crop is not None:
         example = randomly_cropped(example, recipe.crop, random)
+    return altered(example, recipe, random)
+
+
+def altered(example: Example, recipe: Recipe, random: np.random.Generator) -> Example:
+    """Return an example mirrored every other time, where the recipe says so, and jittered."""
     if recipe.flip and random.random() < 0.5:
         example = mirrored(example)
     return jittered(example, recipe.jitter, random)

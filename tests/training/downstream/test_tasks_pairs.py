@@ -25,7 +25,7 @@ from training.downstream.example import Chosen, Example, Splits
 from training.downstream.pointmaps import MATCHING_WEIGHT, NUM_PAIRS, prediction_of
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
-from training.downstream.transforms import middle
+from training.downstream.transforms import middle, mirrored, size_of
 from training.downstream.two_views import (
     pixel_middles,
     pose_of_points,
@@ -191,10 +191,30 @@ def test_every_recipe_fits_the_published_model(task):
 
 
 @pytest.mark.parametrize("task", ["pose", "pointmaps"])
-@pytest.mark.parametrize(("flip", "flip_test"), [(True, False), (False, True)])
-def test_mirrors_are_refused(splits_of, task, flip, flip_test):
-    with pytest.raises(CrossviewError, match=rf"{task}: flip = .* no mirror image"):
-        judged(task, splits_of["shards"], flip=flip, flip_test=flip_test)
+def test_two_poses_have_no_mean(splits_of, task):
+    with pytest.raises(CrossviewError, match=rf"{task}: flip_test"):
+        judged(task, splits_of["shards"], flip_test=True)
+
+
+def test_a_mirrored_pair_shows_a_mirrored_space(splits_of):
+    """The reprojection of mirrored cameras and depth is the mirrored flow."""
+    example = splits_of["shards"].val[0]
+    other = mirrored(example)
+    height, width = size_of(example)
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    truth = other.truth
+    rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(truth["intrinsics1"]).T
+    pose = truth["camera2_from_camera1"]
+    assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
+    points = (rays * truth["depth_m"][..., None]) @ pose[:3, :3].T + pose[:3, 3]
+    pixels = points @ truth["intrinsics2"].T
+    flow = pixels[..., :2] / pixels[..., 2:] - np.stack([columns, rows], -1)
+    known = np.isfinite(truth["flow"])
+    assert known.any()
+    np.testing.assert_allclose(flow[known], truth["flow"][known], atol=0.05)
+    twice = mirrored(other).truth
+    for name, value in example.truth.items():
+        np.testing.assert_array_equal(twice[name], value)
 
 
 # They learn: the pairs that they are trained on, for so few say nothing about others
