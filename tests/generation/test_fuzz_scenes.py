@@ -1,19 +1,9 @@
 """Damaged scene files give a clear error or a scene, whatever is wrong with them."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
+import fuzz_scenes
 import pytest
-
-spec = importlib.util.spec_from_file_location(
-    "fuzz_scenes", Path(__file__).with_name("fuzz_scenes.py")
-)
-assert spec
-assert spec.loader
-fuzz_scenes = importlib.util.module_from_spec(spec)
-sys.modules["fuzz_scenes"] = fuzz_scenes
-spec.loader.exec_module(fuzz_scenes)
 
 NUM_CASES = 2400
 

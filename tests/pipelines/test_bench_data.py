@@ -1,12 +1,6 @@
 """The measurement of the data path."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
-
 from synthetic import write_dataset
 
 from generation.errors import CrossviewError

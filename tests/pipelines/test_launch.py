@@ -13,19 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from micro import MICRO, micro_config
 from processes import alive, crossview, kill, tree, wait_for
+from synthetic import write_dataset
+
+from generation.plain import merge
+from training import checkpoint
+from training.metrics import read_lines
+from training.trainer import pretrain
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-TRAINING = Path(__file__).parents[1] / "training"
-sys.path.insert(0, str(TRAINING))
-
-from micro import MICRO, micro_config  # noqa: E402
-from synthetic import write_dataset  # noqa: E402
-
-from generation.plain import merge  # noqa: E402
-from training import checkpoint  # noqa: E402
-from training.metrics import read_lines  # noqa: E402
-from training.trainer import pretrain  # noqa: E402
 
 STEPS = 150
 OF_THE_MACHINE = ("pairs_per_s", "data_wait_share", "memory_gib")

@@ -1,12 +1,8 @@
 """One thread: the suite shares its machine, and equal losses need equal sums."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # for synthetic.py; tests/ is no package
 torch.set_num_threads(1)
 
 
