@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ import torch
 from generation.errors import CrossviewError
 from generation.plain import Plain, diff_plain, to_plain
 from generation.shards.files import write_text_whole
+from generation.shards.schema import INDEX_NAME
+from generation.shards.writer import file_sha256
 from pipelines.evaluation_figures import save_panels
 from pipelines.machine import processor
 from training.checkpoint import load_model
-from training.distributed import join
+from training.distributed import join, resolved_precision
 from training.downstream.evaluation import (
     Outcome,
-    at_most,
     evaluate,
     untrained,
     weights_digest,
 )
-from training.downstream.example import Joined, Splits
+from training.downstream.example import Joined, Splits, at_most
 from training.downstream.recipe import Recipe
 from training.downstream.task import Task
 from training.model.croco import CroCo, ModelConfig
@@ -57,35 +59,46 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset on a disk."""
+
+    layout: str
+    """A key of Task.datasets."""
+    root: Path
+
+    def record(self) -> Plain:
+        """Return what tells it from another."""
+        digest = file_sha256(self.root / INDEX_NAME) if self.layout == SHARDS else None
+        return {"layout": self.layout, "root": str(self.root), "sha256": digest}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A task on a dataset, with its recipe."""
 
     task: Task
-    layout: str
-    """Of the dataset, a key of task.datasets."""
-    root: Path
+    data: Source
     recipe: Recipe
-    val_root: Path | None = None
-    """Another dataset of the layout, all of which is judged on; then all of root trains."""
+    val: Source | None = None
+    """Another dataset to be judged on; of our shards, which have no split of their own, all is."""
 
     @property
     def name(self) -> str:
-        """As folders and tables call it."""
-        return self.task.name if self.layout == SHARDS else f"{self.task.name}-{self.layout}"
+        """As folders and tables call it: by what is judged on."""
+        layout = (self.val or self.data).layout
+        return self.task.name if layout == SHARDS else f"{self.task.name}-{layout}"
 
     def open(self, num_train: int | None, num_val: int | None) -> Splits:
         """Open the dataset, or at most so many examples of it, evenly spread."""
-        open_ = self.task.datasets[self.layout]
-        splits = open_(self.root)
-        if self.val_root is not None:
-            other = open_(self.val_root)
-            splits = replace(
-                splits,
-                train=Joined(splits.train, splits.val),
-                val=Joined(other.train, other.val),
-            )
+        splits = self.task.datasets[self.data.layout](self.data.root)
+        if self.val is not None:
+            other = self.task.datasets[self.val.layout](self.val.root)
+            if self.data.layout == SHARDS:
+                splits = replace(splits, train=Joined(splits.train, splits.val))
+            of_shards = self.val.layout == SHARDS
+            splits = replace(splits, val=Joined(other.train, other.val) if of_shards else other.val)
         if not splits.val:
-            raise CrossviewError(f"{self.root}: no examples to judge {self.task.name} on")
+            raise CrossviewError(f"{self.data.root}: no examples to judge {self.task.name} on")
         return replace(
             splits, train=at_most(splits.train, num_train), val=at_most(splits.val, num_val)
         )
@@ -148,21 +161,29 @@ def evaluate_all(
 ) -> list[Cell]:
     """Judge every model on every benchmark with seeds 0, 1, ...; a cell that is there is kept.
 
-    Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures. A model that a task cannot use
-    fails before anything is trained. Raises CrossviewError where a cell was made otherwise.
+    Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures. Datasets that cannot be opened,
+    and models that a task cannot use, fail before anything is trained. Raises CrossviewError where
+    a cell was made otherwise.
     """
-    cells: list[Cell] = []
     with join(device) as process:  # type: ignore[arg-type]
-        for benchmark in benchmarks:
-            splits = benchmark.open(num_train, num_val)
-            for model in models:
-                benchmark.task.network(model.model(0), splits, benchmark.recipe)
-            for model in models:
-                for seed in range(seeds):
-                    cells.append(
-                        _cell(benchmark, splits, model, seed, out, process.device, num_workers)
-                    )
-    return cells
+        opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
+        cells = list(itertools.product(zip(benchmarks, opened), models, range(seeds)))
+        for (benchmark, splits), model, seed in cells:
+            _require_fit(benchmark, splits, model.model(seed))
+        return [
+            _cell(benchmark, splits, model, seed, out, process.device, num_workers)
+            for (benchmark, splits), model, seed in cells
+        ]
+
+
+def _require_fit(benchmark: Benchmark, splits: Splits, model: CroCo) -> None:
+    recipe = benchmark.recipe.for_model(model.config)
+    benchmark.task.network(model, splits, recipe)
+    if recipe.num_steps(1_000_000) and not splits.train:
+        raise CrossviewError(
+            f"{benchmark.data.root}: nothing to train {benchmark.task.name} on; train on another "
+            f"dataset and name this one as --val-dataset {benchmark.data.layout}=DIR"
+        )
 
 
 def _cell(
@@ -178,12 +199,14 @@ def _cell(
     model = contender.model(seed)
     request = {
         "benchmark": benchmark.name,
-        "data": str(benchmark.root),
-        "val_data": None if benchmark.val_root is None else str(benchmark.val_root),
+        "data": benchmark.data.record(),
+        "val_data": None if benchmark.val is None else benchmark.val.record(),
         "num_train": len(splits.train),
         "num_val": len(splits.val),
+        "model": to_plain(model.config),
         "weights": weights_digest(model),
         "recipe": to_plain(benchmark.recipe),
+        "precision": resolved_precision(benchmark.recipe.precision, device),
         "seed": seed,
     }
     record = _recorded(folder, request)
@@ -202,15 +225,15 @@ def _cell(
         record = _write(folder, request, contender, outcome)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
         logger.info("%s: %s  (%.0f s)", where, shown, outcome.train_s + outcome.test_s)
-    return Cell(
-        benchmark=benchmark.name,
-        label=contender.label,
-        seed=seed,
-        **{name: record[name] for name in _OUTCOME},
-    )
+    return _cell_of(record, benchmark.name, contender.label, seed)
 
 
 _OUTCOME = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")
+
+
+def _cell_of(record: Plain, benchmark: str, label: str, seed: int) -> Cell:
+    outcome = {name: record[name] for name in _OUTCOME}
+    return Cell(benchmark=benchmark, label=label, seed=seed, **outcome)
 
 
 def _recorded(folder: Path, request: Plain) -> Plain | None:
@@ -221,6 +244,7 @@ def _recorded(folder: Path, request: Plain) -> Plain | None:
     try:
         record: Plain = json.loads(path.read_text())
         lines = diff_plain(record["request"], request)
+        _cell_of(record, "", "", 0)
     except (ValueError, KeyError, TypeError) as error:
         raise CrossviewError(f"{path}: damaged ({error!r}); remove it") from error
     if lines:
@@ -247,38 +271,52 @@ def _write(folder: Path, request: Plain, contender: Contender, outcome: Outcome)
 
 def benchmarks(
     tasks: Sequence[Task],
-    datasets: Mapping[str, Path],
+    sources: Sequence[Source],
+    val_sources: Sequence[Source],
     recipe: Callable[[Task], Recipe],
-    val_data: Path | None = None,
 ) -> list[Benchmark]:
-    """Pair every task with every dataset, a folder by its layout, that it can be judged on.
+    """Pair every task with every dataset that it can be trained on and judged on.
 
+    Without val_sources it is judged on the split of the dataset itself, else on each of them.
     Raises CrossviewError for a task without a dataset and a dataset without a task.
     """
-    for layout in datasets:
-        if not any(layout in task.datasets for task in tasks):
-            known = sorted({name for task in tasks for name in task.datasets})
+    for source in (*sources, *val_sources):
+        if not any(source.layout in task.datasets for task in tasks):
+            layouts = ", ".join(sorted({name for task in tasks for name in task.datasets}))
             raise CrossviewError(
-                f"--dataset {layout}=...: none of the tasks takes it; they take {', '.join(known)}"
+                f"{option(source.layout)}: none of the tasks takes it; they take {layouts}"
             )
     found = []
     for task in tasks:
-        layouts = [layout for layout in datasets if layout in task.datasets]
-        if not layouts:
+        known = ", ".join(map(option, task.datasets))
+        own = [source for source in sources if source.layout in task.datasets]
+        vals = [source for source in val_sources if source.layout in task.datasets]
+        if not own:
+            raise CrossviewError(f"{task.name}: no dataset for it; it takes {known}")
+        if val_sources and not vals:
+            raise CrossviewError(f"{task.name}: no dataset to judge it on; it takes {known}")
+        for source, val in itertools.product(own, vals or (None,)):
+            found.append(Benchmark(task=task, data=source, recipe=recipe(task), val=val))
+    names = [benchmark.name for benchmark in found]
+    for name in names:
+        if names.count(name) > 1:
             raise CrossviewError(
-                f"{task.name}: no dataset for it; give " + " or ".join(map(option, task.datasets))
+                f"{name}: several datasets to train on, one to judge on; give one at a time"
             )
-        found += [
-            Benchmark(
-                task=task,
-                layout=layout,
-                root=datasets[layout],
-                recipe=recipe(task),
-                val_root=val_data if layout == SHARDS else None,
-            )
-            for layout in layouts
-        ]
     return found
+
+
+def named_sources(flag: str, texts: Sequence[str]) -> list[Source]:
+    """Turn LAYOUT=DIR texts of an option into sources, one of a layout at most."""
+    found: dict[str, Source] = {}
+    for text in texts:
+        layout, equals, root = text.partition("=")
+        if not equals or not root:
+            raise CrossviewError(f"{flag} {text}: expected LAYOUT=DIR")
+        if layout in found:
+            raise CrossviewError(f"{flag} {text}: there is {found[layout].root} already")
+        found[layout] = Source(layout=layout, root=Path(root))
+    return list(found.values())
 
 
 def option(layout: str) -> str:

@@ -106,15 +106,19 @@ def _ranks(
     """Return the mean rank over all benchmarks by their first metric, where there are several."""
     if len(benchmarks) < 2 or len(labels) < 2:
         return []
-    firsts = {each.name: each.task.metrics[0] for each in benchmarks}
-    means = [
-        [summary(cells, name, label, metric.name).mean for name, metric in firsts.items()]
+    table = [
+        [summary(cells, each.name, label, each.task.metrics[0].name).mean for each in benchmarks]
         for label in labels
     ]
-    ranks = mean_rank(means, [metric.higher_is_better for metric in firsts.values()])
+    known = [not any(map(math.isnan, column)) for column in zip(*table)]
+    if sum(known) < 2:
+        return []
+    higher = [each.task.metrics[0].higher_is_better for each in benchmarks]
+    ranks = mean_rank(table, higher)
     rows = [[label, f"{rank:.2f}"] for label, rank in zip(labels, ranks)]
-    table = markdown_table(["weights", f"mean rank in {len(benchmarks)} benchmarks ↓"], rows)
-    return [f"## Over all\n\n{table}"]
+    heading = f"mean rank in {sum(known)} benchmarks that all have ↓"
+    table_text = markdown_table(["weights", heading], rows)
+    return [f"## Over all\n\n{table_text}"]
 
 
 def _plain(

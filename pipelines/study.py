@@ -69,8 +69,8 @@ class Section:
     """What the labels measure, where they are numbers: the last metric is drawn over them."""
     evaluation: str | None = None
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
-    claim: tuple[str, str] | None = None
-    """Two labels of the evaluation, of which the first is said to be ahead."""
+    claim: tuple[str, ...] = ()
+    """Labels of the evaluation, of which each is said to be ahead of the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,12 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One command."""
+    """One command, with one seed."""
 
+    command: str
+    """Its name in the stage."""
     name: str
+    """That, and the seed where there are several."""
     arguments: tuple[str, ...]
     threads: int
 
@@ -122,6 +125,7 @@ def jobs_of(study: Study, stage: Stage) -> list[Job]:
         for seed in range(stage.seeds):
             jobs.append(
                 Job(
+                    command=name,
                     name=f"{name}-{seed}" if stage.seeds > 1 else name,
                     arguments=tuple(shlex.split(_filled(text, study, seed, name))),
                     threads=stage.threads,
@@ -187,6 +191,10 @@ def _done_path(out: Path, job: Job) -> Path:
     return out / "done" / f"{job.name}.json"
 
 
+def _times_path(out: Path, job: Job) -> Path:
+    return out / "logs" / f"{job.name}.minutes"
+
+
 def _run(out: Path, job: Job) -> str | None:
     """Run a command to its end; return what went wrong."""
     log = out / "logs" / f"{job.name}.log"
@@ -204,21 +212,23 @@ def _run(out: Path, job: Job) -> str | None:
             env=environment,
         ).returncode
     minutes = (time.monotonic() - began) / 60
+    with open(_times_path(out, job), "a") as stream:
+        stream.write(f"{minutes:.3f}\n")
     if status:
         tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
         return f"exit status {status} after {minutes:.1f} min; {log} ends:\n    {tail}"
-    record = {"command": job.line, "minutes": round(minutes, 2), "machine": processor()}
+    record = {"command": job.line, "machine": processor()}
     write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
     logger.info("%s: done in %.1f min", job.name, minutes)
     return None
 
 
 def minutes_of(study: Study) -> Iterator[tuple[str, float]]:
-    """Yield how long each stage took, added up over its commands, in minutes."""
+    """Yield how long each stage took, in minutes of all commands, those that failed too.
+
+    What a command took that was killed with the study is not known.
+    """
     for name, stage in study.stages.items():
-        records = [
-            json.loads(_done_path(study.out, job).read_text())
-            for job in jobs_of(study, stage)
-            if is_done(study.out, job)
-        ]
-        yield name, sum(record["minutes"] for record in records)
+        paths = [_times_path(study.out, job) for job in jobs_of(study, stage)]
+        lines = [line for path in paths if path.exists() for line in path.read_text().split()]
+        yield name, sum(map(float, lines))

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -59,7 +60,7 @@ def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
     """Return the runs of a section that are done; raise CrossviewError for a name of no command."""
     found = []
     for label, name in section.runs.items():
-        own = [job for job in jobs if job.name == name or job.name.rpartition("-")[0] == name]
+        own = [job for job in jobs if job.command == name]
         if not own:
             raise CrossviewError(f"section {section.heading!r}: no command is called {name!r}")
         validations = tuple(_validations(_out_of(job)) for job in own if is_done(study.out, job))
@@ -161,8 +162,9 @@ def _evaluation_parts(out: Path, name: str, section: Section) -> list[str]:
     shutil.copyfile(folder / "results.png", out / f"{name}.png")
     tables = (folder / "results.md").read_text().partition("\n")[2].strip()
     parts = [tables.replace("\n## ", "\n### ").replace("## ", "### ", 1), f"![]({name}.png)"]
-    if section.claim:
-        parts.append(_claim(json.loads((folder / "results.json").read_text()), *section.claim))
+    records = json.loads((folder / "results.json").read_text())
+    for ahead, behind in pairwise(section.claim):
+        parts.append(_claim(records, ahead, behind))
     return parts
 
 
@@ -177,12 +179,14 @@ def _claim(records: Sequence[dict[str, Any]], ahead: str, behind: str) -> str:
         sign = 1 if record["higher_is_better"] else -1
         lead = sign * (fmean(record["values"]) - fmean(other["values"]))
         if min(len(record["values"]), len(other["values"])) < 2:
-            errors = MISSING
+            errors, holds = MISSING, MISSING
         else:
             both = math.hypot(*(_standard_error(each["values"]) for each in (record, other)))
             errors = f"{lead / both:+.1f}" if both else "no spread"
-        rows.append([benchmark, metric, f"{lead:+.{_DIGITS}f}", errors])
-    table = markdown_table(["benchmark", "metric", "lead", "standard errors"], rows)
+            holds = "yes" if lead > 2 * both else "no"
+        rows.append([benchmark, metric, f"{lead:+.{_DIGITS}f}", errors, holds])
+    headers = ["benchmark", "metric", "lead", "standard errors", "more than two"]
+    table = markdown_table(headers, rows)
     return f"Lead of {ahead} over {behind}, positive where {ahead} is better:\n\n{table}"
 
 

@@ -55,6 +55,9 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "at least 0")
+        fits = self.data.random_crop or not self.augment.bends
+        allowed = "true with homographies and rotations, which crop too"
+        require(fits, "data.random_crop", self.data.random_crop, allowed)
         for name in ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name, choices in (

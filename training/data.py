@@ -77,6 +77,8 @@ class DataConfig:
     val_scenes: int | None = None
     """Scenes of path held out for validation, and of a mixture that shows them too; None: a tenth,
     at least 1."""
+    random_crop: bool = True
+    """Crop each view at a place of its own, anew in every epoch; else all in the middle."""
     window: int = 16384
     """Samples shuffled among each other at a time; the shards of one window are open at once."""
     num_workers: int = 0
@@ -342,9 +344,12 @@ class Batch(NamedTuple):
 class Pairs(Dataset[Batch | CrossviewError]):
     """Answers a request for a batch."""
 
-    def __init__(self, reader: PairReader, *, whole: bool, max_damaged: int) -> None:
+    def __init__(
+        self, reader: PairReader, *, whole: bool, max_damaged: int, random_crop: bool = True
+    ) -> None:
         """whole: leave the images uncropped, which must all have one size then."""
         self._reader = reader
+        self._random_crop = random_crop
         self._whole = whole
         self._max_damaged = max_damaged
 
@@ -361,7 +366,8 @@ class Pairs(Dataset[Batch | CrossviewError]):
                     batch = np.empty((2, len(request.samples), *shape, 3), np.uint8)
                 for view, image in enumerate(views):
                     if not self._whole:
-                        image = random_crop(image, size, request.crops[row, view])
+                        place = request.crops[row, view] if self._random_crop else _MIDDLE
+                        image = crop_at(image, size, place)
                     elif image.shape != batch.shape[2:]:
                         raise CrossviewError(
                             f"{self._reader.where(int(sample))}: {image.shape[0]} x "
@@ -397,7 +403,10 @@ def too_many_damaged(damaged: dict[int, str], most: int) -> CrossviewError:
     )
 
 
-def random_crop(image: UInt8, size: int, position: Float64) -> UInt8:
+_MIDDLE = np.array([0.5, 0.5])
+
+
+def crop_at(image: UInt8, size: int, position: Float64) -> UInt8:
     """Cut (size, size, 3) out of an image; uniform numbers in [0, 1) make every place equal."""
     row, column = (int(position[axis] * (image.shape[axis] - size + 1)) for axis in range(2))
     return image[row : row + size, column : column + size]
@@ -444,7 +453,7 @@ def batches(
     cache = config.cache if remote else None
     reader = PairReader(index, crop_size, cache)
     loader = DataLoader(
-        Pairs(reader, whole=whole, max_damaged=most),
+        Pairs(reader, whole=whole, max_damaged=most, random_crop=config.random_crop),
         batch_size=None,  # a request is a whole batch already
         sampler=requests,
         num_workers=num_workers,  # they live for the whole run: one pass covers all epochs

@@ -19,7 +19,7 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 # Independent streams of random numbers: the second entry of every generator's seed.
-_ORDER, _CROPS, _JITTER, _MASKS, _WEIGHTS, _VALIDATION_MASKS, _MIXTURE, _WARPS = range(8)
+_ORDER, _CROPS, _JITTER, _MASKS, _WEIGHTS, _VALIDATION_MASKS, _MIXTURE, _WARPS, _SWAPS = range(9)
 
 _BLOCK = 4096
 """Steps whose sums are kept at a time; a run may have millions."""
@@ -233,6 +233,11 @@ def crop_positions(seed: int, step: int, batch_size: int) -> Float64:
 def jitter_generator(seed: int, step: int) -> np.random.Generator:
     """Return the generator of a step's colour jitter."""
     return np.random.default_rng([seed, _JITTER, step])
+
+
+def swapped_views(seed: int, step: int, batch_size: int) -> NDArray[np.bool_]:
+    """Return (batch,) whether the second view is the target, of a model that sees one alone."""
+    return np.random.default_rng([seed, _SWAPS, step]).random(batch_size) < 0.5
 
 
 def warp_generator(seed: int, step: int) -> np.random.Generator:

@@ -31,7 +31,7 @@ from training.metrics import MetricsLog, StepWindow, peak_memory_gib
 from training.model.croco import CroCo, initialise
 from training.model.weights import load_weights
 from training.optim import make_optimizer, num_masked
-from training.order import Batches, Schedule, random_masks, rank_part, weights_seed
+from training.order import Batches, Schedule, random_masks, rank_part, swapped_views, weights_seed
 from training.parallel import (
     load_optimizer,
     recompute_blocks,
@@ -333,6 +333,11 @@ class _Run:
             )
             if self.config.augment.unrelated:
                 reference = reference.roll(1, 0)
+            if not self.config.model.sees_reference:  # it learns from both pictures of a pair
+                config = self.config
+                swapped = swapped_views(config.seed, self.step, config.optim.batch_size)[rows]
+                second = torch.from_numpy(swapped).to(device, non_blocking=True)
+                target = torch.where(second.view(-1, 1, 1, 1), reference, target)
         with part("forward"):
             with self.precision():
                 prediction = self.module(target, reference, mask)

@@ -27,7 +27,7 @@ class Warp:
     turns_deg: Float64
     """(B,) counter-clockwise."""
     places: Float64
-    """(B, 2) in [0, 1): where to crop, as random_crop does."""
+    """(B, 2) in [0, 1): where to crop, as crop_at does."""
 
     def maps(self, rows: slice, image_size: tuple[int, int], crop: int) -> Tensor:
         """Return (b, 3, 3) point in the whole image from point in the crop, of these rows."""

@@ -36,16 +36,21 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--task", required=True, metavar="NAME,...", help="tasks; an unknown name lists all of them"
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="our shards, with depth")
-    parser.add_argument(
-        "--val-data", type=Path, metavar="DIR", help="other shards to judge on, all of them"
-    )
+    parser.add_argument("--data", metavar="DIR", help="folder or URL of our shards, with depth")
+    parser.add_argument("--val-data", metavar="DIR", help="other shards to judge on, all of them")
     parser.add_argument(
         "--dataset",
         action="append",
         default=[],
         metavar="LAYOUT=DIR",
         help="a public dataset, by its layout; once for each",
+    )
+    parser.add_argument(
+        "--val-dataset",
+        action="append",
+        default=[],
+        metavar="LAYOUT=DIR",
+        help="a public dataset to judge on, where another one is trained on; once for each",
     )
     parser.add_argument(
         "--recipe", default="short", help="short (default) or published: how to fine-tune"
@@ -74,17 +79,25 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print the table."""
+    from generation.locations import location
     from generation.plain import merge, to_plain
-    from pipelines.evaluate import SHARDS, benchmarks, contenders, evaluate_all
+    from pipelines.evaluate import (
+        SHARDS,
+        Source,
+        benchmarks,
+        contenders,
+        evaluate_all,
+        named_sources,
+    )
     from pipelines.evaluation_report import write_report
     from training.downstream.recipe import Recipe
     from training.downstream.task import Task
     from training.downstream.tasks import named_tasks
 
-    for name in ("seeds", "num_train", "num_val"):
+    for name, least in (("seeds", 1), ("num_train", 1), ("num_val", 1), ("num_workers", 0)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise CrossviewError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+        if value is not None and value < least:
+            raise CrossviewError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
     overrides = parse_overrides(options.set)
 
     def recipe(task: Task) -> Recipe:
@@ -95,13 +108,16 @@ def run(options: argparse.Namespace) -> int:
         values = merge(to_plain(task.recipes[options.recipe]), overrides)
         return build(Recipe, values, source=f"recipe of {task.name}")
 
-    datasets = {SHARDS: options.data} if options.data else {}
-    for text in options.dataset:
-        layout, equals, root = text.partition("=")
-        if not equals:
-            raise CrossviewError(f"--dataset {text}: expected LAYOUT=DIR")
-        datasets[layout] = Path(root)
-    chosen = benchmarks(named_tasks(options.task), datasets, recipe, options.val_data)
+    def sources(shards: str | None, name: str, texts: list[str]) -> list[Source]:
+        ours = [Source(layout=SHARDS, root=location(shards))] if shards else []
+        return ours + named_sources(name, texts)
+
+    chosen = benchmarks(
+        named_tasks(options.task),
+        sources(options.data, "--dataset", options.dataset),
+        sources(options.val_data, "--val-dataset", options.val_dataset),
+        recipe,
+    )
     models = contenders(options.weights, scratch=options.scratch)
     cells = evaluate_all(
         chosen,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
+
+if TYPE_CHECKING:
+    from training.config import PretrainConfig
 
 
 def add(commands: Any) -> None:
@@ -100,9 +103,8 @@ def _for_launcher(options: argparse.Namespace) -> dict[str, Any]:
     return {names[name]: value for name, value in given.items()}
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train, print the last metrics."""
-    from pipelines.launch import print_result, train_here, train_in_processes
+def config_of(options: argparse.Namespace) -> PretrainConfig:
+    """Return the configuration that the options give. Raises ConfigError."""
     from pipelines.recipe import pretrain_config
 
     values = shared.config_values(
@@ -114,7 +116,14 @@ def run(options: argparse.Namespace) -> int:
             "seed": options.seed,
         },
     )
-    config = pretrain_config(values, source=str(options.config or "pretrain"))
+    return pretrain_config(values, source=str(options.config or "pretrain"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, print the last metrics."""
+    from pipelines.launch import print_result, train_here, train_in_processes
+
+    config = config_of(options)
     for_launcher = _for_launcher(options)
     if options.launcher == "ray":
         from pipelines.ray_train import train_on_ray

@@ -8,6 +8,7 @@ import pytest
 
 from generation.errors import CrossviewError
 from pipelines.cli import main
+from pipelines.commands import pretrain
 from pipelines.config import build
 from pipelines.study import STUDIES, Study, jobs_of, load_study, run_study
 
@@ -69,7 +70,9 @@ def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
     names = [job.name for job in jobs]
     assert len(names) == len(set(names))
     for job in jobs:
-        _parser().parse_args(list(job.arguments))
+        options = _parser().parse_args(list(job.arguments))
+        if options.command is pretrain.run:  # better complained of now than after hours
+            pretrain.config_of(options)
     for section in ours.sections:
         for name in section.runs.values():
             assert any(re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.name) for job in jobs), name
@@ -113,7 +116,7 @@ sections:
     metrics: [val_loss]
   - heading: Heads
     evaluation: evaluation
-    claim: [croco, scratch]
+    claim: [croco, mae, scratch]
 """
 
 
@@ -126,7 +129,10 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     text = (out / "RESULTS.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert re.search(r"\| CroCo \| [\d.]+ ± [\d.]+ \|", text)
-    assert re.search(r"\| depth \| delta1 \| [-+][\d.]+ \|", text)
+    assert re.search(r"\| depth \| delta1 \| [-+][\d.]+ \|.*\| (yes|no) \|", text)
+    assert re.search(r"\| models \| [1-9]", text)
+    for ahead, behind in (("croco", "mae"), ("mae", "scratch")):
+        assert f"Lead of {ahead} over {behind}" in text
     assert "Not run yet" not in text
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (out / picture).stat().st_size > 5000

@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from training.augment import AugmentConfig, Jitter, apply_jitter, augment, draw_jitter
-from training.data import random_crop
+from training.data import crop_at
 from training.order import crop_positions
 from training.trainer import pretrain
 from training.warp import draw_warps, perspective, resample, rotation
@@ -104,7 +104,7 @@ def test_a_warp_without_bending_is_the_loaders_crop():
     got = resample(images, warp.maps(slice(None), (36, 40), 32), 32)
     for row in range(4):
         whole = images[row].permute(1, 2, 0).numpy()
-        expected = random_crop(whole, 32, crop_positions(1, 2, 4)[row, 0])
+        expected = crop_at(whole, 32, crop_positions(1, 2, 4)[row, 0])
         np.testing.assert_allclose(got[row].permute(1, 2, 0), expected, atol=1e-4)
 
 

@@ -13,8 +13,10 @@ from generation.errors import CrossviewError
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
 from training.data import (
+    BatchRequest,
     DataConfig,
     PairReader,
+    Pairs,
     Part,
     Requests,
     batches,
@@ -324,3 +326,13 @@ def test_images_below_the_crop_are_refused(dataset):
 def test_a_folder_without_an_index_is_refused(tmp_path):
     with pytest.raises(CrossviewError, match=r"index.json: expected a dataset's index"):
         open_split(DataConfig(path=tmp_path))
+
+
+def test_without_random_crops_every_view_is_its_middle(dataset):
+    split = open_split(DataConfig(path=dataset))
+    reader = PairReader(split.train, 32)
+    pairs = Pairs(reader, whole=False, max_damaged=0, random_crop=False)
+    batch = pairs[BatchRequest(np.array([0, 5]), np.zeros((2, 2, 2)))]
+    for row, sample in enumerate((0, 5)):
+        for view, image in enumerate(reader.views(sample)):
+            np.testing.assert_array_equal(batch.images[view, row], image[2:34, 2:34])

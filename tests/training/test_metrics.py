@@ -3,6 +3,9 @@
 import json
 import logging
 import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,43 +22,60 @@ def curve(out: Path) -> dict[int, float]:
     return {event.step: event.value for event in events.Scalars("train/loss")}
 
 
-@pytest.fixture
-def file_size():
-    """Set the size beyond which no file grows, as on a full disk."""
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def in_a_child(work: Callable[[], None]) -> None:
+    """Do it in a process of its own: this one's output may go to a file that is large already."""
+    child = get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize("room", [0, 1, 25, 49])
-def test_what_had_no_room_is_warned_of_once_and_written_later(tmp_path, file_size, room, caplog):
+def test_what_had_no_room_is_warned_of_once_and_written_later(tmp_path, room, caplog):
     log = MetricsLog(tmp_path, 0)
     log.write("train", 1, {"loss": 0.5})
     (board,) = (tmp_path / "tensorboard").iterdir()
     full_at = min(board.stat().st_size, (tmp_path / METRICS_NAME).stat().st_size) + room
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    with caplog.at_level(logging.INFO):
+
+    def two_outages() -> None:
         for outage in (0, 1):
-            file_size(full_at)
-            for step in (2, 3, 4):
-                log.write("train", step + 3 * outage, {"loss": 0.5})
-            log.show(4 + outage, {"picture": np.zeros((64, 64, 3), np.uint8)})
+            with no_file_above(full_at):
+                for step in (2, 3, 4):
+                    log.write("train", step + 3 * outage, {"loss": 0.5})
+                log.show(4 + outage, {"picture": np.zeros((64, 64, 3), np.uint8)})
             assert caplog.text.count("the run goes on") == outage + 1
-            file_size(before)
             log.write("val", 4 + outage, {"val_loss": 0.25})
             assert caplog.text.count("none is missing") == outage + 1
-    log.close()
+        log.close()
+
+    with caplog.at_level(logging.INFO):
+        in_a_child(two_outages)
     lines = read_lines(tmp_path / METRICS_NAME)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 5]
     assert curve(tmp_path) == dict.fromkeys(range(1, 8), 0.5)
 
 
-def test_a_disk_that_stays_full_ends_nothing(tmp_path, file_size, caplog):
+def test_a_disk_that_stays_full_ends_nothing(tmp_path, caplog):
     log = MetricsLog(tmp_path, 0)
-    file_size(0)
-    log.write("train", 1, {"loss": 0.5})
-    log.close()
-    assert "no metrics can be written here: File too large; the run goes on" in caplog.text
+
+    def stays_full() -> None:
+        with no_file_above(0):
+            log.write("train", 1, {"loss": 0.5})
+            log.close()
+        assert "no metrics can be written here: File too large; the run goes on" in caplog.text
+
+    in_a_child(stays_full)
 
 
 def test_a_run_that_goes_on_replaces_what_was_written_after_its_checkpoint(tmp_path):

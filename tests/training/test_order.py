@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from generation.errors import CrossviewError
-from training.data import Requests, random_crop
+from training.data import Requests, crop_at
 from training.optim import MaskConfig, num_masked
 from training.order import (
     Schedule,
@@ -139,9 +139,9 @@ def test_mask_ratio_rises_linearly_between_its_ends():
 def test_crops_reach_every_place_equally_and_views_differ():
     image = np.arange(6 * 8).reshape(6, 8, 1).repeat(3, 2).astype(np.uint8)
     positions = crop_positions(0, 0, 4000)
-    corners = [random_crop(image, 5, p)[0, 0, 0] for p in positions[:, 0]]
+    corners = [crop_at(image, 5, p)[0, 0, 0] for p in positions[:, 0]]
     places, counts = np.unique(corners, return_counts=True)
     assert places.tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
     assert counts.min() > 400
     assert not np.allclose(positions[:, 0], positions[:, 1])
-    assert random_crop(image[:5, :5], 5, positions[0, 0]).shape == (5, 5, 3)
+    assert crop_at(image[:5, :5], 5, positions[0, 0]).shape == (5, 5, 3)

@@ -24,6 +24,7 @@ from training.checkpoint import load_model
 from training.completion import complete
 from training.distributed import Process
 from training.metrics import read_lines
+from training.order import swapped_views
 from training.presets import PRESETS, preset
 from training.trainer import _Run, pretrain
 
@@ -372,3 +373,23 @@ def test_a_single_pair_has_no_unrelated_one(dataset, tmp_path):
     config = micro_config(dataset, augment={"unrelated": True}, optim={"batch_size": 1})
     with pytest.raises(CrossviewError, match=r"augment\.unrelated"):
         pretrain(config, tmp_path)
+
+
+def test_a_model_of_one_view_learns_from_both_views_of_a_pair(dataset, tmp_path):
+    plain = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    config = micro_config(dataset, augment=plain, model={"decoder": "self"})
+    run = _Run(config, tmp_path, Process(0, 1, torch.device("cpu")), lambda: False)
+    mask = torch.zeros(4, config.model.num_patches, dtype=torch.bool)
+    mask[:, ::2] = True
+    jitters = draw_jitter(config.augment, 0, 0, 4)
+    images = torch.randint(256, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    shown = set()
+    for run.step in range(8):
+        swapped = torch.from_numpy(swapped_views(config.seed, run.step, 4))
+        seen = torch.where(swapped.view(-1, 1, 1, 1), images[1], images[0])
+        losses = run._losses(images, mask, jitters, slice(0, 4))
+        torch.testing.assert_close(
+            losses, run._losses(torch.stack([seen, seen]), mask, jitters, slice(0, 4))
+        )
+        shown |= set(swapped.tolist())
+    assert shown == {False, True}

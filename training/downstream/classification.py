@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.downstream.datasets.imagenet import open_imagenet
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.example import Example, Splits, one_view
-from training.downstream.features import EncoderFeatures, set_drop_path
+from training.downstream.features import encoder_features
 from training.downstream.heads import LinearHead
 from training.downstream.labels import class_loss, num_classes, require_class
 from training.downstream.metrics import averaged, classification_scores
@@ -120,8 +120,7 @@ class ClassificationNetwork(nn.Module):
 
     def __init__(self, model: CroCo, recipe: Recipe, num_classes: int) -> None:
         super().__init__()
-        set_drop_path(model, recipe.drop_path)
-        self.features = EncoderFeatures(model, [model.config.enc_depth - 1])
+        self.features = encoder_features(model, recipe, [model.config.enc_depth - 1])
         self.head = LinearHead(model.config.enc_dim, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

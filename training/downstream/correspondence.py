@@ -50,9 +50,8 @@ class Correspondence:
         Metric(name="features_moved", higher_is_better=True),
         Metric(name="features_all", higher_is_better=True),
         Metric(name="features_epe_px", unit="px", digits=2),
-        Metric(name="chance_moved", higher_is_better=True),
     )
-    datasets: Mapping[str, Open] = {"shards": open_shards, "sintel": open_sintel}
+    datasets: Mapping[str, Open] = {"shards": open_shards, "sintel_clean": open_sintel}
     recipes: Mapping[str, Recipe] = {"short": Recipe(epochs=0), "published": Recipe(epochs=0)}
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
@@ -116,8 +115,6 @@ class Correspondence:
             for kind in ("moved", "all"):
                 if f"geometry_{kind}" in shares:
                     metrics[f"{way}_{kind}"] = shares[f"geometry_{kind}"]
-            if "geometry_moved_random" in shares:
-                metrics["chance_moved"] = shares["geometry_moved_random"]
             total, number = np.sum([score[f"{way}_epe_px"] for score in own], axis=0)
             if number:
                 metrics[f"{way}_epe_px"] = total / number

@@ -19,9 +19,9 @@ from training.downstream.example import Example
 from training.downstream.features import (
     EncoderFeatures,
     PairFeatures,
-    as_pair_model,
+    encoder_features,
     layers,
-    set_drop_path,
+    pair_features,
 )
 from training.downstream.inference import Predict, flipped, tiled
 from training.downstream.losses import bounded_log_scale
@@ -38,11 +38,10 @@ class DenseNetwork(nn.Module):
     def __init__(self, model: CroCo, recipe: Recipe, *, pair: bool, channels: int) -> None:
         """Take four blocks of the encoder or, of a pair, its last and three of the decoder."""
         super().__init__()
-        set_drop_path(model, recipe.drop_path)
         self.features: EncoderFeatures | PairFeatures = (
-            PairFeatures(as_pair_model(model))
+            pair_features(model, recipe)
             if pair
-            else EncoderFeatures(model, layers(model.config.enc_depth, 4))
+            else encoder_features(model, recipe, layers(model.config.enc_depth, 4))
         )
         self.head = DPT(
             self.features.dims, channels, self.features.patch_size, width=recipe.head_width

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from training.downstream.example import Chosen, Examples, Splits
+from training.downstream.example import Splits, spread
 from training.downstream.finetune import finetune, precision
 from training.downstream.recipe import Recipe
 from training.downstream.task import Panels, Task
@@ -50,7 +49,7 @@ def evaluate(
     num_workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Outcome:
-    """Fine-tune a copy of a model on splits.train and judge it on splits.val.
+    """Fine-tune a model on splits.train and judge it on splits.val.
 
     seed decides the head's weights and the order and crops of the training examples. model is
     changed. Raises CrossviewError where model, data and recipe do not go together.
@@ -95,19 +94,6 @@ def _known(task: Task, values: dict[str, float]) -> dict[str, float]:
     return {
         name: float(values[name]) for name in names if not math.isnan(values.get(name, math.nan))
     }
-
-
-def spread(total: int, count: int) -> np.ndarray:
-    """Return up to count numbers below total, evenly spread."""
-    count = min(count, total)
-    return np.arange(count) * total // max(1, count)
-
-
-def at_most(examples: Examples, count: int | None) -> Examples:
-    """Return the examples, or count of them, evenly spread."""
-    if count is None or count >= len(examples):
-        return examples
-    return Chosen(examples, [int(n) for n in spread(len(examples), count)])
 
 
 def untrained(config: ModelConfig, seed: int) -> CroCo:

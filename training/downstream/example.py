@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from generation.geometry import UInt8
@@ -96,3 +97,16 @@ class Joined:
     def __getitem__(self, number: int) -> Example:
         after = number - len(self.first)
         return self.first[number] if after < 0 else self.second[after]
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """Return up to count numbers below total, evenly spread."""
+    count = min(count, total)
+    return np.arange(count) * total // max(1, count)
+
+
+def at_most(examples: Examples, count: int | None) -> Examples:
+    """Return the examples, or count of them, evenly spread."""
+    if count is None or count >= len(examples):
+        return examples
+    return Chosen(examples, [int(n) for n in spread(len(examples), count)])

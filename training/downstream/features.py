@@ -108,6 +108,26 @@ class PairFeatures(_Features):
         return [features, *(outputs[hook] for hook in self.hooks)]
 
 
+def encoder_features(model: CroCo, recipe: Recipe, hooks: Sequence[int]) -> EncoderFeatures:
+    """Return what the heads of a task of one image stand on."""
+    set_drop_path(model, recipe.drop_path)
+    return EncoderFeatures(model, hooks)
+
+
+def pair_features(model: CroCo, recipe: Recipe) -> PairFeatures:
+    """Return what the heads of a task of two views stand on.
+
+    Raises CrossviewError for a frozen model without cross-attention: what is new would not learn.
+    """
+    if recipe.frozen and not model.config.sees_reference:
+        raise CrossviewError(
+            "frozen = True: expected false for a model that sees no second image (model.decoder = "
+            "'self'), whose cross-attention is new and must be trained"
+        )
+    set_drop_path(model, recipe.drop_path)
+    return PairFeatures(as_pair_model(model))
+
+
 def as_pair_model(model: CroCo) -> CroCo:
     """Return a model whose decoder looks at a second image: the model itself, or one made of it.
 

@@ -24,6 +24,9 @@ from training.ema import WeightAverage
 
 logger = logging.getLogger(__name__)
 
+_ORDER, _DRAWS = 1, 2
+"""Tell streams of random numbers apart that have the same seed."""
+
 
 class _Draw(NamedTuple):
     """One training sample, before anything is read."""
@@ -39,7 +42,7 @@ class _Samples(Dataset[Batch]):
         self._task, self._examples, self._recipe = task, examples, recipe
 
     def __getitem__(self, draw: _Draw) -> Batch:
-        random = np.random.default_rng(draw.key)
+        random = np.random.default_rng((_DRAWS, *draw.key))
         example = resized(self._examples[draw.number], self._recipe.resize)
         return self._task.sample(example, self._recipe, random)
 
@@ -57,7 +60,8 @@ class _Draws(Sampler[list[_Draw]]):
     def _order(self) -> Iterator[int]:
         epoch = 0
         while True:
-            yield from np.random.default_rng((self._seed, epoch)).permutation(self._num_examples)
+            random = np.random.default_rng((self._seed, _ORDER, epoch))
+            yield from random.permutation(self._num_examples)
             epoch += 1
 
     def __iter__(self) -> Iterator[list[_Draw]]:

@@ -21,7 +21,7 @@ from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.dpt import DPT
 from training.downstream.example import Example, Splits
-from training.downstream.features import PairFeatures, as_pair_model, set_drop_path
+from training.downstream.features import pair_features
 from training.downstream.heads import points_and_confidence
 from training.downstream.losses import matching_loss, pointmap_loss
 from training.downstream.metrics import (
@@ -192,8 +192,7 @@ class PointmapNetwork(nn.Module):
 
     def __init__(self, model: CroCo, recipe: Recipe) -> None:
         super().__init__()
-        set_drop_path(model, recipe.drop_path)
-        self.features = PairFeatures(as_pair_model(model))
+        self.features = pair_features(model, recipe)
         self.heads = nn.ModuleList(
             DPT(
                 self.features.dims,

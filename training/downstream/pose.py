@@ -17,7 +17,7 @@ from training.downstream.datasets.seven_scenes import open_seven_scenes
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.example import Example, Splits
-from training.downstream.features import PairFeatures, as_pair_model, set_drop_path
+from training.downstream.features import pair_features
 from training.downstream.heads import PoseHead
 from training.downstream.losses import rotation_loss, translation_loss
 from training.downstream.metrics import pose_scores, pose_summary
@@ -100,8 +100,7 @@ class PoseNetwork(nn.Module):
 
     def __init__(self, model: CroCo, recipe: Recipe) -> None:
         super().__init__()
-        set_drop_path(model, recipe.drop_path)
-        self.features = PairFeatures(as_pair_model(model))
+        self.features = pair_features(model, recipe)
         self.head = PoseHead(self.features.dims[-1])
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

@@ -62,6 +62,13 @@ class Recipe:
     def __post_init__(self) -> None:
         holds = self.head_width >= 8 and self.head_width % 8 == 0
         require(holds, "head_width", self.head_width, "a multiple of 8")
+        for name in ("resize", "crop"):
+            size = getattr(self, name)
+            holds = size is None or min(size) >= 1
+            require(holds, name, size, "a height and a width of at least 1 pixel")
+        require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "0 or more, below 1")
+        if self.clip_norm is not None:
+            require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
         if self.max_steps is not None:
             require(self.max_steps >= 0, "max_steps", self.max_steps, "0 or more")

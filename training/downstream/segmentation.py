@@ -17,7 +17,7 @@ from training.downstream.datasets.ade20k import open_ade20k
 from training.downstream.dense import device_of, images_of, predicted, tensors_of
 from training.downstream.dpt import upsampled
 from training.downstream.example import UNKNOWN_LABEL, Example, Splits, one_view
-from training.downstream.features import EncoderFeatures, set_drop_path
+from training.downstream.features import encoder_features
 from training.downstream.heads import SegmentationHead
 from training.downstream.labels import class_loss, num_classes
 from training.downstream.metrics import confusion_matrix, segmentation_summary
@@ -103,8 +103,7 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, model: CroCo, recipe: Recipe, num_classes: int) -> None:
         super().__init__()
-        set_drop_path(model, recipe.drop_path)
-        self.features = EncoderFeatures(model, [model.config.enc_depth - 1])
+        self.features = encoder_features(model, recipe, [model.config.enc_depth - 1])
         self.head = SegmentationHead(
             model.config.enc_dim, num_classes, model.config.patch_size, width=recipe.head_width
         )

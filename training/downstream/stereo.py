@@ -57,7 +57,7 @@ class Stereo:
         "eth3d": open_eth3d,
         "middlebury": open_middlebury,
         "scene_flow": open_scene_flow,
-        "sintel": open_sintel_stereo,
+        "sintel_stereo": open_sintel_stereo,
     }
     recipes: Mapping[str, Recipe] = {
         "short": Recipe(max_steps=600, batch_size=16, lr=5e-4, head_width=64, seen_only=True),

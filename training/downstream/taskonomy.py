@@ -24,8 +24,7 @@ from training.downstream.dense import (
     predicted,
     tensors_of,
 )
-from training.downstream.evaluation import at_most
-from training.downstream.example import Example, Splits, one_view
+from training.downstream.example import Example, Splits, at_most, one_view
 from training.downstream.losses import l1_loss, normal_loss
 from training.downstream.metrics import averaged, normal_scores, regression_scores
 from training.downstream.recipe import Recipe

@@ -63,7 +63,6 @@ def test_looking_at_the_truth_is_perfect(way, shift_px, size):
     assert metrics[f"{way}_epe_px"] == pytest.approx(np.nanmean(beyond) * PATCH, abs=1e-4)
     if shift_px > PATCH:
         assert metrics[f"{way}_moved"] == 1
-        assert 0 < metrics["chance_moved"] < 0.7
 
 
 @pytest.mark.parametrize("way", ["attention", "features"])
@@ -130,7 +129,6 @@ def test_a_model_of_one_view_has_features_but_no_attention(dataset):
     splits = open_shards(dataset)
     metrics = judged(splits, MAE).metrics
     assert list(metrics) == [m.name for m in TASK.metrics if "attention" not in m.name]
-    assert metrics["chance_moved"] == judged(splits).metrics["chance_moved"]
 
 
 def test_features_find_each_patch_of_the_same_image_where_it_is():

@@ -188,7 +188,7 @@ LAYOUTS = {
         "eth3d": eth3d,
         "middlebury": middlebury,
         "scene_flow": scene_flow,
-        "sintel": sintel_stereo,
+        "sintel_stereo": sintel_stereo,
     },
     "segmentation": {"ade20k": ade20k},
     "classification": {"imagenet": imagenet},
