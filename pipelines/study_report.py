@@ -191,7 +191,7 @@ def _claim(records: Sequence[dict[str, Any]], ahead: str, behind: str) -> str:
 
 
 def _cost(study: Study) -> str:
-    rows = [[name, f"{minutes:.0f}"] for name, minutes in minutes_of(study)]
+    rows = [[name, f"{minutes:.1f}"] for name, minutes in minutes_of(study)]
     machines = sorted(
         {json.loads(path.read_text())["machine"] for path in (study.out / "done").glob("*.json")}
     )
