@@ -53,8 +53,8 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys):
     assert {label for _, label, _ in found} == {"two", "one", "scratch"}
     assert all(len(found["depth", label, "rmse_m"]) == 2 for label in ("two", "one", "scratch"))
     # Without a decoder that sees the second view there is no attention: missing, never zero.
-    assert found["correspondence", "one", "attention_all"] == []
-    assert len(found["correspondence", "two", "attention_all"]) == 2
+    assert found["correspondence", "one", "attention_pck"] == []
+    assert len(found["correspondence", "two", "attention_pck"]) == 2
     # scratch is what pre-training with the same seed begins with, as these weights are.
     assert found["depth", "two", "rmse_m"] == found["depth", "scratch", "rmse_m"]
     text = (tmp_path / "results.md").read_text()
@@ -91,6 +91,27 @@ def test_another_dataset_to_judge_on_leaves_all_of_the_first_to_train(data, weig
     assert request["request"]["num_train"] == request["request"]["num_val"] == 48
 
 
+def test_nothing_is_trained_before_all_can_be(data, weights, tmp_path, capsys):
+    """Neither a missing dataset of the second task nor the missing weights of the second seed."""
+    both = ("--task", "depth,pose", "--data", data, "--out", tmp_path)
+    assert evaluate("--weights", weights / "one", *both, "--dataset", "seven_scenes=nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert evaluate("--weights", f"one={weights}/two-{{seed}}", *both, "--seeds", 3) == 2
+    assert "two-2" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
+    """Weights of the same shapes with another number of heads compute something else."""
+    other = ModelConfig(**{**MICRO["model"], "decoder": "self", "enc_heads": 4})
+    model = untrained(other, 0)
+    write_model_folder(model, tmp_path / "one")
+    arguments = ("--task", "depth", "--data", data, "--out", tmp_path / "out")
+    assert evaluate("--weights", weights / "one", *arguments) == 0
+    assert evaluate("--weights", tmp_path / "one", *arguments) == 2
+    assert "enc_heads" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -102,6 +123,15 @@ def test_another_dataset_to_judge_on_leaves_all_of_the_first_to_train(data, weig
         (["--task", "depth", "--dataset", "nyuv2"], ["LAYOUT=DIR"]),
         (["--task", "depth", "--dataset", "nyuv2={data}"], ["NYU", "http"]),
         (["--task", "depth", "--data", "{data}", "--seeds", "0"], ["--seeds 0"]),
+        (["--task", "depth", "--data", "{data}", "--num-workers", "-1"], ["--num-workers -1"]),
+        (["--task", "depth", "--data", "{data}", "--set", "betas=[2, 3]"], ["betas"]),
+        (["--task", "depth", "--data", "{data}", "--set", "resize=[0, 9]"], ["resize"]),
+        (["--task", "depth", "--data", "{data}", "--val-dataset", "kitti=x"], ["kitti", "none"]),
+        (["--task", "depth", "--data", "{data}", "--val-data", "nowhere"], ["nowhere"]),
+        (
+            ["--task", "depth", "--dataset", "nyuv2=a", "--dataset", "nyuv2=b"],
+            ["nyuv2=b", "already"],
+        ),
         (["--task", "depth", "--data", "{data}", "--recipe", "long"], ["long", "published"]),
         (["--task", "depth", "--data", "{data}", "--set", "stepz=1"], ["stepz", "max_steps"]),
         (["--task", "depth", "--data", "{data}", "--set", "crop=[20, 20]"], ["crop", "patch_size"]),

@@ -20,6 +20,7 @@ from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
 from training.downstream.dense import device_of, images_of
 from training.downstream.example import Example, Splits
+from training.downstream.metrics import averaged, correspondence_scores
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
 from training.downstream.transforms import cropped, require_as_large, size_of
@@ -40,15 +41,16 @@ class Correspondence:
     name = "correspondence"
     summary = (
         "Where patches of the first view lie in the second, from the attention of hidden patches "
-        "and from the cosine of the encoder's features: shares within one patch, of all patches "
-        "that both views show and of those that moved by more than a patch; and the mean distance."
+        "and from the cosine of the encoder's features: of those that moved by more than a patch, "
+        "the share found within one patch; of all, the share within a patch's width (PCK) and the "
+        "mean distance."
     )
     metrics = (
         Metric(name="attention_moved", higher_is_better=True),
-        Metric(name="attention_all", higher_is_better=True),
+        Metric(name="attention_pck", higher_is_better=True),
         Metric(name="attention_epe_px", unit="px", digits=2),
         Metric(name="features_moved", higher_is_better=True),
-        Metric(name="features_all", higher_is_better=True),
+        Metric(name="features_pck", higher_is_better=True),
         Metric(name="features_epe_px", unit="px", digits=2),
     )
     datasets: Mapping[str, Open] = {"shards": open_shards, "sintel_clean": open_sintel}
@@ -86,7 +88,7 @@ class Correspondence:
         }
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
-        """Return GeometryCounts.sums, and sum and number of distances, of each way."""
+        """Return each way's GeometryCounts.sums, PCK (within a patch's width) and mean distance."""
         places = _true_places(prediction, example)
         truth = torch.from_numpy(places).unsqueeze(0)
         everything = torch.ones(truth.shape[:2], dtype=torch.bool)
@@ -98,9 +100,9 @@ class Correspondence:
                 counts = geometry_counts(attention, truth, everything)
                 scores[way] = counts.sums.numpy()
                 found = _peaks(prediction[way], int(side))
-                apart = np.linalg.norm(found - places, axis=1) * patch
-                known = apart[np.isfinite(apart)]
-                scores[f"{way}_epe_px"] = np.array([known.sum(), len(known)], float)
+                distances = correspondence_scores(found * patch, places * patch, {"pck": patch})
+                scores |= {f"{way}_{name}": value for name, value in distances.items()}
+        scores["patches"] = np.array(np.isfinite(places).all(1).sum(), float)
         return scores
 
     def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
@@ -112,12 +114,10 @@ class Correspondence:
                 continue
             sums = torch.from_numpy(np.sum([score[way] for score in own], axis=0))
             shares = GeometryCounts(sums).metrics()
-            for kind in ("moved", "all"):
-                if f"geometry_{kind}" in shares:
-                    metrics[f"{way}_{kind}"] = shares[f"geometry_{kind}"]
-            total, number = np.sum([score[f"{way}_epe_px"] for score in own], axis=0)
-            if number:
-                metrics[f"{way}_epe_px"] = total / number
+            if "geometry_moved" in shares:
+                metrics[f"{way}_moved"] = shares["geometry_moved"]
+            names = (f"{way}_pck", f"{way}_epe_px", "patches")
+            metrics |= averaged([{name: each[name] for name in names} for each in own], "patches")
         return metrics
 
     def pictures(self, example: Example, prediction: Prediction) -> Panels:

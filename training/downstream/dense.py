@@ -23,6 +23,7 @@ from training.downstream.features import (
     layers,
     pair_features,
 )
+from training.downstream.heads import PatchHead
 from training.downstream.inference import Predict, flipped, tiled
 from training.downstream.losses import bounded_log_scale
 from training.downstream.metrics import averaged
@@ -33,7 +34,7 @@ from training.model.croco import CroCo
 
 
 class DenseNetwork(nn.Module):
-    """Pre-trained blocks under a DPT head."""
+    """Pre-trained blocks under a DPT or a linear head."""
 
     def __init__(self, model: CroCo, recipe: Recipe, *, pair: bool, channels: int) -> None:
         """Take four blocks of the encoder or, of a pair, its last and three of the decoder."""
@@ -43,8 +44,11 @@ class DenseNetwork(nn.Module):
             if pair
             else encoder_features(model, recipe, layers(model.config.enc_depth, 4))
         )
-        self.head = DPT(
-            self.features.dims, channels, self.features.patch_size, width=recipe.head_width
+        dims, patch_size = self.features.dims, self.features.patch_size
+        self.head: DPT | PatchHead = (
+            PatchHead(dims[-1], channels, patch_size)
+            if recipe.head == "linear"
+            else DPT(dims, channels, patch_size, width=recipe.head_width)
         )
 
     def forward(self, *images: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ from torch.nn import functional
 
 from training.downstream.example import UNKNOWN_LABEL
 
-MIN_DEPTH_M = 1e-3
-"""Logarithms are of depths of at least this."""
 MIN_SCALE = 1e-3
 """Pointmaps are divided by at least this mean distance to the origin."""
 
@@ -40,32 +38,6 @@ def berhu_loss(predicted: Tensor, truth: Tensor, threshold: float = 0.2) -> Tens
     limit = (threshold * errors.detach().max()).clamp(min=1e-6)  # errors are 0 where unknown
     squares = (errors.square() + limit.square()) / (2 * limit)
     return _mean(torch.where(errors <= limit, errors, squares), known)
-
-
-def log_l1_loss(predicted_m: Tensor, truth_m: Tensor) -> Tensor:
-    """Return the mean |log p - log t| of depths: errors count as shares of the depth.
-
-    p must be positive (an exp or softplus ends the head); below MIN_DEPTH_M it has no gradient.
-    """
-    errors, known = _log_ratios(predicted_m, truth_m)
-    return _mean(errors.abs(), known)
-
-
-def scale_invariant_log_loss(
-    predicted_m: Tensor, truth_m: Tensor, invariance: float = 0.5
-) -> Tensor:
-    """Return mean e^2 - invariance (mean e)^2 of e = log p - log t of (B, ...) depths.
-
-    Both means are of one image; the loss is the mean over the images of which anything is known. At
-    invariance 1 it is the variance of e, which no factor on p changes; at 0 the mean square.
-    Positive depths as in log_l1_loss. Source: Eigen et al. 2014, arXiv:1406.2283, equation 4.
-    """
-    errors, known = _log_ratios(predicted_m, truth_m)
-    errors, known = errors.flatten(1), known.flatten(1)
-    counts = known.sum(1)
-    mean = errors.sum(1) / counts.clamp(min=1)
-    mean_square = errors.square().sum(1) / counts.clamp(min=1)
-    return _mean(mean_square - invariance * mean.square(), counts > 0)
 
 
 def normal_loss(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -239,13 +211,6 @@ def _known(
     fill = torch.as_tensor(fill, dtype=torch.float32, device=predicted.device)
     predicted = torch.where(known, predicted.float(), fill)
     return predicted, torch.where(known, truth.float(), fill), known
-
-
-def _log_ratios(predicted_m: Tensor, truth_m: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log p - log t, 0 where unknown, and where the truth is finite and above 0."""
-    known = truth_m.isfinite() & (truth_m > 0)
-    predicted, truth, known = _known(predicted_m, truth_m, known, fill=1.0)
-    return predicted.clamp(min=MIN_DEPTH_M).log() - truth.log(), known
 
 
 def _mean(losses: Tensor, known: Tensor) -> Tensor:

@@ -56,12 +56,6 @@ def depth_scores(predicted_m: Floats, truth_m: Floats) -> Scores:
     }
 
 
-def median_scaled(predicted_m: Floats, truth_m: Floats) -> Floats:
-    """Return a predicted depth map times the factor that gives it the median of the truth."""
-    predicted, truth = _known("depth", predicted_m, truth_m, truth_m > 0)
-    return predicted_m * _median_ratio(truth, predicted)
-
-
 # Points in space
 
 

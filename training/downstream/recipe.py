@@ -18,6 +18,8 @@ class Recipe:
     crop: tuple[int, int] | None = None
     """(height, width) of random crops to train on and of tiles to predict on, multiples of the
     patch size; None: the size that the model was pre-trained on."""
+    head: Literal["dpt", "linear"] = "dpt"
+    """Of depth, flow, stereo and Taskonomy: linear maps each patch's last token to its pixels."""
     head_width: int = 256
     """Channels of a DPT head, a multiple of 8; published: 256."""
     epochs: float = 1.0
@@ -60,6 +62,7 @@ class Recipe:
     """As in pre-training."""
 
     def __post_init__(self) -> None:
+        require(self.head in ("dpt", "linear"), "head", self.head, "dpt or linear")
         holds = self.head_width >= 8 and self.head_width % 8 == 0
         require(holds, "head_width", self.head_width, "a multiple of 8")
         for name in ("resize", "crop"):

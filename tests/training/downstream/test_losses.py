@@ -14,12 +14,10 @@ from training.downstream.losses import (
     cross_entropy,
     l1_loss,
     laplacian_loss,
-    log_l1_loss,
     matching_loss,
     normal_loss,
     pointmap_loss,
     rotation_loss,
-    scale_invariant_log_loss,
     translation_loss,
 )
 
@@ -42,8 +40,6 @@ def rotations(*angles_rad, axis=2):
 MAPS = {
     "l1": (lambda p, t: l1_loss(p, t), 2),
     "berhu": (lambda p, t: berhu_loss(p, t), 1),
-    "log_l1": (lambda p, t: log_l1_loss(p, t), 1),
-    "scale_invariant_log": (lambda p, t: scale_invariant_log_loss(p, t), 1),
     "normal": (lambda p, t: normal_loss(p, t), 3),
     "flow": (lambda p, t: laplacian_loss(p[:, :2], p[:, 2], t[:, :2]), 3),
     "disparity": (lambda p, t: laplacian_loss(p[:, :1], p[:, 1], t[:, :1]), 2),
@@ -153,37 +149,6 @@ def test_berhu_of_a_perfect_prediction_is_zero_with_a_finite_gradient():
     value.backward()
     assert value == 0
     assert predicted.grad.isfinite().all()
-
-
-def test_log_losses_by_hand():
-    truth = torch.tensor([[1.0, 2.0, 4.0, NAN, 0.0]])
-    predicted = truth * torch.tensor([[math.e, 1.0, math.e**-3, 1.0, 1.0]])  # logs 1, 0, -3
-    assert log_l1_loss(predicted, truth) == pytest.approx(4 / 3, rel=1e-5)
-    for invariance in (0, 0.5, 1):
-        expected = 10 / 3 - invariance * (2 / 3) ** 2
-        value = scale_invariant_log_loss(predicted, truth, invariance)
-        assert value == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_scale_invariant_loss_is_per_image_and_ignores_scale_at_one():
-    truth, predicted = random(3, 1, 4, 5), random(3, 1, 4, 5, seed=1)
-    scales = torch.tensor([0.5, 3, 20]).view(3, 1, 1, 1)
-    value = scale_invariant_log_loss(predicted, truth, 1.0)
-    torch.testing.assert_close(scale_invariant_log_loss(predicted * scales, truth, 1.0), value)
-    logs = (predicted / truth).log().flatten(1)
-    torch.testing.assert_close(value, logs.var(1, correction=0).mean())
-    assert scale_invariant_log_loss(predicted * scales, truth) > value
-    truth[1] = NAN  # the mean is of the other two
-    half = scale_invariant_log_loss(predicted, truth, 1.0)
-    torch.testing.assert_close(half, logs[[0, 2]].var(1, correction=0).mean())
-
-
-def test_log_losses_take_depths_of_zero_and_less():
-    predicted = torch.tensor([[0.0, -1.0, 2.0]], requires_grad=True)
-    truth = torch.ones(1, 3)
-    for loss in (log_l1_loss, scale_invariant_log_loss):
-        (gradient,) = torch.autograd.grad(loss(predicted, truth), predicted)
-        assert gradient.isfinite().all()
 
 
 def test_the_normal_loss_is_one_minus_the_cosine():

@@ -32,7 +32,6 @@ from training.downstream.metrics import (
     flow_scores,
     matching_scores,
     mean_rank,
-    median_scaled,
     median_scaled_points,
     mutual_matches,
     normal_scores,
@@ -173,14 +172,6 @@ def test_depth_ratios_are_symmetric_and_silog_ignores_scale():
     for name in ("delta1", "delta2", "delta3", "log10", "rmse_m", "silog"):
         assert one[name] == pytest.approx(other[name]), name
     assert depth_scores(first * 7, second)["silog"] == pytest.approx(one["silog"])
-
-
-def test_median_scaling_makes_a_scaled_depth_perfect():
-    truth, holes = with_holes(rng().uniform(1, 9, (6, 8)))
-    predicted = np.where(holes, 77.0, truth * 0.3)
-    scaled = median_scaled(predicted, truth)
-    np.testing.assert_allclose(scaled[~holes], truth[~holes])
-    np.testing.assert_array_equal(median_scaled(predicted, np.full((6, 8), NAN)), predicted)
 
 
 def test_depth_scores_are_those_of_torchmetrics():

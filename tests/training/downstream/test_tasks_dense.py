@@ -583,3 +583,18 @@ def third_class(examples):
         labels[:, -labels.shape[1] // 2 :] = 2
         changed.append(replace(example, truth={"labels": labels}))
     return changed
+
+
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_a_linear_head_probes_what_is_frozen(opened, task):
+    splits = opened(task, next(iter(LAYOUTS[task])))
+    outcome = judged(task, splits, head="linear", frozen=True)
+    assert outcome.num_parameters < judged(task, splits).num_parameters
+    assert all(np.isfinite(list(outcome.metrics.values())))
+
+
+def test_cross_attention_that_is_new_is_not_frozen(opened):
+    splits = opened("flow", next(iter(LAYOUTS["flow"])))
+    alone = replace(MODEL, decoder="self")
+    with pytest.raises(CrossviewError, match=r"frozen = True.*cross-attention is new"):
+        judged("flow", splits, config=alone, frozen=True)

@@ -1,0 +1,113 @@
+"""The loop that fine-tunes: which samples when, which rate, which weights in the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from generation.errors import CrossviewError
+from training.downstream.example import Example
+from training.downstream.finetune import finetune, learning_rate
+from training.downstream.recipe import Recipe
+
+RECIPE = Recipe(epochs=2, batch_size=3, lr=0.1, weight_decay=0.0, precision="float32")
+
+
+class Numbers:
+    """Examples 0 to 6, whose truth is their number."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, number: int) -> Example:
+        image = np.zeros((4, 4, 3), np.uint8)
+        return Example(name=str(number), images=(image,), truth={"label": np.array(number)})
+
+
+class Fit:
+    """Fits one weight to the numbers, and keeps what it was asked for."""
+
+    name = "fit"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+        self.batches: list[list[int]] = []
+        self.draws: list[list[float]] = []
+
+    def sample(self, example, recipe, random):
+        label = torch.from_numpy(example.truth["label"])
+        return {"label": label, "draw": torch.tensor(random.random())}
+
+    def loss(self, network, batch):
+        self.batches.append(batch["label"].tolist())
+        self.draws.append(batch["draw"].tolist())
+        return self.scale * (network.weight - batch["label"]).square().mean()
+
+
+def fitted(recipe: Recipe = RECIPE, *, seed: int = 0, num_workers: int = 0, scale: float = 1.0):
+    """Return the task after training, its network, and the weights after each step."""
+    task, network = Fit(scale), nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    weights: list[float] = []
+    finetune(
+        task,
+        network,
+        Numbers(),
+        recipe,
+        seed=seed,
+        num_workers=num_workers,
+        report=lambda step, loss: weights.append(float(network.weight.detach())),
+    )
+    return task, network, weights
+
+
+def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed():
+    task, _, _ = fitted()
+    seen = [number for batch in task.batches for number in batch]
+    assert len(seen) == 15  # 2 epochs of 7 in whole steps of 3
+    assert sorted(seen[:7]) == sorted(seen[7:14]) == list(range(7))
+    assert fitted()[0].batches == task.batches
+    assert fitted(seed=1)[0].batches != task.batches
+
+
+def test_workers_change_neither_the_samples_nor_their_random_numbers():
+    alone, helped = fitted()[0], fitted(num_workers=2)[0]
+    assert helped.batches == alone.batches
+    assert helped.draws == alone.draws
+    drawn = [number for batch in alone.draws for number in batch]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_the_rate_rises_linearly_and_falls_as_half_a_cosine():
+    recipe = Recipe(lr=1.0, min_lr=0.2, warmup=0.1)
+    rates = [learning_rate(recipe, step, 100) for step in range(101)]
+    assert np.diff(rates[:10]) == pytest.approx(1 / 11)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.6)
+    assert rates[100] == pytest.approx(0.2)
+
+
+def test_an_average_of_the_weights_is_what_stays():
+    weights = fitted()[2]
+    assert len(weights) == 5
+    average = 0.0  # what the weight began with
+    for step, weight in enumerate(weights):
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weight
+    _, network, _ = fitted(Recipe(**{**vars(RECIPE), "ema": 0.5}))
+    assert float(network.weight.detach()) == pytest.approx(average, rel=1e-5)
+    assert average != pytest.approx(weights[-1], rel=1e-3)
+
+
+def test_no_epochs_are_no_training_whatever_the_steps():
+    task, network, _ = fitted(Recipe(epochs=0, max_steps=5))
+    assert task.batches == []
+    assert float(network.weight.detach()) == 0
+    assert not network.training
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    with pytest.raises(CrossviewError, match=r"fit: the loss is inf.*lower lr"):
+        fitted(scale=float("inf"))
