@@ -96,7 +96,7 @@ class Task(Protocol):
         ...
 
     def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
-        """Return the metrics by name; one of which no example knows anything is NaN, or left out."""
+        """Return the metrics by name; NaN, or none, where no example knows anything."""
         ...
 
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
