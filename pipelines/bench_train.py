@@ -7,6 +7,8 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,7 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
             size = round(config.model.image_size * 256 / 224)
             write_repeated_pairs(config.data.path, 2 * config.optim.batch_size, size)
         times = PartTimes(device)
-        logging.getLogger("training").setLevel(logging.WARNING)
-        with listen(times):
+        with listen(times), _quiet("training"):
             pretrain(config, folder / "run")
         records = read_lines(folder / "run" / METRICS_NAME)
     windows = [line for line in records if line["kind"] == "train"][1:]
@@ -94,6 +95,18 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
             format_table(parts, ("part of a step", "ms", "share")),
         )
     )
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Log nothing below warnings."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _config(values: dict[str, Any], num_steps: int, folder: Path) -> PretrainConfig:

@@ -42,7 +42,12 @@ LEAST_PYTHON, FIRST_UNTRIED_PYTHON = (3, 10), (3, 14)
 INSTALL = "pip install -c constraints.txt -e ."
 VENDOR_FILES = "__EGL_VENDOR_LIBRARY_FILENAMES"
 _VENDOR_FOLDERS = ("/etc/glvnd/egl_vendor.d", "/usr/share/glvnd/egl_vendor.d")
-_MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml", "universal-pathlib": "upath"}
+_MODULE_OF = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "universal-pathlib": "upath",
+}
 _IMPORTED = "imported:"
 
 
