@@ -86,6 +86,7 @@ def assert_equal(one: Path, other: Path) -> None:
         assert torch.equal(tensor, last[1][name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_a_signal_saves_after_the_step_and_the_same_command_goes_on(
     command, data, tmp_path, number
@@ -131,6 +132,7 @@ def test_a_signal_to_all_processes_of_a_run_saves_it_and_leaves_none(command, tm
         kill([*tree(process.pid), process.pid])
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_loader_end_with_a_run_that_is_killed(command, tmp_path):
     out = tmp_path / "out"
     process = command("--out", out, "--set", "data.num_workers=2")

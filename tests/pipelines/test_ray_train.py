@@ -69,6 +69,7 @@ def test_a_gpu_that_no_machine_has_is_said(command, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named(command, tmp_path):
     words = ("--launcher", "ray", "--ray-address", "127.0.0.1:1", "--out", tmp_path / "out")
     output, _ = (process := command(*words)).communicate(timeout=60)

@@ -52,6 +52,7 @@ def log(caplog: pytest.LogCaptureFixture):
     return stages
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_from_rooms_to_a_report_and_then_only_what_changed(tmp_path: Path, log):
     name = write_recipe(tmp_path)
     recipe = load_recipe(name, {})

@@ -100,6 +100,7 @@ def common(overrides: dict) -> dict:
     return {"optim": optim} if optim else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOGETHER)
 def test_two_processes_train_as_one(together, alone, name):
     assert_same(alone(common(TOGETHER[name])), together / name)
@@ -119,6 +120,7 @@ def test_what_saves_memory_changes_no_result(dataset, alone, tmp_path, overrides
     assert_same(alone({}), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(
     together, alone, dataset, tmp_path, kind
@@ -161,6 +163,7 @@ def poisoned_pair(data: Path, row: int, **overrides) -> str:
     return PairReader(split.train, 32).where(int(samples[row]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_poisoned_pair_stops_all_processes_and_is_named(together, dataset, kind):
     out = together / f"{kind}, poisoned"
@@ -259,11 +262,13 @@ def three_together(dataset, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THREE)
 def test_three_processes_train_on_a_batch_of_eight_as_one(three_together, alone, name):
     assert_same(alone(EIGHT), three_together / name)
 
 
+@pytest.mark.slow
 def test_a_poisoned_pair_of_an_uneven_part_is_named(three_together, dataset):
     record = json.loads((three_together / "poisoned" / "bad_step.json").read_text())
     (worst, loss), *others = record["losses"].items()
@@ -271,6 +276,7 @@ def test_a_poisoned_pair_of_an_uneven_part_is_named(three_together, dataset):
     assert len(others) == 7
 
 
+@pytest.mark.slow
 def test_processes_that_found_different_checkpoints_are_refused(three_together):
     out = three_together / "divided"
     errors = {(out / f"error-{rank}.txt").read_text() for rank in range(3)}

@@ -115,6 +115,7 @@ def fetch_all(folder, shards, limit):
         tar.close()
 
 
+@pytest.mark.slow
 def test_processes_share_a_cache_too_small_for_them(store, local, tmp_path):
     shards = [(str(path), entry) for path, entry in entries_of(local)]
     limit = 3 * shards[0][1].size_bytes

@@ -140,6 +140,7 @@ def start(data, out, overrides):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_exactly_the_same_losses(dataset, tmp_path):
     overrides = {
         "optim": {"max_steps": 120},
