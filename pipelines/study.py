@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,13 +44,8 @@ class Stage:
     """How often each is run, with seeds 0, 1, ... The name then ends in -SEED."""
     threads: int = 1
     """Threads of each command; as many run at once as there are cores for."""
-    needs: Path | None = None
-    """A file or folder without which the stage is left out."""
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether what it needs is there."""
-        return self.needs is None or self.needs.exists()
+    needs: dict[str, Path] = field(default_factory=dict)
+    """Command -> a file or folder without which it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,16 +153,23 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
         (study.out / folder).mkdir(parents=True, exist_ok=True)
     with locked(study.out):
         for name, jobs in stages.items():
-            if not study.stages[name].is_possible:
-                logger.warning("%s: left out, there is no %s", name, study.stages[name].needs)
-                continue
-            failures = _run_stage(study.out, name, jobs, cores or os.cpu_count() or 1)
+            possible = list(_possible(jobs, study.stages[name].needs))
+            failures = _run_stage(study.out, name, possible, cores or os.cpu_count() or 1)
             if failures:
                 return failures
     return []
 
 
-def _run_stage(out: Path, stage: str, jobs: list[Job], cores: int) -> list[str]:
+def _possible(jobs: Sequence[Job], needs: dict[str, Path]) -> Iterator[Job]:
+    for job in jobs:
+        need = needs.get(job.command)
+        if need is None or need.exists():
+            yield job
+        else:
+            logger.warning("%s: left out, there is no %s", job.name, need)
+
+
+def _run_stage(out: Path, stage: str, jobs: Sequence[Job], cores: int) -> list[str]:
     left = [job for job in jobs if not is_done(out, job)]
     logger.info("%s: %d of %d commands left", stage, len(left), len(jobs))
     failures = []
