@@ -294,7 +294,8 @@ def benchmarks(
         if not own:
             raise CrossviewError(f"{task.name}: no dataset for it; it takes {known}")
         if val_sources and not vals:
-            raise CrossviewError(f"{task.name}: no dataset to judge it on; it takes {known}")
+            takes = known.replace("--", "--val-")
+            raise CrossviewError(f"{task.name}: no dataset to judge it on; it takes {takes}")
         for source, val in itertools.product(own, vals or (None,)):
             found.append(Benchmark(task=task, data=source, recipe=recipe(task), val=val))
     names = [benchmark.name for benchmark in found]

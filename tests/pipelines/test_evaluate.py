@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from micro import MICRO
 from synthetic import write_dataset
+from tiny_layouts import ade20k, flying_chairs, kitti_flow, nyuv2
 
 from pipelines.cli import main
 from pipelines.evaluation_report import Summary
@@ -70,6 +71,32 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys):
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert {path for path in after if after[path] != before[path]} == {lost}
     assert records(tmp_path) == found
+
+
+def test_public_datasets(weights, tmp_path, capsys):
+    """Each is trained on and judged on by itself; then one is judged on after another."""
+    writers = {
+        "nyuv2": nyuv2,
+        "kitti": kitti_flow,
+        "ade20k": ade20k,
+        "flying_chairs": flying_chairs,
+    }
+    for name, write in writers.items():
+        write(tmp_path / name)
+    layouts = {name: f"{name}={tmp_path / name}" for name in writers}
+    judge = ("--weights", weights / "one", "--out", tmp_path / "out", "--task")
+    datasets = [w for name in ("nyuv2", "kitti", "ade20k") for w in ("--dataset", layouts[name])]
+    assert evaluate(*judge, "depth,flow,segmentation", *datasets) == 0
+    found = records(tmp_path / "out")
+    names = {"depth-nyuv2": "delta1", "flow-kitti": "fl_all", "segmentation-ade20k": "miou"}
+    assert all(len(found[benchmark, "one", metric]) == 1 for benchmark, metric in names.items())
+
+    other = ("--dataset", layouts["flying_chairs"], "--val-dataset", layouts["kitti"])
+    assert evaluate(*judge[:2], "--out", tmp_path / "other", "--task", "flow", *other) == 0
+    assert next(iter(records(tmp_path / "other")))[0] == "flow-kitti"
+    depth = ("--task", "depth,flow", *other, "--dataset", layouts["nyuv2"])
+    assert evaluate(*judge[:4], *depth) == 2
+    assert "it takes --val-data DIR, --val-dataset nyuv2=DIR" in capsys.readouterr().err
 
 
 def test_a_cell_that_was_made_otherwise_is_refused(data, weights, tmp_path, capsys):

@@ -8,25 +8,12 @@ import numpy as np
 import pytest
 import torch
 from micro import MICRO
-from public_layouts import (
-    add_ade20k,
-    add_flying_chairs,
-    add_imagenet,
-    add_kitti_flow,
-    add_kitti_stereo,
-    add_nyuv2,
-    add_scene_flow,
-    add_sintel,
-    add_sintel_stereo,
-    add_stereo_scene,
-    add_taskonomy,
-)
 from tiny_images import colours, save_image
+from tiny_layouts import LAYOUTS, SIZE
 
 from generation.errors import CrossviewError
 from training.downstream import taskonomy
 from training.downstream.colours import error_picture
-from training.downstream.datasets.taskonomy import TARGETS
 from training.downstream.evaluation import evaluate, untrained
 from training.downstream.example import Example, Splits
 from training.downstream.inference import starts
@@ -35,165 +22,11 @@ from training.downstream.tasks import TASKS
 from training.downstream.transforms import covering, mirrored, size_of
 from training.model.croco import ModelConfig
 
-SIZE = (40, 48)
 MODEL = ModelConfig(**MICRO["model"], pos_embed="rope100")
 RECIPE = Recipe(max_steps=2, batch_size=2, lr=2e-3, head_width=16, precision="float32")
 NAN = np.float32("nan")
-FLOW_PX, DISPARITY_PX = (3.0, -2.0), 5.0
 
 
-# What is true in these datasets follows from the images, or is the same everywhere.
-
-
-def shades(number, size=SIZE):
-    """(H, W, 3) grey bytes: smooth, another for each number."""
-    row, column = np.mgrid[: size[0], : size[1]] / max(size)
-    wave = np.sin(6 * row + number) * np.cos(5 * column - 2 * number)
-    return np.repeat((127 + 100 * wave).astype(np.uint8)[..., None], 3, -1)
-
-
-def pair(number):
-    return colours(2 * number, SIZE), colours(2 * number + 1, SIZE)
-
-
-def hidden():
-    """(H, W) bytes: 255 in the first four columns, which one image shows."""
-    mask = np.zeros(SIZE, np.uint8)
-    mask[:, :4] = 255
-    return mask
-
-
-def flow():
-    """(H, W, 2), the same everywhere, unknown in the first row; and what both images show."""
-    known = np.full((*SIZE, 2), FLOW_PX, np.float32)
-    known[0] = NAN
-    return known, np.where(hidden()[..., None] > 0, NAN, known)
-
-
-def disparity():
-    known = np.full(SIZE, DISPARITY_PX, np.float32)
-    known[0] = NAN
-    return known, np.where(hidden() > 0, NAN, known)
-
-
-def nyuv2(root):
-    """Depth is 1 to 5 m, by brightness."""
-    for number, split in enumerate(("train", "train", "train", "test", "test")):
-        image = shades(number)
-        depth_mm = 1000 + 4000 / 255 * image[..., 0]
-        depth_mm[0] = 0
-        names = f"{split}/a/rgb_{number}.png", f"{split}/a/sync_depth_{number}.png"
-        add_nyuv2(root, *names, image, depth_mm)
-
-
-def ade20k(root):
-    """Images of several sizes; the left is red and of class 1, the right blue and of class 2."""
-    sizes = ((40, 48), (24, 30), (50, 40), (36, 70), (20, 28))
-    for number, (height, width) in enumerate(sizes):
-        image, annotation = colours(number, (height, width)) // 4, np.ones((height, width), int)
-        middle = width // 3 + number
-        image[:, :middle, 0] += 150
-        image[:, middle:, 2] += 150
-        annotation[:, middle:] = 2
-        annotation[0] = 0
-        split, name = ("training", "train") if number < 3 else ("validation", "val")
-        add_ade20k(root, split, f"ADE_{name}_{number:08d}", image, annotation)
-
-
-def imagenet(root):
-    """Three classes: red, green and blue images, of several sizes."""
-    for number, split in enumerate(("train", "train", "val")):
-        for label in range(3):
-            image = colours(number, (40 + 3 * number, 60 - 6 * label)) // 3
-            image[..., label] += 150
-            add_imagenet(root, f"{split}/n0{label}/{split}_{number}.JPEG", image)
-
-
-def taskonomy_views(root):
-    """All targets are functions of brightness."""
-    for number, building in enumerate(("a", "b", "b", "c")):
-        image = shades(number)
-        grey = image[..., 0]
-        mask = np.full(SIZE, 255, np.uint8)
-        mask[0] = 0
-        stored = {"rgb": image, "mask_valid": mask}
-        for target, encoding in TARGETS.items():
-            values = np.repeat(grey[..., None], 3, -1)
-            if encoding.bits == 16:
-                values = values[..., 0].astype(np.uint16) * (8 if "depth" in target else 257)
-            stored[target] = values
-        add_taskonomy(root, building, f"point_{number}_view_0", stored)
-    (root / "train_val_test_tiny.csv").write_text("id,train,val,test\na,1,0,0\nb,1,0,0\nc,0,0,1\n")
-
-
-def sintel(root):
-    for number, scene in enumerate(("alley_1", "temple_2")):
-        for frame in (1, 2, 3):
-            images = dict.fromkeys(("clean", "final"), colours(10 * number + frame, SIZE))
-            known = np.nan_to_num(flow()[0], nan=0.0)
-            invalid = np.isnan(flow()[0][..., 0]) * 255
-            truth = known if frame < 3 else None
-            add_sintel(root, f"{scene}/frame_{frame:04d}", images, truth, hidden(), invalid)
-
-
-def sintel_stereo(root):
-    for number, scene in enumerate(("alley_1", "alley_2", "temple_2")):
-        whole, frame = np.full(SIZE, DISPARITY_PX, np.float32), f"{scene}/frame_0001"
-        add_sintel_stereo(root, frame, pair(number), whole, hidden(), 0 * hidden())
-
-
-def kitti_flow(root):
-    for number in range(4):
-        add_kitti_flow(root, f"{number:06d}", pair(number), *flow())
-
-
-def kitti_stereo(root):
-    for number in range(4):
-        add_kitti_stereo(root, f"{number:06d}", pair(number), *disparity())
-
-
-def flying_chairs(root):
-    for number in (1, 2, 3):
-        add_flying_chairs(root, number, pair(number), flow()[0])
-    (root / "FlyingChairs_train_val.txt").write_text("1\n1\n2\n")
-
-
-def middlebury(root):
-    for number, scene in enumerate(("Adirondack", "ArtL", "Teddy")):
-        folder = root / "trainingH" / scene
-        add_stereo_scene(folder, folder, pair(number), disparity()[0], 255 - hidden())
-
-
-def eth3d(root):
-    for number, scene in enumerate(("delivery_area_1l", "terrains_1l", "facade_1s")):
-        folder = root / "two_view_training" / scene
-        add_stereo_scene(folder, folder, pair(number), disparity()[0], 255 - hidden())
-
-
-def scene_flow(root):
-    for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/A/0000/0007", "TEST/A/0000/0006")):
-        add_scene_flow(root, name, {"cleanpass": pair(number)}, disparity()[0])
-
-
-LAYOUTS = {
-    "depth": {"nyuv2": nyuv2},
-    "flow": {
-        "flying_chairs": flying_chairs,
-        "sintel_clean": sintel,
-        "sintel_final": sintel,
-        "kitti": kitti_flow,
-    },
-    "stereo": {
-        "kitti": kitti_stereo,
-        "eth3d": eth3d,
-        "middlebury": middlebury,
-        "scene_flow": scene_flow,
-        "sintel_stereo": sintel_stereo,
-    },
-    "segmentation": {"ade20k": ade20k},
-    "classification": {"imagenet": imagenet},
-    **{f"taskonomy_{target}": {"taskonomy": taskonomy_views} for target in TARGETS},
-}
 ONE_OF_EACH = (
     ("depth", "nyuv2"),
     ("flow", "kitti"),
