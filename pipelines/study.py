@@ -26,11 +26,13 @@ from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, build, load_yaml
 from pipelines.folder_lock import locked
 from pipelines.machine import processor
+from training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
 STUDIES = MANIFESTS / "studies"
 _LAST_LINES = 15
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,15 +148,17 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     """Do what is not done; return the failures, a line each.
 
     A stage begins when those before it are done, and none after one that has failed. The commands
-    of a stage go on when one fails.
+    of a stage go on when one fails. SIGTERM and Ctrl-C end those that run, which are not done then.
     """
     stages = {name: jobs_of(study, stage) for name, stage in study.stages.items()}
     for folder in ("done", "logs"):
         (study.out / folder).mkdir(parents=True, exist_ok=True)
-    with locked(study.out):
+    with locked(study.out), StopRequest() as stop:
         for name, jobs in stages.items():
             possible = list(_possible(jobs, study.stages[name].needs))
-            failures = _run_stage(study.out, name, possible, cores or os.cpu_count() or 1)
+            failures = _run_stage(study.out, name, possible, cores or os.cpu_count() or 1, stop)
+            if stop():
+                return ["stopped; the same command goes on from here"]
             if failures:
                 return failures
     return []
@@ -169,13 +173,15 @@ def _possible(jobs: Sequence[Job], needs: dict[str, Path]) -> Iterator[Job]:
             logger.warning("%s: left out, there is no %s", job.name, need)
 
 
-def _run_stage(out: Path, stage: str, jobs: Sequence[Job], cores: int) -> list[str]:
+def _run_stage(
+    out: Path, stage: str, jobs: Sequence[Job], cores: int, stop: StopRequest
+) -> list[str]:
     left = [job for job in jobs if not is_done(out, job)]
     logger.info("%s: %d of %d commands left", stage, len(left), len(jobs))
     failures = []
     at_once = max(1, cores // max([job.threads for job in jobs], default=1))
     with ThreadPoolExecutor(at_once) as pool:
-        for job, problem in zip(left, pool.map(lambda job: _run(out, job), left)):
+        for job, problem in zip(left, pool.map(lambda job: _run(out, job, stop), left)):
             if problem:
                 failures.append(f"{job.name}: {problem}")
     return failures
@@ -197,8 +203,10 @@ def _times_path(out: Path, job: Job) -> Path:
     return out / "logs" / f"{job.name}.minutes"
 
 
-def _run(out: Path, job: Job) -> str | None:
+def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
     """Run a command to its end; return what went wrong."""
+    if stop():
+        return "not begun"
     log = out / "logs" / f"{job.name}.log"
     logger.info("%s: %s", job.name, job.line)
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
@@ -206,29 +214,44 @@ def _run(out: Path, job: Job) -> str | None:
     with open(log, "a") as stream:
         stream.write(f"$ {job.line}\n")
         stream.flush()
-        status = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *job.arguments],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
-        ).returncode
+            start_new_session=True,  # Ctrl-C reaches it by way of us
+        )
+        status = _end_of(process, stop)
     minutes = (time.monotonic() - began) / 60
     with open(_times_path(out, job), "a") as stream:
         stream.write(f"{minutes:.3f}\n")
+    if stop():  # whatever the status: training that was told to stop saves, and exits with 0
+        return "stopped"
     if status:
         tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
         return f"exit status {status} after {minutes:.1f} min; {log} ends:\n    {tail}"
-    record = {"command": job.line, "machine": processor()}
+    record = {"command": job.line, "machine": f"{os.cpu_count()} cores, {processor()}"}
     write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
     logger.info("%s: done in %.1f min", job.name, minutes)
     return None
 
 
+def _end_of(process: subprocess.Popen[bytes], stop: StopRequest) -> int:
+    """Wait for a command to end, and end it when asked to; return its exit status."""
+    while True:
+        try:
+            return process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            if stop():
+                process.terminate()
+                return process.wait()
+
+
 def minutes_of(study: Study) -> Iterator[tuple[str, float]]:
     """Yield how long each stage took, in minutes of all commands, those that failed too.
 
-    What a command took that was killed with the study is not known.
+    What a command took that was killed with -9 together with the study is not known.
     """
     for name, stage in study.stages.items():
         paths = [_times_path(study.out, job) for job in jobs_of(study, stage)]

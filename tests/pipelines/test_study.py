@@ -2,9 +2,12 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
+from processes import crossview, wait_for
+from synthetic import write_dataset
 
 from generation.errors import CrossviewError
 from pipelines.cli import main
@@ -39,6 +42,28 @@ def test_a_failed_command_is_told_and_the_next_stage_does_not_begin(tmp_path: Pa
     assert "bad: exit status 2" in problem
     assert "nothing" in problem
     assert {path.stem for path in (tmp_path / "done").iterdir()} == {"good"}
+
+
+def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_path: Path):
+    """SIGTERM ends the study and the command that it runs, and no other begins."""
+    dataset = write_dataset(tmp_path / "pairs")
+    small = "model.image_size=36 optim.batch_size=4 log_every_steps=1"
+    train = f"pretrain --preset tiny --data {dataset} --set {small} --out {{out}}/run"
+    path = tmp_path / "study.yaml"
+    commands = {"first": train, "second": "index --help"}
+    path.write_text(json.dumps({"title": "T", "stages": {"one": {"commands": commands}}}))
+    out = tmp_path / "out"
+    process = crossview("study", path, "--out", out, "--cores", "1")
+    log = out / "logs" / "first.log"
+    wait_for(lambda: log.exists() and " step " in log.read_text())
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "the same command goes on from here" in told
+    assert "asked to stop: saved" in log.read_text()
+    assert list((out / "done").iterdir()) == []
+    assert not (out / "logs" / "second.log").exists()
+    assert float((out / "logs" / "first.minutes").read_text()) > 0
 
 
 def test_phrases_and_seeds_are_filled_in(tmp_path: Path):
