@@ -58,8 +58,8 @@ overlap-sweep: $(INSTALLED) ## one dataset a level of overlap, the same first vi
 pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
 	$(BIN)/crossview pretrain $(strip $(config) $(data) $(seed) $(out) $(ARGS))
 
-evidence: $(INSTALLED) ## what pre-training is worth: hours of study on a CPU, resumable
-	$(BIN)/crossview study evidence $(strip $(out) $(ARGS))
+evidence: $(INSTALLED) ## what pre-training is worth: hours of study, resumable; fills RESULTS.md
+	$(BIN)/crossview study evidence --report . $(strip $(out) $(ARGS))
 
 bench: $(INSTALLED) ## measure how fast pairs are made
 	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(ARGS))

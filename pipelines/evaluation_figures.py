@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from generation.geometry import UInt8
 from pipelines.figures import LIGHT, PALETTE, save_figure, strip
 
-_COLUMNS = 3
+_COLUMNS = 2
 
 
 def save_panels(path: Path, title: str, panels: Sequence[tuple[str, UInt8]]) -> None:
@@ -47,11 +47,12 @@ def bars_figure(charts: Sequence[Bars]) -> Figure:
     """Return all charts on one sheet; whiskers are two standard errors."""
     columns = min(_COLUMNS, len(charts))
     rows = math.ceil(len(charts) / columns)
-    figure = Figure(figsize=(3.6 * columns, 2.7 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).flat
+    tallest = max(len(chart.labels) for chart in charts)
+    figure = Figure(figsize=(4.2 * columns, (0.9 + 0.3 * tallest) * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, chart in zip(places, charts):
         _draw(axes, chart)
-    for axes in list(places)[len(charts) :]:
+    for axes in places[len(charts) :]:
         axes.set_axis_off()
     return figure
 
@@ -59,16 +60,20 @@ def bars_figure(charts: Sequence[Bars]) -> Figure:
 def _draw(axes: Any, chart: Bars) -> None:
     for place, values in enumerate(chart.values):
         if not values:
-            axes.text(place, 0, "missing", ha="center", va="bottom", color=LIGHT.soft, fontsize=8)
+            axes.text(0, place, " missing", ha="left", va="center", color=LIGHT.soft, fontsize=8)
             continue
         error = 2 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        colour = PALETTE[place % len(PALETTE)]
-        axes.bar(place, fmean(values), width=0.62, color=colour, alpha=0.85)
+        colour = PALETTE[place if len(chart.values) <= len(PALETTE) else 0]
+        axes.barh(place, fmean(values), height=0.62, color=colour, alpha=0.85)
         if error is not None:
-            axes.errorbar(place, fmean(values), error, color=LIGHT.ink, capsize=4, linewidth=1.2)
-        axes.plot([place] * len(values), values, "o", color=LIGHT.ink, markersize=3, alpha=0.6)
-    axes.set_xticks(range(len(chart.labels)), chart.labels, color=LIGHT.ink, fontsize=9)
+            axes.errorbar(
+                fmean(values), place, xerr=error, color=LIGHT.ink, capsize=3, linewidth=1.2
+            )
+        axes.plot(values, [place] * len(values), "o", color=LIGHT.ink, markersize=3, alpha=0.6)
+    axes.set_yticks(range(len(chart.labels)), chart.labels, color=LIGHT.ink, fontsize=9)
+    axes.set_ylim(len(chart.labels) - 0.5, -0.5)
+    axes.set_xlim(left=0)
     axes.set_title(chart.title, color=LIGHT.ink, fontsize=10)
-    axes.set_ylabel(chart.axis, color=LIGHT.soft, fontsize=8)
+    axes.set_xlabel(chart.axis, color=LIGHT.soft, fontsize=8)
     axes.tick_params(colors=LIGHT.soft)
-    strip(axes)
+    strip(axes, values="x")

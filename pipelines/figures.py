@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -81,10 +81,10 @@ def histogram_of(
     return figure
 
 
-def strip(axes: Any) -> None:
-    """Leave of a chart's frame only what carries numbers."""
+def strip(axes: Any, values: Literal["x", "y"] = "y") -> None:
+    """Leave of a chart's frame only what carries numbers; lines at those of the values."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
+    axes.grid(axis=values, alpha=0.25)
     axes.set_axisbelow(True)
 
 

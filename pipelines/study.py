@@ -66,6 +66,8 @@ class Section:
     """What the labels measure, where they are numbers: the last metric is drawn over them."""
     evaluation: str | None = None
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
+    samples: tuple[str, ...] = ()
+    """Pictures of the evaluation that are shown, by their paths below its folder."""
     claim: tuple[str, ...] = ()
     """Labels of the evaluation, of which each is said to be ahead of the next."""
 
@@ -81,6 +83,8 @@ class Study:
     """Parts of command lines that many share, by name."""
     text: str = ""
     """What the report begins with."""
+    pictures: Path = Path("pictures")
+    """Folder of the report's pictures, below that of the report."""
     sections: tuple[Section, ...] = ()
 
 

@@ -37,23 +37,55 @@ class Runs:
         return [lines[-1][metric] for lines in self.validations if metric in lines[-1]]
 
 
-def write_study_report(study: Study) -> str:
-    """Write OUT/RESULTS.md and its pictures of what has been done so far; return the text."""
+def write_study_report(study: Study, folder: Path) -> str:
+    """Write folder/RESULTS.md and its pictures of what has been done so far; return the text."""
     parts = [f"# {study.title}", study.text.strip()]
     jobs = {name: jobs_of(study, stage) for name, stage in study.stages.items()}
     for number, section in enumerate(study.sections, 1):
+        pictures = Pictures(folder=folder, below=study.pictures, prefix=f"section_{number}")
         parts.append(f"## {section.heading}")
         parts.append(section.text.strip())
         if section.runs:
             runs = _runs(study, [job for each in jobs.values() for job in each], section)
-            parts += _run_parts(study.out, f"section_{number}", section, runs)
+            parts += _run_parts(pictures, section, runs)
         if section.evaluation:
-            parts += _evaluation_parts(study.out, f"section_{number}", section)
+            parts += _evaluation_parts(study.out / section.evaluation, pictures, section)
     parts += ["## What it took", _cost(study)]
     text = "\n\n".join(part for part in parts if part)
-    study.out.mkdir(parents=True, exist_ok=True)
-    write_text_whole(study.out / REPORT_NAME, text + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_whole(folder / REPORT_NAME, text + "\n")
     return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Where those of a section go, and how the report shows them."""
+
+    folder: Path
+    """Of the report."""
+    below: Path
+    prefix: str
+
+    def draw(self, name: str, title: str, figure: Figure) -> str:
+        """Save a figure; return the Markdown that shows it."""
+        save_figure(self._path(name), figure)
+        return self._shown(name, title)
+
+    def copy(self, name: str, title: str, path: Path) -> str:
+        """Copy a PNG; return the Markdown that shows it."""
+        shutil.copyfile(path, self._path(name))
+        return self._shown(name, title)
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / self._relative(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _relative(self, name: str) -> Path:
+        return self.below / f"{self.prefix}_{name}.png"
+
+    def _shown(self, name: str, title: str) -> str:
+        return f"![{title}]({self._relative(name).as_posix()})"
 
 
 def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
@@ -78,7 +110,7 @@ def _validations(folder: Path) -> tuple[dict[str, float], ...]:
     return tuple(line for line in lines if line["kind"] == "val")
 
 
-def _run_parts(out: Path, name: str, section: Section, runs: Sequence[Runs]) -> list[str]:
+def _run_parts(pictures: Pictures, section: Section, runs: Sequence[Runs]) -> list[str]:
     if not runs:
         return ["Not run yet."]
     rows = [
@@ -87,11 +119,12 @@ def _run_parts(out: Path, name: str, section: Section, runs: Sequence[Runs]) -> 
     ]
     parts = [markdown_table(["model", *section.metrics, "seeds"], rows)]
     if section.curve:
-        save_figure(out / f"{name}_curve.png", _curves(section.curve, runs))
-        parts.append(f"![{section.curve} over steps]({name}_curve.png)")
+        figure = _curves(section.curve, runs)
+        parts.append(pictures.draw("curve", f"{section.curve} over steps", figure))
     if section.axis:
-        save_figure(out / f"{name}_axis.png", _over_axis(section.axis, section.metrics[-1], runs))
-        parts.append(f"![{section.metrics[-1]} over {section.axis}]({name}_axis.png)")
+        metric = section.metrics[-1]
+        figure = _over_axis(section.axis, metric, runs)
+        parts.append(pictures.draw("axis", f"{metric} over {section.axis}", figure))
     return parts
 
 
@@ -154,17 +187,23 @@ def _standard_error(values: Sequence[float]) -> float:
     return stdev(values) / math.sqrt(len(values))
 
 
-def _evaluation_parts(out: Path, name: str, section: Section) -> list[str]:
-    assert section.evaluation is not None
-    folder = out / section.evaluation
+def _evaluation_parts(folder: Path, pictures: Pictures, section: Section) -> list[str]:
     if not (folder / "results.json").exists():
         return ["Not run yet."]
-    shutil.copyfile(folder / "results.png", out / f"{name}.png")
     tables = (folder / "results.md").read_text().partition("\n")[2].strip()
-    parts = [tables.replace("\n## ", "\n### ").replace("## ", "### ", 1), f"![]({name}.png)"]
+    parts = [
+        tables.replace("\n## ", "\n### ").replace("## ", "### ", 1),
+        pictures.copy("bars", "the first metric of each benchmark", folder / "results.png"),
+    ]
     records = json.loads((folder / "results.json").read_text())
     for ahead, behind in pairwise(section.claim):
         parts.append(_claim(records, ahead, behind))
+    for number, sample in enumerate(section.samples):
+        if (folder / sample).exists():
+            parts.append(f"{Path(sample).parent.as_posix()}:")
+            parts.append(pictures.copy(f"sample_{number}", sample, folder / sample))
+        else:
+            parts.append(f"There is no {sample}.")
     return parts
 
 

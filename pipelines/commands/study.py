@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from pipelines.commands import options as shared
@@ -23,6 +24,9 @@ def add(commands: Any) -> None:
     parser.add_argument("study", help="YAML file, or the name of one of our studies")
     parser.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
     parser.add_argument("--out", metavar="DIR", help="folder of all results")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder of RESULTS.md (default: that of --out)"
+    )
     parser.add_argument(
         "--report-only", action="store_true", help="only report what has been done so far"
     )
@@ -45,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
     overrides = merge(shared.nested({"out": options.out}), parse_overrides(options.set))
     study = load_study(options.study, overrides)
     failures = [] if options.report_only else run_study(study, options.cores)
-    print(write_study_report(study))
+    print(write_study_report(study, options.report or study.out))
     return shared.report_failures(failures, "commands")

@@ -142,6 +142,7 @@ sections:
   - heading: Heads
     evaluation: evaluation
     claim: [croco, mae, scratch]
+    samples: [depth/mae/seed_1/picture_0.png, depth/mae/seed_7/picture_0.png]
 """
 
 
@@ -150,8 +151,9 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     out = tmp_path / "out"
     path = tmp_path / "micro.yaml"
     path.write_text(MICRO.format(out=out))
-    assert main(["study", str(path)]) == 0
-    text = (out / "RESULTS.md").read_text()
+    report = tmp_path / "report"
+    assert main(["study", str(path), "--report", str(report)]) == 0
+    text = (report / "RESULTS.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert re.search(r"\| CroCo \| [\d.]+ ± [\d.]+ \|", text)
     assert re.search(r"\| depth \| delta1 \| [-+][\d.]+ \|.*\| (yes|no) \|", text)
@@ -161,8 +163,10 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     for ahead, behind in (("croco", "mae"), ("mae", "scratch")):
         assert f"Lead of {ahead} over {behind}" in text
     assert "Not run yet" not in text
-    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
-        assert (out / picture).stat().st_size > 5000
+    pictures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert len(pictures) == 4
+    assert all((report / picture).stat().st_size > 5000 for picture in pictures)
+    assert "There is no depth/mae/seed_7/picture_0.png." in text
     records = json.loads((out / "evaluation" / "results.json").read_text())
     assert {record["weights"] for record in records} == {"croco", "mae", "scratch"}
     assert all(len(record["values"]) == 2 for record in records if record["benchmark"] == "depth")
