@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from generation.plain import Plain, diff_plain
+from generation.plain import Plain, diff_plain, merge, to_plain
 from training.augment import AugmentConfig
 from training.bounds import require
 from training.data import DataConfig
@@ -86,6 +86,11 @@ FREE_ON_RESUME = (
 )
 
 
-def differences(before: Plain, now: Plain) -> list[str]:
-    """Say, one line a dotted field, where two plain configs differ in what a run's results show."""
-    return [line for line in diff_plain(before, now) if line.split(":")[0] not in FREE_ON_RESUME]
+def differences(before: Plain, now: PretrainConfig) -> list[str]:
+    """Say, one line a dotted field, where a recorded config differs in what a run's results show.
+
+    A field that the version which recorded it had not yet counts as its default.
+    """
+    defaults = to_plain(PretrainConfig(data=DataConfig(path=now.data.path)))
+    lines = diff_plain(merge(defaults, before), to_plain(now))
+    return [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]

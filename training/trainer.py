@@ -146,7 +146,7 @@ class _Run:
         state = checkpoint.load_newest(self.out)
         if state is None:
             return None
-        lines = differences(state["config"], to_plain(self.config))
+        lines = differences(state["config"], self.config)
         lines += diff_plain(state["digests"], self.split.digests, "SHA-256 of the index of ")
         if lines:
             raise CrossviewError(

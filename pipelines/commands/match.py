@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         "match",
         help="draw the correspondences of two images, from cross-attention",
         description="Find the patches of two images that look at each other more than at any "
-        "other, with nothing masked; draw them, and write them beside the drawing as JSON, in "
+        "other, hidden or not; draw them, and write them beside the drawing as JSON, in "
         "pixels of the image files. Of an image of another size than the model's, the middle "
         "square is taken and resized.",
         epilog="example: crossview match --weights out/pretrain a.jpg b.jpg --out out/match.png",

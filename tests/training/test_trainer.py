@@ -18,10 +18,12 @@ from synthetic import write_dataset
 
 import training
 from generation.errors import CrossviewError
+from generation.plain import to_plain
 from training import checkpoint
 from training.augment import draw_jitter
 from training.checkpoint import load_model
 from training.completion import complete
+from training.config import differences
 from training.distributed import Process
 from training.metrics import read_lines
 from training.order import swapped_views
@@ -237,6 +239,13 @@ def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
     rendered_again = write_dataset(tmp_path / "data", pairs=11)
     with pytest.raises(CrossviewError, match="SHA-256 of the index of data"):
         pretrain(micro_config(rendered_again), out)
+
+
+def test_a_field_that_an_older_version_had_not_counts_as_its_default(dataset):
+    config = micro_config(dataset, data={"random_crop": False})
+    older = to_plain(config)
+    del older["parallel"], older["optim"]["ema"], older["data"]["random_crop"]
+    assert differences(older, config) == ["data.random_crop: true before, false now"]
 
 
 @pytest.mark.parametrize(
