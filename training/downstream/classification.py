@@ -18,10 +18,10 @@ from training.downstream.example import Example, Splits, one_view
 from training.downstream.features import encoder_features
 from training.downstream.heads import LinearHead
 from training.downstream.labels import class_loss, num_classes, require_class
-from training.downstream.metrics import averaged, classification_scores
+from training.downstream.metrics import Scores, averaged, classification_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
-from training.downstream.transforms import augmented, covering, cropped, resized, size_of
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.transforms import augmented, central, covering, cropped, resized, size_of
 from training.model.croco import CroCo
 
 TEST_CROP_SHARE = 224 / 256
@@ -77,8 +77,7 @@ class Classification:
 
     def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:
         """Return image, (3, H, W), and label, ()."""
-        assert recipe.crop is not None, "evaluate() has filled it in"
-        example = _randomly_resized_crop(one_view(example), recipe.crop, random)
+        example = _randomly_resized_crop(one_view(example), recipe.crop_size, random)
         return tensors_of(augmented(example, recipe, random), "label")
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -87,8 +86,7 @@ class Classification:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return logits, (C,), of the middle of the image."""
-        assert recipe.crop is not None, "evaluate() has filled it in"
-        middle = _middle(one_view(example), recipe.crop)
+        middle = _middle(one_view(example), recipe.crop_size)
         (image,) = images_of(middle, device_of(network))
         images = torch.cat([image, image.flip(-1)]) if recipe.flip_test else image
         return {"logits": network(images).float().mean(0).cpu().numpy()}
@@ -150,6 +148,4 @@ def _randomly_resized_crop(
 def _middle(example: Example, size: tuple[int, int]) -> Example:
     """Return the middle (height, width) of an image, of which that is TEST_CROP_SHARE."""
     whole = round(size[0] / TEST_CROP_SHARE), round(size[1] / TEST_CROP_SHARE)
-    example = covering(example, whole)
-    height, width = size_of(example)
-    return cropped(example, (height - size[0]) // 2, (width - size[1]) // 2, size)
+    return central(covering(example, whole), size)

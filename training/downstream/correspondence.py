@@ -20,10 +20,10 @@ from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
 from training.downstream.dense import device_of, images_of
 from training.downstream.example import Example, Splits
-from training.downstream.metrics import averaged, correspondence_scores
+from training.downstream.metrics import Scores, averaged, correspondence_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
-from training.downstream.transforms import cropped, require_as_large, size_of
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.transforms import central, require_as_large
 from training.downstream.two_views import true_pixels
 from training.model.croco import CroCo
 from training.pictures import as_bytes, colours_of_places, painted
@@ -151,8 +151,7 @@ def _similar(first: Tensor, second: Tensor) -> Tensor:
 
 def _central(example: Example, size: int) -> Example:
     require_as_large(example, (size, size))
-    height, width = size_of(example)
-    return cropped(example, (height - size) // 2, (width - size) // 2, (size, size))
+    return central(example, (size, size))
 
 
 def _true_places(prediction: Prediction, example: Example) -> Float32:

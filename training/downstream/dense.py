@@ -26,9 +26,9 @@ from training.downstream.features import (
 from training.downstream.heads import PatchHead
 from training.downstream.inference import Predict, flipped, tiled
 from training.downstream.losses import bounded_log_scale
-from training.downstream.metrics import averaged
+from training.downstream.metrics import Scores, averaged
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Scores
+from training.downstream.task import Batch
 from training.downstream.transforms import seen_twice
 from training.model.croco import CroCo
 
@@ -101,8 +101,7 @@ def predicted(
         log_scale = bounded_log_scale(output[:, scale_channel].unsqueeze(1))
         return output, torch.exp(-log_scale)
 
-    assert recipe.crop is not None, "evaluate() has filled it in"
-    whole = partial(_tiled, predict, recipe.crop, recipe.tile_overlap)
+    whole = partial(_tiled, predict, recipe.crop_size, recipe.tile_overlap)
     return flipped(whole, negated)(*images) if recipe.flip_test else whole(*images)
 
 

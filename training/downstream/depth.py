@@ -23,9 +23,9 @@ from training.downstream.dense import (
 )
 from training.downstream.example import Example, Splits, one_view
 from training.downstream.losses import berhu_loss
-from training.downstream.metrics import averaged, depth_scores
+from training.downstream.metrics import Scores, averaged, depth_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented
 from training.model.croco import CroCo
 

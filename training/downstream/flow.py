@@ -28,9 +28,9 @@ from training.downstream.dense import (
 )
 from training.downstream.example import Example, Splits
 from training.downstream.losses import laplacian_loss
-from training.downstream.metrics import endpoint_errors, flow_scores
+from training.downstream.metrics import Scores, endpoint_errors, flow_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented, seen_only
 from training.model.croco import CroCo
 

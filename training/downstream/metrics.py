@@ -4,8 +4,6 @@ What is predicted comes first, what is true second. Only pixels whose truth is k
 in maps of floats, not -1 in labels. A metric of which nothing is known is NaN. Shares are 0 to 1.
 Shapes that do not go together raise CrossviewError, as do predictions that are not finite where the
 truth is known; a pose may be, and has then failed.
-
-Scores are () float64 arrays by name, of one example: what a task's `score` returns.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from generation.geometry import Bool, Float64
 from training.downstream.example import UNKNOWN_LABEL
 
 Scores = dict[str, Float64]
+"""What one example adds to the metrics: () by name."""
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 

@@ -25,6 +25,7 @@ from training.downstream.features import pair_features
 from training.downstream.heads import points_and_confidence
 from training.downstream.losses import matching_loss, pointmap_loss
 from training.downstream.metrics import (
+    Scores,
     averaged,
     depth_scores,
     matching_scores,
@@ -35,7 +36,7 @@ from training.downstream.metrics import (
 )
 from training.downstream.pose import POSE_METRICS, pose_summary_of, refuse_mirrored_tests
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import altered, middle
 from training.downstream.two_views import (
     dotted,
@@ -103,7 +104,7 @@ class Pointmaps:
         show the same point, as far as paired, (K,), says so. Of the middle of both images, as in
         prediction.
         """
-        example = altered(_view(example, recipe), recipe, random)
+        example = altered(middle(example, recipe.crop_size), recipe, random)
         known = true_pairs(example, NUM_PAIRS, random)
         pairs = np.zeros((NUM_PAIRS, 2), np.int64)
         pairs[: len(known)] = known
@@ -127,7 +128,7 @@ class Pointmaps:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return what prediction_of does, of the middle of both images."""
-        view = _view(example, recipe)
+        view = middle(example, recipe.crop_size)
         maps: Tensor = network(*images_of(view, device_of(network)))[0]
         points, confidence = points_and_confidence(maps[:, :4])
         descriptors = F.normalize(maps[:, 4:].float(), dim=1)
@@ -232,11 +233,6 @@ def prediction_of(
         "camera2_from_camera1": pose_of_points(surest, intrinsics2),
         "matches": mutual_matches(_on_grid(descriptors[0]), _in_a_row(descriptors[1])),
     }
-
-
-def _view(example: Example, recipe: Recipe) -> Example:
-    assert recipe.crop is not None, "evaluate() has filled it in"
-    return middle(example, recipe.crop)
 
 
 def _view_of(example: Example, prediction: Prediction) -> Example:

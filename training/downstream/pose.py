@@ -20,9 +20,9 @@ from training.downstream.example import Example, Splits
 from training.downstream.features import pair_features
 from training.downstream.heads import PoseHead
 from training.downstream.losses import rotation_loss, translation_loss
-from training.downstream.metrics import pose_scores, pose_summary
+from training.downstream.metrics import Scores, pose_scores, pose_summary
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import altered, middle
 from training.downstream.two_views import pose_pictures
 from training.model.croco import CroCo
@@ -65,7 +65,7 @@ class Pose:
 
         The middle of both images: a crop elsewhere is as if the camera had turned.
         """
-        example = altered(_view(example, recipe), recipe, random)
+        example = altered(middle(example, recipe.crop_size), recipe, random)
         return tensors_of(example, "camera2_from_camera1")
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -77,7 +77,7 @@ class Pose:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return camera2_from_camera1, (4, 4) float64."""
-        images = images_of(_view(example, recipe), device_of(network))
+        images = images_of(middle(example, recipe.crop_size), device_of(network))
         found: Tensor = network(*images)
         return {"camera2_from_camera1": found[0].double().cpu().numpy()}
 
@@ -124,8 +124,3 @@ def pose_summary_of(scores: Sequence[Scores]) -> dict[str, float]:
     names = ("rotation_deg", "translation_m", "direction_deg")
     columns = (np.array([float(score[name]) for score in scores]) for name in names)
     return {name: value for name, value in pose_summary(*columns).items() if np.isfinite(value)}
-
-
-def _view(example: Example, recipe: Recipe) -> Example:
-    assert recipe.crop is not None, "evaluate() has filled it in"
-    return middle(example, recipe.crop)

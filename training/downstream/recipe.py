@@ -87,6 +87,12 @@ class Recipe:
         if self.ema is not None:
             require(0 < self.ema < 1, "ema", self.ema, "above 0, below 1")
 
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Return the crop of a recipe that for_model has filled in."""
+        assert self.crop is not None
+        return self.crop
+
     def for_model(self, config: ModelConfig) -> Recipe:
         """Return the recipe with the crop filled in. Raises CrossviewError where none fits."""
         size, patch = config.image_size, config.patch_size

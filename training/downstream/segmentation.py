@@ -20,9 +20,9 @@ from training.downstream.example import UNKNOWN_LABEL, Example, Splits, one_view
 from training.downstream.features import encoder_features
 from training.downstream.heads import SegmentationHead
 from training.downstream.labels import class_loss, num_classes
-from training.downstream.metrics import confusion_matrix, segmentation_summary
+from training.downstream.metrics import Scores, confusion_matrix, segmentation_summary
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented, covering, size_of
 from training.model.croco import CroCo
 
@@ -116,5 +116,4 @@ class SegmentationNetwork(nn.Module):
 
 def _scaled(example: Example, recipe: Recipe) -> Example:
     """Bring an image, in its own shape, to the size at which it covers the crop."""
-    assert recipe.crop is not None, "evaluate() has filled it in"
-    return covering(one_view(example), recipe.crop)
+    return covering(one_view(example), recipe.crop_size)

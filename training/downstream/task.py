@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from generation.geometry import UInt8
 from training.downstream.example import Example, Splits
+from training.downstream.metrics import Scores
 from training.downstream.recipe import Recipe
 from training.model.croco import CroCo
 
@@ -20,8 +21,6 @@ Batch = dict[str, Tensor]
 """Training samples side by side, B first; images are (B, 3, H, W) in 0..1."""
 Prediction = dict[str, NDArray[Any]]
 """Of one example, by the names of Example.truth, at its size and in its units."""
-Scores = dict[str, NDArray[np.float64]]
-"""What one example adds to the metrics."""
 Panels = list[tuple[str, UInt8]]
 """Titles and (H, W, 3) pictures: input, truth, prediction, error."""
 Open = Callable[[Path], Splits]

@@ -26,9 +26,9 @@ from training.downstream.dense import (
 )
 from training.downstream.example import Example, Splits, at_most, one_view
 from training.downstream.losses import l1_loss, normal_loss
-from training.downstream.metrics import averaged, normal_scores, regression_scores
+from training.downstream.metrics import Scores, averaged, normal_scores, regression_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction, Scores
+from training.downstream.task import Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented
 from training.model.croco import CroCo
 

@@ -137,7 +137,11 @@ def covering(example: Example, size: tuple[int, int]) -> Example:
 
 def middle(example: Example, size: tuple[int, int]) -> Example:
     """Return the middle (height, width) of an example, brought to the least size that covers it."""
-    example = covering(example, size)
+    return central(covering(example, size), size)
+
+
+def central(example: Example, size: tuple[int, int]) -> Example:
+    """Return the middle (height, width) of an example, pixel by pixel."""
     height, width = size_of(example)
     return cropped(example, (height - size[0]) // 2, (width - size[1]) // 2, size)
 
