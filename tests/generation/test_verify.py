@@ -1,6 +1,5 @@
 """What is done to a dataset is named by verify, and what can be mended is rendered again."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import digests
 
 from generation.covisibility import measure_pair
 from generation.geometry import Camera, look_at
@@ -49,15 +49,6 @@ MEMBERS = (META, *VIEWS, *DEPTHS)
 def render(out: Path, *, verify: bool = False) -> None:
     config = build(RenderPairsConfig, CONFIG, source="test")
     render_pairs(config, out, SerialExecutor(), verify=verify)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file that a dataset consists of."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name not in (".lock", "runs.jsonl")
-    }
 
 
 @pytest.fixture(scope="module")

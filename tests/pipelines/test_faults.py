@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import pickle
 import random
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from folders import digests
 from PIL import Image
 from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tree, wait_for
 
@@ -38,15 +38,6 @@ SMALL = {
 
 def config_of(**changes) -> RenderPairsConfig:
     return build(RenderPairsConfig, SMALL | changes, source="test")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file of a dataset, half-written ones included."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name not in (".lock", "runs.jsonl")
-    }
 
 
 @pytest.fixture(scope="module")

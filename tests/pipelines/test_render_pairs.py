@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from folders import digests
 
 from generation.covisibility import measure_pair
 from generation.errors import CrossviewError
@@ -38,15 +39,6 @@ SMALL = {
 
 def config_of(**changes) -> RenderPairsConfig:
     return build(RenderPairsConfig, SMALL | changes, source="test")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file that a dataset consists of."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name not in (".lock", "runs.jsonl")
-    }
 
 
 @pytest.fixture(scope="module")
