@@ -105,7 +105,8 @@ class PoseNetwork(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Map two (B, 3, H, W) images in 0..1 to (B, 4, 4) camera2_from_camera1."""
-        return self.head(self.features(first, second)[-1])  # type: ignore[no-any-return]
+        grid = self.features.model.grid_of(first)
+        return self.head(self.features(first, second)[-1], grid)  # type: ignore[no-any-return]
 
 
 def refuse_mirrored_tests(task: str, recipe: Recipe) -> None:
