@@ -96,17 +96,17 @@ class Pose:
 
 
 class PoseNetwork(nn.Module):
-    """Pre-trained blocks under a head that pools the decoder's last tokens."""
+    """Pre-trained blocks under a head that sees the tokens of all patches at once."""
 
     def __init__(self, model: CroCo, recipe: Recipe) -> None:
         super().__init__()
         self.features = pair_features(model, recipe)
-        self.head = PoseHead(self.features.dims[-1])
+        height, width = (side // model.config.patch_size for side in recipe.crop_size)
+        self.head = PoseHead(self.features.dims, height * width)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Map two (B, 3, H, W) images in 0..1 to (B, 4, 4) camera2_from_camera1."""
-        grid = self.features.model.grid_of(first)
-        return self.head(self.features(first, second)[-1], grid)  # type: ignore[no-any-return]
+        return self.head(self.features(first, second))  # type: ignore[no-any-return]
 
 
 def refuse_mirrored_tests(task: str, recipe: Recipe) -> None:
