@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from generation.bounds import require
 from generation.covisibility import Covisibility
-from generation.errors import CrossviewError
 from generation.geometry import Camera
 from generation.overlap import OverlapBand
 from generation.raycast import RayCaster
@@ -61,13 +61,11 @@ class PairConfig:
     """Proposals before a pair is given up, to those of one first view."""
 
     def __post_init__(self) -> None:
-        if min(self.image_size) < 16:
-            raise CrossviewError(f"image_size: expected at least 16 pixels, got {self.image_size}")
-        if not 1 <= self.hfov_deg <= 170:
-            raise CrossviewError(f"hfov_deg: expected 1 to 170, got {self.hfov_deg}")
+        fits = min(self.image_size) >= 16
+        require(fits, "image_size", self.image_size, "at least 16 pixels")
+        require(1 <= self.hfov_deg <= 170, "hfov_deg", self.hfov_deg, "1 to 170")
         for name in ("second_views", "max_tries"):
-            if getattr(self, name) < 1:
-                raise CrossviewError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
     def of_band(self, band: OverlapBand) -> PairConfig:
         """Return the same configuration for another band."""

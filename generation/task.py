@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from generation.errors import CrossviewError
+from generation.bounds import require
 from generation.locations import location
 from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
@@ -40,12 +40,9 @@ class ShardConfig:
     """Also store both depth maps."""
 
     def __post_init__(self) -> None:
-        if self.pairs_per_shard < 1:
-            raise CrossviewError(
-                f"pairs_per_shard: expected at least 1, got {self.pairs_per_shard}"
-            )
-        if not 1 <= self.jpeg_quality <= 100:
-            raise CrossviewError(f"jpeg_quality: expected 1 to 100, got {self.jpeg_quality}")
+        fits = self.pairs_per_shard >= 1
+        require(fits, "pairs_per_shard", self.pairs_per_shard, "at least 1")
+        require(1 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "1 to 100")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from generation.bounds import require
 from generation.covisibility import estimate_a_in_b, estimate_official_a_in_b, surface_points
-from generation.errors import CrossviewError
 from generation.geometry import Camera, Float32, Float64
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
@@ -41,10 +41,8 @@ class ViewLimits:
     """Least standard deviation of a view's luminance, of 255; below it is almost blank."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_valid_fraction <= 1:
-            raise CrossviewError(
-                f"min_valid_fraction: expected above 0, at most 1, got {self.min_valid_fraction}"
-            )
+        share = self.min_valid_fraction
+        require(0 < share <= 1, "min_valid_fraction", share, "above 0, at most 1")
 
     def flaw_of_depth(self, depth_m: Float32) -> str | None:
         """Return what is wrong with a view's depth, or None."""

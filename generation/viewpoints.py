@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import (
     Bool,
@@ -100,10 +101,8 @@ class ViewpointConfig:
                 f"{self.min_height_m} and {self.max_height_m}"
             )
         for name in ("pan_noise_deg", "tilt_noise_deg", "roll_noise_deg", "walk_step_m"):
-            if getattr(self, name) < 0:
-                raise CrossviewError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        if self.walk_steps < 1:
-            raise CrossviewError(f"walk_steps: expected at least 1, got {self.walk_steps}")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.walk_steps >= 1, "walk_steps", self.walk_steps, "at least 1")
 
 
 @dataclass(frozen=True, eq=False)

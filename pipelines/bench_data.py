@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from generation.errors import CrossviewError
+from generation.bounds import require
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import VIEWS, ShardEntry
 from pipelines.bench_train import write_repeated_pairs
@@ -43,8 +43,7 @@ def bench_data(data: Path | None, num_pairs: int) -> str:
 
     One process decodes in both, on one core. Each way first reads a batch that does not count.
     """
-    if num_pairs < BATCH:
-        raise CrossviewError(f"--num-pairs = {num_pairs}: expected at least {BATCH}")
+    require(num_pairs >= BATCH, "--num-pairs", num_pairs, f"at least {BATCH}")
     torch.set_num_threads(1)
     with ExitStack() as stack:
         if data is None:

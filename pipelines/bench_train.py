@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from generation.errors import CrossviewError
+from generation.bounds import require
 from generation.pairs import PairConfig
 from generation.plain import merge
 from generation.shards.files import write_text_whole
@@ -58,8 +58,7 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
     pairs are trained on again and again. The mask stays at its last ratio, and nothing is
     validated on the way.
     """
-    if num_steps < WINDOWS:
-        raise CrossviewError(f"steps: expected at least {WINDOWS}, got {num_steps}")
+    require(num_steps >= WINDOWS, "steps", num_steps, f"at least {WINDOWS}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = _config(values, num_steps, folder)

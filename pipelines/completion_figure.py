@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from generation.bounds import require
 from generation.geometry import UInt8
 from pipelines.figures import LIGHT, save_figure, save_png
 from pipelines.square_view import SquareView
 from training.augment import to_unit_range
-from training.bounds import require
 from training.completion import complete, grid_places, looked
 from training.losses import completion_losses
 from training.model.croco import CroCo

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.worker import Fault, Limits, Reply, Worker, import_path
 
@@ -131,8 +132,8 @@ class RayExecutor:
     _started: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.num_workers is not None and self.num_workers < 1:
-            raise CrossviewError(f"num_workers = {self.num_workers}: expected at least 1")
+        fits = self.num_workers is None or self.num_workers >= 1
+        require(fits, "num_workers", self.num_workers, "at least 1")
 
     def run(
         self,

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Bool, Float64, UInt8
 from generation.shards.files import write_text_whole
@@ -50,8 +51,7 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_pairs", "max_scenes", "max_rows"):
-            if getattr(self, name) < 1:
-                raise CrossviewError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
 
 @dataclass

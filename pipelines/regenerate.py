@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.plain import Plain, to_plain
 from generation.published import read_published
@@ -66,16 +67,14 @@ class RegenerateConfig:
     """Also store both depth maps."""
 
     def __post_init__(self) -> None:
-        if self.up is not None and self.up not in UP_AXES:
-            raise CrossviewError(f"up: expected one of {', '.join(UP_AXES)}, got {self.up!r}")
-        if self.resolution is not None and self.resolution < 16:
-            raise CrossviewError(f"resolution: expected at least 16, got {self.resolution}")
-        if self.hfov_deg is not None and not 1 <= self.hfov_deg <= 170:
-            raise CrossviewError(f"hfov_deg: expected 1 to 170, got {self.hfov_deg}")
-        if self.renderer is not None and self.renderer not in RENDERERS:
-            raise CrossviewError(
-                f"renderer: expected one of {', '.join(RENDERERS)}, got {self.renderer!r}"
-            )
+        fits = self.up is None or self.up in UP_AXES
+        require(fits, "up", self.up, f"one of {', '.join(UP_AXES)}")
+        fits = self.resolution is None or self.resolution >= 16
+        require(fits, "resolution", self.resolution, "at least 16")
+        fits = self.hfov_deg is None or 1 <= self.hfov_deg <= 170
+        require(fits, "hfov_deg", self.hfov_deg, "1 to 170")
+        fits = self.renderer is None or self.renderer in RENDERERS
+        require(fits, "renderer", self.renderer, f"one of {', '.join(RENDERERS)}")
 
 
 @dataclass(frozen=True, kw_only=True)

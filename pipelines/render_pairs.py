@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
@@ -65,18 +66,13 @@ class RenderPairsConfig:
     def __post_init__(self) -> None:
         for name in ("num_pairs", "pairs_per_scene"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise CrossviewError(f"{name}: expected at least 1, got {value}")
+            require(value is None or value >= 1, name, value, "at least 1")
         if self.num_pairs is not None and self.pairs_per_scene is not None:
             raise CrossviewError("num_pairs and pairs_per_scene: give one of them, not both")
-        if not 1 <= self.supersampling <= 8:
-            raise CrossviewError(f"supersampling: expected 1 to 8, got {self.supersampling}")
-        if self.seed < 0:
-            raise CrossviewError(f"seed: expected 0 or more, got {self.seed}")
-        if self.renderer not in RENDERERS:
-            raise CrossviewError(
-                f"renderer: expected one of {', '.join(RENDERERS)}, got {self.renderer!r}"
-            )
+        require(1 <= self.supersampling <= 8, "supersampling", self.supersampling, "1 to 8")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        known = f"one of {', '.join(RENDERERS)}"
+        require(self.renderer in RENDERERS, "renderer", self.renderer, known)
         for name in self.levels:
             if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9]", name):
                 raise CrossviewError(f"levels: {name!r} cannot be the name of a folder")

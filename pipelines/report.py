@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from generation.bounds import require
 from generation.covisibility import seen_pixels
-from generation.errors import CrossviewError
 from generation.geometry import UInt8
 from generation.overlap import OverlapBand
 from generation.renderers.embree import EmbreeRenderer
@@ -50,10 +50,8 @@ class ReportConfig:
     def __post_init__(self) -> None:
         # A completion is shown beside that with another pair's reference, which takes two.
         for name, least in (("num_pairs", 1), ("num_completions", 2)):
-            if getattr(self, name) < least:
-                raise CrossviewError(
-                    f"{name}: expected at least {least}, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            require(value >= least, name, value, f"at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 
 GIB = 2**30
@@ -41,12 +42,9 @@ class Limits:
     """How often a task is tried whose worker dies (killed, or crashed in native code)."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise CrossviewError(f"seconds = {self.seconds}: expected more than 0")
-        if self.memory_gib <= 0:
-            raise CrossviewError(f"memory_gib = {self.memory_gib}: expected more than 0")
-        if self.attempts < 1:
-            raise CrossviewError(f"attempts = {self.attempts}: expected at least 1")
+        require(self.seconds > 0, "seconds", self.seconds, "more than 0")
+        require(self.memory_gib > 0, "memory_gib", self.memory_gib, "more than 0")
+        require(self.attempts >= 1, "attempts", self.attempts, "at least 1")
 
 
 class Fault(Enum):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.bounds import require
+from generation.bounds import require
 from training.order import jitter_generator
 from training.warp import Warp, draw_warps, resample
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from generation.bounds import require
 from generation.plain import Plain, diff_plain, merge, to_plain
 from training.augment import AugmentConfig
-from training.bounds import require
 from training.data import DataConfig
 from training.model.croco import ModelConfig
 from training.optim import MaskConfig, OptimConfig

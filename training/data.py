@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
 from generation.shards.cache import ShardCache, retried
@@ -24,7 +25,6 @@ from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
 from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
-from training.bounds import require
 from training.order import (
     Batches,
     Float64,

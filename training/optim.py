@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from training.bounds import require
+from generation.bounds import require
 
 
 @dataclass(frozen=True, kw_only=True)

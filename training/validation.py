@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, ShardError
 from training.augment import normalise, to_unit_range
-from training.bounds import require
 from training.correspondence import (
     GeometryCounts,
     cameras_of,

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from generation.bounds import require
 from generation.locations import filesystem, is_remote
 from generation.plain import diff_plain
 from generation.shards.pair_flaws import POSES, Expected, pair_flaws
@@ -387,8 +388,7 @@ def _each(
     look: Callable[[ShardEntry], ShardFindings], shards: list[ShardEntry], workers: int
 ) -> Iterator[ShardFindings]:
     """Look at every shard, in order, in as many processes."""
-    if workers < 1:
-        raise ShardError(f"workers: expected at least 1, got {workers}")
+    require(workers >= 1, "workers", workers, "at least 1")
     workers = min(workers, len(shards))
     if workers == 1:
         yield from map(look, shards)

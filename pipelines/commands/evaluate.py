@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands.complete import WEIGHTS
 from pipelines.config import build, parse_overrides
@@ -96,8 +97,8 @@ def run(options: argparse.Namespace) -> int:
 
     for name, least in (("seeds", 1), ("num_train", 1), ("num_val", 1), ("num_workers", 0)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise CrossviewError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+        option = f"--{name.replace('_', '-')}"
+        require(value is None or value >= least, option, value, f"at least {least}")
     overrides = parse_overrides(options.set)
 
     def recipe(task: Task) -> Recipe:

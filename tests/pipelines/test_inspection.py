@@ -375,7 +375,10 @@ def test_a_dataset_behind_a_url_is_looked_at_there(dataset: Path, capsys: pytest
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--max-pairs", "0"], "max_pairs: expected at least 1"), (["--out", "page"], "page.html")],
+    [
+        (["--max-pairs", "0"], "max_pairs = 0: expected at least 1"),
+        (["--out", "page"], "page.html"),
+    ],
 )
 def test_bad_options_are_explained(
     dataset: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str

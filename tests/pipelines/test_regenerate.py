@@ -265,10 +265,10 @@ def test_another_camera_in_the_same_folder_is_refused(dataset: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"resolution": 8}, "resolution: expected at least 16"),
-        ({"hfov_deg": 200.0}, "hfov_deg: expected 1 to 170"),
-        ({"renderer": "povray"}, "renderer: expected one of"),
-        ({"up": "w"}, "up: expected one of"),
+        ({"resolution": 8}, "resolution = 8: expected at least 16"),
+        ({"hfov_deg": 200.0}, "hfov_deg = 200.0: expected 1 to 170"),
+        ({"renderer": "povray"}, "renderer = 'povray': expected one of"),
+        ({"up": "w"}, "up = 'w': expected one of"),
         ({"roots": ["gone"]}, "gone: no such folder"),
     ],
 )

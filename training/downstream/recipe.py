@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from training.bounds import require
+from generation.bounds import require
 from training.model.croco import ModelConfig
 
 

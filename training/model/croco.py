@@ -16,8 +16,8 @@ import torch
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
+from generation.bounds import require
 from generation.errors import CrossviewError
-from training.bounds import require
 from training.model.attention import Maps
 from training.model.blocks import CatBlock, CrossBlock, EncoderBlock, SelfBlock, layer_norm
 from training.model.positions import (
