@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -37,12 +38,14 @@ class Summary:
         """Return the standard deviation of a sample; NaN of fewer than two values."""
         return stdev(self.values) if len(self.values) > 1 else math.nan
 
-    def text(self, digits: int) -> str:
-        """Return mean and deviation for a table."""
+    def text(self, digits: int, of: int | None = None) -> str:
+        """Return mean and deviation for a table, and of how many seeds, where some have none."""
         if not self.values:
             return MISSING
-        mean = f"{self.mean:.{digits}f}"
-        return mean if math.isnan(self.deviation) else f"{mean} ± {self.deviation:.{digits}f}"
+        text = f"{self.mean:.{digits}f}"
+        if not math.isnan(self.deviation):
+            text += f" ± {self.deviation:.{digits}f}"
+        return text if of in (None, len(self.values)) else f"{text} ({len(self.values)} of {of})"
 
 
 def summary(cells: Sequence[Cell], benchmark: str, label: str, metric: str) -> Summary:
@@ -79,13 +82,22 @@ def _section(benchmark: Benchmark, labels: Sequence[str], cells: Sequence[Cell])
     rows = []
     for label in labels:
         own = [c for c in cells if (c.benchmark, c.label) == (benchmark.name, label)]
-        values = [summary(cells, benchmark.name, label, m.name).text(m.digits) for m in metrics]
-        minutes = fmean(cell.cost_s for cell in own) / 60
+        values = [
+            summary(cells, benchmark.name, label, m.name).text(m.digits, of=len(own))
+            for m in metrics
+        ]
+        minutes = _minutes(cells, benchmark.name, label)
         rows.append([label, *values, str(len(own)), f"{minutes:.1f}"])
     steps = max(cell.num_steps for cell in cells if cell.benchmark == benchmark.name)
     trained = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
     about = f"{benchmark.task.summary} ({trained}.)"
     return "\n\n".join([f"## {benchmark.name}", about, markdown_table(headers, rows)])
+
+
+def _minutes(cells: Sequence[Cell], benchmark: str, label: str) -> float:
+    """Return the mean wall time of a seed, in minutes."""
+    own = [cell for cell in cells if (cell.benchmark, cell.label) == (benchmark, label)]
+    return fmean(cell.cost_s for cell in own) / 60
 
 
 def _heading(metric: Metric) -> str:
@@ -124,19 +136,26 @@ def _ranks(
 def _plain(
     benchmarks: Sequence[Benchmark], labels: Sequence[str], cells: Sequence[Cell]
 ) -> list[dict[str, Any]]:
-    return [
-        {
-            "benchmark": benchmark.name,
-            "weights": label,
-            "metric": metric.name,
-            "unit": metric.unit,
-            "higher_is_better": metric.higher_is_better,
-            "values": list(summary(cells, benchmark.name, label, metric.name).values),
-        }
-        for benchmark in benchmarks
-        for label in labels
-        for metric in benchmark.task.metrics
-    ]
+    rows = []
+    for benchmark, label in itertools.product(benchmarks, labels):
+        minutes = _minutes(cells, benchmark.name, label)
+        for metric in benchmark.task.metrics:
+            found = summary(cells, benchmark.name, label, metric.name)
+            known = found.values
+            rows.append(
+                {
+                    "benchmark": benchmark.name,
+                    "weights": label,
+                    "metric": metric.name,
+                    "unit": metric.unit,
+                    "higher_is_better": metric.higher_is_better,
+                    "values": list(known),
+                    "mean": found.mean if known else None,
+                    "deviation": found.deviation if len(known) > 1 else None,
+                    "minutes_a_seed": round(minutes, 3),
+                }
+            )
+    return rows
 
 
 def _bars(

@@ -26,6 +26,7 @@ from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, build, load_yaml
 from pipelines.folder_lock import locked
 from pipelines.machine import processor
+from training.provenance import git_commit
 from training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class Section:
     samples: tuple[str, ...] = ()
     """Pictures of the evaluation that are shown, by their paths below its folder."""
     claim: tuple[str, ...] = ()
-    """Labels of the evaluation, of which each is said to be ahead of the next."""
+    """Labels of the evaluation, of which each is said to be ahead of those after it."""
+    decisive: dict[str, str] = field(default_factory=dict)
+    """Benchmark -> the metric by which the claim is judged, named before anything is run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +238,11 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
     if status:
         tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
         return f"exit status {status} after {minutes:.1f} min; {log} ends:\n    {tail}"
-    record = {"command": job.line, "machine": f"{os.cpu_count()} cores, {processor()}"}
+    record = {
+        "command": job.line,
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "commit": git_commit(MANIFESTS.parent),
+    }
     write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
     logger.info("%s: done in %.1f min", job.name, minutes)
     return None

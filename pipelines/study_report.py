@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -40,16 +40,15 @@ class Runs:
 def write_study_report(study: Study, folder: Path) -> str:
     """Write folder/RESULTS.md and its pictures of what has been done so far; return the text."""
     parts = [f"# {study.title}", study.text.strip()]
-    jobs = {name: jobs_of(study, stage) for name, stage in study.stages.items()}
+    jobs = [job for stage in study.stages.values() for job in jobs_of(study, stage)]
     for number, section in enumerate(study.sections, 1):
         pictures = Pictures(folder=folder, below=study.pictures, prefix=f"section_{number}")
         parts.append(f"## {section.heading}")
         parts.append(section.text.strip())
         if section.runs:
-            runs = _runs(study, [job for each in jobs.values() for job in each], section)
-            parts += _run_parts(pictures, section, runs)
+            parts += _run_parts(pictures, section, _runs(study, jobs, section))
         if section.evaluation:
-            parts += _evaluation_parts(study.out / section.evaluation, pictures, section)
+            parts += _evaluation_parts(study, jobs, pictures, section)
     parts += ["## What it took", _cost(study)]
     text = "\n\n".join(part for part in parts if part)
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,17 +186,25 @@ def _standard_error(values: Sequence[float]) -> float:
     return stdev(values) / math.sqrt(len(values))
 
 
-def _evaluation_parts(folder: Path, pictures: Pictures, section: Section) -> list[str]:
-    if not (folder / "results.json").exists():
+def _evaluation_parts(
+    study: Study, jobs: Sequence[Job], pictures: Pictures, section: Section
+) -> list[str]:
+    """Return what an evaluation says; raise CrossviewError where no command makes it."""
+    assert section.evaluation is not None
+    folder = study.out / section.evaluation
+    own = [job for job in jobs if _out_of(job) == folder]
+    if not own:
+        raise CrossviewError(f"section {section.heading!r}: no command writes {folder}")
+    if not all(is_done(study.out, job) for job in own):
         return ["Not run yet."]
     tables = (folder / "results.md").read_text().partition("\n")[2].strip()
     parts = [
         tables.replace("\n## ", "\n### ").replace("## ", "### ", 1),
         pictures.copy("bars", "the first metric of each benchmark", folder / "results.png"),
     ]
-    records = json.loads((folder / "results.json").read_text())
-    for ahead, behind in pairwise(section.claim):
-        parts.append(_claim(records, ahead, behind))
+    if section.claim:
+        records = json.loads((folder / "results.json").read_text())
+        parts.append(_claims(records, section))
     for number, sample in enumerate(section.samples):
         if (folder / sample).exists():
             parts.append(f"{Path(sample).parent.as_posix()}:")
@@ -207,32 +214,47 @@ def _evaluation_parts(folder: Path, pictures: Pictures, section: Section) -> lis
     return parts
 
 
-def _claim(records: Sequence[dict[str, Any]], ahead: str, behind: str) -> str:
-    """Return a table of how far one is ahead of another, in standard errors of the difference."""
+def _claims(records: Sequence[dict[str, Any]], section: Section) -> str:
+    """Return a table of how far each is ahead, in standard errors of the difference."""
     values = {(r["benchmark"], r["metric"], r["weights"]): r for r in records}
-    rows = []
-    for (benchmark, metric, label), record in values.items():
-        other = values.get((benchmark, metric, behind))
-        if label != ahead or other is None or not record["values"] or not other["values"]:
-            continue
-        sign = 1 if record["higher_is_better"] else -1
-        lead = sign * (fmean(record["values"]) - fmean(other["values"]))
-        if min(len(record["values"]), len(other["values"])) < 2:
-            errors, holds = MISSING, MISSING
-        else:
-            both = math.hypot(*(_standard_error(each["values"]) for each in (record, other)))
-            errors = f"{lead / both:+.1f}" if both else "no spread"
-            holds = "yes" if lead > 2 * both else "no"
-        rows.append([benchmark, metric, f"{lead:+.{_DIGITS}f}", errors, holds])
-    headers = ["benchmark", "metric", "lead", "standard errors", "more than two"]
-    table = markdown_table(headers, rows)
-    return f"Lead of {ahead} over {behind}, positive where {ahead} is better:\n\n{table}"
+    rows = [
+        [ahead, behind, benchmark, metric, *_lead(values, (benchmark, metric), ahead, behind)]
+        for ahead, behind in combinations(section.claim, 2)
+        for benchmark, metric in section.decisive.items()
+    ]
+    headers = [
+        *("claimed to be ahead", "of", "benchmark", "metric"),
+        *("lead (below 0: behind)", "standard errors", "more than two"),
+    ]
+    return f"The claim, by metrics that were named beforehand:\n\n{markdown_table(headers, rows)}"
+
+
+def _lead(
+    values: dict[tuple[str, str, str], dict[str, Any]],
+    what: tuple[str, str],
+    ahead: str,
+    behind: str,
+) -> list[str]:
+    record, other = (values.get((*what, label)) for label in (ahead, behind))
+    if record is None or other is None or not record["values"] or not other["values"]:
+        return [MISSING] * 3
+    sign = 1 if record["higher_is_better"] else -1
+    lead = sign * (fmean(record["values"]) - fmean(other["values"]))
+    shown = f"{lead:+.{_DIGITS}f}"
+    if min(len(record["values"]), len(other["values"])) < 2:
+        return [shown, MISSING, MISSING]
+    both = math.hypot(*(_standard_error(each["values"]) for each in (record, other)))
+    errors = f"{lead / both:+.1f}" if both else "no spread"
+    return [shown, errors, "yes" if lead > 2 * both else "no"]
 
 
 def _cost(study: Study) -> str:
     rows = [[name, f"{minutes:.1f}"] for name, minutes in minutes_of(study)]
-    machines = sorted(
-        {json.loads(path.read_text())["machine"] for path in (study.out / "done").glob("*.json")}
-    )
+    records = [json.loads(path.read_text()) for path in (study.out / "done").glob("*.json")]
+    machines = sorted({record["machine"] for record in records})
+    commits = sorted({record["commit"] for record in records if record.get("commit")})
     table = markdown_table(["stage", "minutes of all commands"], rows)
-    return f"{table}\n\nMachine: {', '.join(machines) or 'none yet'}."
+    return (
+        f"{table}\n\nMachine: {'; '.join(machines) or 'none yet'}. "
+        f"Commits: {', '.join(commits) or 'not known'}."
+    )

@@ -178,4 +178,5 @@ def test_bad_input_is_named(data, weights, tmp_path, capsys, arguments, words):
 def test_a_table_says_mean_and_deviation_and_what_is_missing():
     assert Summary(values=(1.0, 2.0, 3.0)).text(2) == "2.00 ± 1.00"
     assert Summary(values=(1.5,)).text(1) == "1.5"
+    assert Summary(values=(1.0, 3.0)).text(1, of=3) == "2.0 ± 1.4 (2 of 3)"
     assert Summary(values=()).text(3) == "-"

@@ -142,6 +142,7 @@ sections:
   - heading: Heads
     evaluation: evaluation
     claim: [croco, mae, scratch]
+    decisive: {{depth: delta1, correspondence: attention_moved}}
     samples: [depth/mae/seed_1/picture_0.png, depth/mae/seed_7/picture_0.png]
 """
 
@@ -156,12 +157,15 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     text = (report / "RESULTS.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert re.search(r"\| CroCo \| [\d.]+ ± [\d.]+ \|", text)
-    assert re.search(r"\| depth \| delta1 \| [-+][\d.]+ \|.*\| (yes|no) \|", text)
     minutes = re.search(r"\| models \| ([\d.]+) \|", text)
     assert minutes
     assert float(minutes[1]) > 0
-    for ahead, behind in (("croco", "mae"), ("mae", "scratch")):
-        assert f"Lead of {ahead} over {behind}" in text
+    for two in ("croco | mae", "croco | scratch", "mae | scratch"):
+        assert re.search(
+            rf"\| {re.escape(two)} \| depth \| delta1 \| [-+][\d.]+ .*\| (yes|no) \|", text
+        )
+    # One has no attention.
+    assert "| mae | scratch | correspondence | attention_moved | - | - | - |" in text
     assert "Not run yet" not in text
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
     assert len(pictures) == 4
