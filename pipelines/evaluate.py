@@ -179,6 +179,7 @@ def evaluate_all(
 def _require_fit(benchmark: Benchmark, splits: Splits, model: CroCo) -> None:
     recipe = benchmark.recipe.for_model(model.config)
     benchmark.task.network(model, splits, recipe)
+    splits.val[0]  # rather complained of now than after the training
     if recipe.num_steps(1_000_000) and not splits.train:
         raise CrossviewError(
             f"{benchmark.data.root}: nothing to train {benchmark.task.name} on; train on another "

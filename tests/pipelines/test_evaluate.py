@@ -162,7 +162,7 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
         (["--task", "depth", "--data", "{data}", "--recipe", "long"], ["long", "published"]),
         (["--task", "depth", "--data", "{data}", "--set", "stepz=1"], ["stepz", "max_steps"]),
         (["--task", "depth", "--data", "{data}", "--set", "crop=[20, 20]"], ["crop", "patch_size"]),
-        (["--task", "depth", "--data", "{data}", "--set", "crop=[40, 40]"], ["36 x 36", "crop"]),
+        (["--task", "pose", "--data", "{data}", "--set", "head=linear"], ["pose: head", "dpt"]),
         (["--task", "depth", "--data", "{data}", "--weights", "{one}"], ["called 'one'"]),
     ],
 )

@@ -73,6 +73,7 @@ class Classification:
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
         """Return encoder and linear map."""
+        recipe.refuse_linear(self.name)
         return ClassificationNetwork(model, recipe, num_classes(splits))
 
     def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:

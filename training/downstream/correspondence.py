@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generation.errors import CrossviewError
 from generation.geometry import Float32
 from training.augment import normalise
 from training.completion import centred_peaks, grid_places, looked_when_hidden
@@ -23,7 +24,7 @@ from training.downstream.example import Example, Splits
 from training.downstream.metrics import Scores, averaged, correspondence_scores
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Metric, Open, Panels, Prediction
-from training.downstream.transforms import central, require_as_large
+from training.downstream.transforms import central, size_of
 from training.downstream.two_views import true_pixels
 from training.model.croco import CroCo
 from training.pictures import as_bytes, colours_of_places, painted
@@ -150,7 +151,12 @@ def _similar(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _central(example: Example, size: int) -> Example:
-    require_as_large(example, (size, size))
+    height, width = size_of(example)
+    if min(height, width) < size:
+        raise CrossviewError(
+            f"{example.name}: {height} x {width} pixels, but the model takes {size} x {size}; give "
+            "a resize of at least that"
+        )
     return central(example, (size, size))
 
 

@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from generation.errors import CrossviewError
 
 Predict = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
 """Maps one or two (B, 3, h, w) images to (B, C, h, w), or to that and how much each pixel counts
@@ -26,14 +25,13 @@ def tiled(
     Tiles are of (height, width), evenly spread from border to border; the next one covers at least
     the share overlap of each. They are blended by a window that falls smoothly to their borders,
     times the weight that predict returns, if any. Where one tile is enough, its prediction is
-    returned as it is. Raises CrossviewError where the images are smaller than a tile.
+    returned as it is. Images smaller than a tile are continued by their last rows and columns.
     """
     height, width = images[0].shape[-2:]
-    if height < tile[0] or width < tile[1]:
-        raise CrossviewError(
-            f"images of {height} x {width} pixels: expected at least the tile of {tile[0]} x "
-            f"{tile[1]}; give a resize of at least the crop, or a smaller crop"
-        )
+    below, beside = max(0, tile[0] - height), max(0, tile[1] - width)
+    if below or beside:
+        larger = [F.pad(image, (0, beside, 0, below), mode="replicate") for image in images]
+        return tiled(predict, larger, tile, overlap)[..., :height, :width]
     if (height, width) == tile:
         return _weighted(predict(*images))[0]
     window = (_bump(tile[0]).unsqueeze(1) * _bump(tile[1])).to(images[0].device)

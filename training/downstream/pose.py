@@ -57,6 +57,7 @@ class Pose:
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
         """Return encoder, decoder and head. Raises CrossviewError for flip_test."""
+        recipe.refuse_linear(self.name)
         refuse_mirrored_tests(self.name, recipe)
         return PoseNetwork(model, recipe)
 

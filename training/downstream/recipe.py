@@ -87,6 +87,11 @@ class Recipe:
         if self.ema is not None:
             require(0 < self.ema < 1, "ema", self.ema, "above 0, below 1")
 
+    def refuse_linear(self, task: str) -> None:
+        """Raise CrossviewError for head = 'linear', for a task with one head of its own."""
+        allowed = "dpt, which stands for the one head that this task has"
+        require(self.head == "dpt", f"{task}: head", self.head, allowed)
+
     @property
     def crop_size(self) -> tuple[int, int]:
         """Return the crop of a recipe that for_model has filled in."""

@@ -58,6 +58,7 @@ class Segmentation:
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
         """Return encoder and head."""
+        recipe.refuse_linear(self.name)
         return SegmentationNetwork(model, recipe, num_classes(splits))
 
     def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:

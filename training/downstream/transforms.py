@@ -45,25 +45,14 @@ def cropped(example: Example, row: int, column: int, size: tuple[int, int]) -> E
 def randomly_cropped(
     example: Example, size: tuple[int, int], random: np.random.Generator
 ) -> Example:
-    """Cut a window of (height, width) out, every place as likely.
-
-    Raises CrossviewError where the example is smaller.
-    """
-    require_as_large(example, size)
+    """Cut a window of (height, width) out, every place as likely; enlarge what is smaller."""
     height, width = size_of(example)
+    if height < size[0] or width < size[1]:
+        example = covering(example, size)
+        height, width = size_of(example)
     row = int(random.integers(height - size[0] + 1))
     column = int(random.integers(width - size[1] + 1))
     return cropped(example, row, column, size)
-
-
-def require_as_large(example: Example, size: tuple[int, int]) -> None:
-    """Raise CrossviewError where an example is smaller than (height, width)."""
-    height, width = size_of(example)
-    if height < size[0] or width < size[1]:
-        raise CrossviewError(
-            f"{example.name}: {height} x {width} pixels, but crops are {size[0]} x {size[1]}; give "
-            "a resize of at least the crop, or a smaller crop"
-        )
 
 
 def mirrored(example: Example) -> Example:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from generation.errors import CrossviewError
 from training.downstream.inference import flipped, starts, tiled
 
 
@@ -77,9 +76,17 @@ def test_where_tiles_overlap_the_surer_one_counts_more():
     torch.testing.assert_close(blended[0, 17:31], torch.arange(1.0, 15.0), atol=0.05, rtol=0)
 
 
-def test_images_smaller_than_a_tile_are_refused():
-    with pytest.raises(CrossviewError, match="31 x 40 pixels: expected at least the tile of 32 x"):
-        tiled(lambda image: image, [torch.zeros(1, 3, 31, 40)], (32, 32), 0.5)
+@pytest.mark.parametrize("size", [(31, 40), (40, 31), (20, 31)])
+def test_images_smaller_than_a_tile_are_continued(size):
+    images = torch.rand(1, 3, *size)
+    sizes = []
+
+    def same(image):
+        sizes.append(image.shape[-2:])
+        return image
+
+    torch.testing.assert_close(tiled(same, [images], (32, 32), 0.5), images)
+    assert set(sizes) == {(32, 32)}
 
 
 def test_a_mirrored_prediction_counts_like_the_plain_one():

@@ -154,5 +154,5 @@ def test_features_find_each_patch_of_the_same_image_where_it_is():
 def test_images_smaller_than_the_model_are_named():
     example, _ = plane(0, SIZE)
     small = replace(example, images=tuple(image[:24] for image in example.images))
-    with pytest.raises(CrossviewError, match="plane 0: 24 x 32 pixels, but crops are 32 x 32"):
+    with pytest.raises(CrossviewError, match="plane 0: 24 x 32 pixels, but the model takes"):
         judged(Splits(train=[], val=[small]))

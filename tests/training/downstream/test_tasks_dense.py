@@ -375,10 +375,13 @@ def test_truth_of_another_size_than_its_image_is_named(tmp_path, task, layout, f
 
 
 @pytest.mark.parametrize("task", ["depth", "flow", "stereo", "taskonomy_normal"])
-def test_images_smaller_than_the_crop_are_named(opened, task):
+def test_images_smaller_than_the_crop_are_enlarged_to_train_and_continued_to_judge(opened, task):
     splits = opened(task, next(iter(LAYOUTS[task])))
-    with pytest.raises(CrossviewError, match="40 x 48 pixels, but crops are 64 x 64"):
-        judged(task, splits, crop=(64, 64))
+    batch = TASKS[task].sample(
+        splits.train[0], replace(RECIPE, crop=(64, 64)), np.random.default_rng(0)
+    )
+    assert batch["image"].shape == (3, 64, 64)
+    assert np.isfinite(list(judged(task, splits, crop=(64, 64)).metrics.values())).all()
 
 
 @pytest.mark.parametrize(("flip", "flip_test"), [(True, False), (False, True)])
