@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -192,7 +192,7 @@ def _evaluation_parts(
     """Return what an evaluation says; raise CrossviewError where no command makes it."""
     assert section.evaluation is not None
     folder = study.out / section.evaluation
-    own = [job for job in jobs if _out_of(job) == folder]
+    own = [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
     if not own:
         raise CrossviewError(f"section {section.heading!r}: no command writes {folder}")
     if not all(is_done(study.out, job) for job in own):
