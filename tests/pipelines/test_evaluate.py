@@ -9,8 +9,11 @@ from synthetic import write_dataset
 from tiny_layouts import ade20k, flying_chairs, kitti_flow, nyuv2
 
 from pipelines.cli import main
-from pipelines.evaluation_report import Summary
+from pipelines.evaluate import Benchmark, Cell, Contender, Source
+from pipelines.evaluation_report import Summary, write_report
 from training.downstream.evaluation import untrained
+from training.downstream.recipe import Recipe
+from training.downstream.tasks import TASKS
 from training.model.croco import ModelConfig
 from training.model_folder import write_model_folder
 
@@ -180,3 +183,34 @@ def test_a_table_says_mean_and_deviation_and_what_is_missing():
     assert Summary(values=(1.5,)).text(1) == "1.5"
     assert Summary(values=(1.0, 3.0)).text(1, of=3) == "2.0 ± 1.4 (2 of 3)"
     assert Summary(values=()).text(3) == "-"
+
+
+def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
+    """First of delta1, where more is better, and second of epe, where less is."""
+    scores = {"depth": {"a": 0.9, "b": 0.8}, "flow": {"a": 3.0, "b": 2.0}, "pose": {"a": 5.0}}
+    chosen = [
+        Benchmark(task=TASKS[name], data=Source(layout="shards", root=tmp_path), recipe=Recipe())
+        for name in scores
+    ]
+    cells = [
+        Cell(
+            benchmark=each.name,
+            label=label,
+            seed=0,
+            metrics={each.task.metrics[0].name: scores[each.name][label]}
+            if label in scores[each.name]
+            else {},
+            num_steps=1,
+            train_s=6.0,
+            test_s=6.0,
+            num_parameters=1,
+        )
+        for each in chosen
+        for label in ("a", "b")
+    ]
+    models = [Contender(label=label, path=None, config=ModelConfig()) for label in ("a", "b")]
+    text = write_report(tmp_path, "Evaluation", chosen, models, cells)
+    assert "mean rank in 2 benchmarks that all have" in text
+    assert "| a | 1.50 |\n| b | 1.50 |" in text
+    first = json.loads((tmp_path / "results.json").read_text())[0]
+    assert (first["mean"], first["deviation"], first["minutes_a_seed"]) == (0.9, None, 0.2)

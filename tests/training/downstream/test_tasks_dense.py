@@ -113,6 +113,31 @@ def test_every_recipe_fits_the_published_model(task):
             assert filled.crop[1] <= recipe.resize[1]
 
 
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (
+            "depth",  # as MultiMAE
+            {
+                "epochs": 2000,
+                "batch_size": 64,
+                "lr": 1e-4,
+                "weight_decay": 1e-4,
+                "layer_decay": 0.75,
+                "warmup": 100 / 2000,
+                "crop": (256, 256),
+                "head": "dpt",
+            },
+        ),
+        ("taskonomy_normal", {"epochs": 100, "lr": 3e-4, "crop": (384, 384), "head": "dpt"}),
+        ("segmentation", {"epochs": 64, "crop": (512, 512)}),
+    ],
+)
+def test_published_recipes_are_the_papers(task, expected):
+    recipe = TASKS[task].recipes["published"]
+    assert {name: getattr(recipe, name) for name in expected} == expected
+
+
 @pytest.mark.parametrize(("name", "trained"), [("linear", 0), ("short", 0), ("published", 1)])
 def test_probes_leave_the_encoder_as_it_is(opened, name, trained):
     task, model = TASKS["classification"], untrained(MODEL, 0)
