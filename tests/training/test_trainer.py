@@ -354,6 +354,7 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
     assert not {name.partition(".")[0] for name in imported} & {"ray", "yaml", "pipelines"}
     of_generation = {name for name in imported if name.startswith("generation")}
     assert {name.split(".")[1] for name in of_generation} <= {
+        "bounds",
         "errors",
         "geometry",
         "locations",
