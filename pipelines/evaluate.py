@@ -167,6 +167,8 @@ def evaluate_all(
     """
     with join(device) as process:  # type: ignore[arg-type]
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
+        for splits in opened:
+            splits.val[0]  # what it complains of is rather known now than after the training
         cells = list(itertools.product(zip(benchmarks, opened), models, range(seeds)))
         for (benchmark, splits), model, seed in cells:
             _require_fit(benchmark, splits, model.model(seed))
@@ -179,7 +181,6 @@ def evaluate_all(
 def _require_fit(benchmark: Benchmark, splits: Splits, model: CroCo) -> None:
     recipe = benchmark.recipe.for_model(model.config)
     benchmark.task.network(model, splits, recipe)
-    splits.val[0]  # rather complained of now than after the training
     if recipe.num_steps(1_000_000) and not splits.train:
         raise CrossviewError(
             f"{benchmark.data.root}: nothing to train {benchmark.task.name} on; train on another "
@@ -295,8 +296,8 @@ def benchmarks(
         if not own:
             raise CrossviewError(f"{task.name}: no dataset for it; it takes {known}")
         if val_sources and not vals:
-            takes = known.replace("--", "--val-")
-            raise CrossviewError(f"{task.name}: no dataset to judge it on; it takes {takes}")
+            known = ", ".join(option(layout, judged_on=True) for layout in task.datasets)
+            raise CrossviewError(f"{task.name}: no dataset to judge it on; it takes {known}")
         for source, val in itertools.product(own, vals or (None,)):
             found.append(Benchmark(task=task, data=source, recipe=recipe(task), val=val))
     names = [benchmark.name for benchmark in found]
@@ -321,6 +322,7 @@ def named_sources(flag: str, texts: Sequence[str]) -> list[Source]:
     return list(found.values())
 
 
-def option(layout: str) -> str:
+def option(layout: str, *, judged_on: bool = False) -> str:
     """Return how a dataset of this layout is named on the command line."""
-    return "--data DIR" if layout == SHARDS else f"--dataset {layout}=DIR"
+    dashes = "--val-" if judged_on else "--"
+    return f"{dashes}data DIR" if layout == SHARDS else f"{dashes}dataset {layout}=DIR"

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from generation.geometry import UInt8
-from pipelines.figures import LIGHT, PALETTE, save_figure, strip
+from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
 
 _COLUMNS = 2
 
@@ -62,7 +62,7 @@ def _draw(axes: Any, chart: Bars) -> None:
         if not values:
             axes.text(0, place, " missing", ha="left", va="center", color=LIGHT.soft, fontsize=8)
             continue
-        error = 2 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        error = 2 * standard_error(values) if len(values) > 1 else None
         colour = PALETTE[place if len(chart.values) <= len(PALETTE) else 0]
         axes.barh(place, fmean(values), height=0.62, color=colour, alpha=0.85)
         if error is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 from typing import Any, Literal
 
 import numpy as np
@@ -79,6 +82,11 @@ def histogram_of(
     axes.spines[["left", "bottom"]].set_color(theme.soft)
     strip(axes)
     return figure
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean of two or more values."""
+    return stdev(values) / math.sqrt(len(values))
 
 
 def strip(axes: Any, values: Literal["x", "y"] = "y") -> None:

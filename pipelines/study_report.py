@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
-from pipelines.evaluation_report import MISSING, markdown_table
-from pipelines.figures import LIGHT, PALETTE, save_figure, strip
+from pipelines.evaluation_report import MISSING, Summary, markdown_table
+from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
 from pipelines.study import Job, Section, Study, is_done, jobs_of, minutes_of
 from training.metrics import read_lines
 
@@ -35,6 +35,10 @@ class Runs:
     def last(self, metric: str) -> list[float]:
         """Return a metric at the end of each run that has it."""
         return [lines[-1][metric] for lines in self.validations if metric in lines[-1]]
+
+    def text(self, metric: str) -> str:
+        """Return the same for a table."""
+        return Summary(values=tuple(self.last(metric))).text(_DIGITS)
 
 
 def write_study_report(study: Study, folder: Path) -> str:
@@ -113,7 +117,11 @@ def _run_parts(pictures: Pictures, section: Section, runs: Sequence[Runs]) -> li
     if not runs:
         return ["Not run yet."]
     rows = [
-        [each.label, *(_text(each.last(m)) for m in section.metrics), str(len(each.validations))]
+        [
+            each.label,
+            *map(each.text, section.metrics),
+            str(len(each.validations)),
+        ]
         for each in runs
     ]
     parts = [markdown_table(["model", *section.metrics, "seeds"], rows)]
@@ -125,13 +133,6 @@ def _run_parts(pictures: Pictures, section: Section, runs: Sequence[Runs]) -> li
         figure = _over_axis(section.axis, metric, runs)
         parts.append(pictures.draw("axis", f"{metric} over {section.axis}", figure))
     return parts
-
-
-def _text(values: Sequence[float]) -> str:
-    if not values:
-        return MISSING
-    mean = f"{fmean(values):.{_DIGITS}f}"
-    return f"{mean} ± {stdev(values):.{_DIGITS}f}" if len(values) > 1 else mean
 
 
 def _axes(height: float = 3.2) -> tuple[Figure, Any]:
@@ -172,7 +173,7 @@ def _over_axis(axis: str, metric: str, runs: Sequence[Runs]) -> Figure:
     axes.errorbar(
         [place for place, _ in points],
         [fmean(values) for _, values in points],
-        [2 * _standard_error(values) if len(values) > 1 else 0.0 for _, values in points],
+        [2 * standard_error(values) if len(values) > 1 else 0.0 for _, values in points],
         color=PALETTE[0],
         marker="o",
         capsize=4,
@@ -180,10 +181,6 @@ def _over_axis(axis: str, metric: str, runs: Sequence[Runs]) -> Figure:
     axes.set_xlabel(axis, color=LIGHT.ink)
     axes.set_ylabel(metric, color=LIGHT.ink)
     return figure
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return stdev(values) / math.sqrt(len(values))
 
 
 def _evaluation_parts(
@@ -243,7 +240,7 @@ def _lead(
     shown = f"{lead:+.{_DIGITS}f}"
     if min(len(record["values"]), len(other["values"])) < 2:
         return [shown, MISSING, MISSING]
-    both = math.hypot(*(_standard_error(each["values"]) for each in (record, other)))
+    both = math.hypot(*(standard_error(each["values"]) for each in (record, other)))
     errors = f"{lead / both:+.1f}" if both else "no spread"
     return [shown, errors, "yes" if lead > 2 * both else "no"]
 

@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file that a dataset consists of, half-written ones too."""
+def digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+    """Return the digest of every file that a dataset consists of, or of those of a pattern."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.glob(pattern))
         if path.name not in (".lock", "runs.jsonl")
     }

@@ -72,7 +72,7 @@ class Classification:
     }
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return encoder and linear map."""
+        """Return encoder and linear map. Raises CrossviewError for head = 'linear'."""
         recipe.refuse_linear(self.name)
         return ClassificationNetwork(model, recipe, num_classes(splits))
 

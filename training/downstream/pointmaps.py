@@ -93,7 +93,7 @@ class Pointmaps:
     }
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return encoder, decoder and heads. Raises CrossviewError for flip_test."""
+        """Return encoder, decoder, heads. Raises CrossviewError: flip_test, head = 'linear'."""
         recipe.refuse_linear(self.name)
         refuse_mirrored_tests(self.name, recipe)
         return PointmapNetwork(model, recipe)

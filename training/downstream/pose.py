@@ -56,7 +56,7 @@ class Pose:
     }
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return encoder, decoder and head. Raises CrossviewError for flip_test."""
+        """Return encoder, decoder, head. Raises CrossviewError: flip_test, head = 'linear'."""
         recipe.refuse_linear(self.name)
         refuse_mirrored_tests(self.name, recipe)
         return PoseNetwork(model, recipe)

@@ -57,7 +57,7 @@ class Segmentation:
     }
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return encoder and head."""
+        """Return encoder and head. Raises CrossviewError for head = 'linear'."""
         recipe.refuse_linear(self.name)
         return SegmentationNetwork(model, recipe, num_classes(splits))
 
