@@ -164,7 +164,7 @@ def _mark_seen(depth_a, intrinsics_a, depth_b, intrinsics_b, b_from_a, seen):  #
             y = b_from_a[1, 0] * x_a + b_from_a[1, 1] * y_a + b_from_a[1, 2] * z_a + b_from_a[1, 3]
             u = intrinsics_b[0, 0] * x / z + intrinsics_b[0, 2]
             v = intrinsics_b[1, 1] * y / z + intrinsics_b[1, 2]
-            if u < 0 or v < 0 or u >= width_b or v >= height_b:
+            if not (0 <= u < width_b and 0 <= v < height_b):  # NaN, of bad intrinsics, neither
                 continue
             nearest = np.float64(depth_b[int(v), int(u)])
             if nearest > 0 and abs(nearest - z) <= DEPTH_TOLERANCE * z:

@@ -14,6 +14,9 @@ UInt8 = NDArray[np.uint8]
 Int32 = NDArray[np.int32]
 Bool = NDArray[np.bool_]
 
+HABITAT_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
+"""habitat-sim's cameras look along -Z, with +Y up."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Camera:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from generation.geometry import Float64, rotation_from_wxyz
+from generation.geometry import HABITAT_FROM_OPENCV, Float64, rotation_from_wxyz
 from generation.recorded import RecordedPairs, RecordError
 from generation.scenes.sets import scene_names
 from generation.scenes.sources import SceneSource
@@ -27,7 +27,6 @@ from generation.scenes.sources import SceneSource
 METADATA_NAME = "metadata.json"
 MAX_METADATA_BYTES = 1 << 28
 """Of one scene; a thousand pairs take a megabyte."""
-_OPENCV_FROM_HABITAT = np.diag([1.0, -1.0, -1.0])
 _OLD_REPLICA_CAD = re.compile(r"remake_v0_v3_(sc\d+_staging_\d+)\.glb")
 
 
@@ -141,7 +140,8 @@ def find_scene(label: PurePosixPath, roots: list[Path]) -> Path | None:
     folder_styles = [folders]
     if old := _OLD_REPLICA_CAD.fullmatch(label.name):
         names = [f"Baked_{old[1]}.glb", label.name]
-        folder_styles += [(*folders, "stages"), (*folders[:-1], "stages")]
+        stages = ("stages_uncompressed", "stages")  # as downloaded, "stages" may be compressed
+        folder_styles += [(*f, s) for s in stages for f in (folders, folders[:-1])]
     for root in roots:
         for style in folder_styles:
             # `mesh.ply` says nothing without its folder.
@@ -188,7 +188,7 @@ def _world_from_camera(position: Any, orientation_wxyz: Any, key: str) -> Float6
     values = np.array([*position, *orientation_wxyz], float)
     if values.shape != (7,) or not np.isfinite(values).all() or not values[3:].any():
         raise ValueError(f"{key}: expected a position (x, y, z) and a quaternion (w, x, y, z)")
-    world_from_camera[:3, :3] = rotation_from_wxyz(values[3:]) @ _OPENCV_FROM_HABITAT
+    world_from_camera[:3, :3] = rotation_from_wxyz(values[3:]) @ HABITAT_FROM_OPENCV
     world_from_camera[:3, 3] = values[:3]
     return world_from_camera
 

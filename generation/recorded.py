@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,9 @@ import numpy as np
 from generation.errors import CrossviewError
 from generation.geometry import Float64
 from generation.locations import location
-from generation.scenes.sets import scene_names
+from generation.scenes.digest import scene_digest
+from generation.scenes.mesh_files import MESH_ENDINGS
+from generation.scenes.sets import CONFIG_ENDINGS, scene_names
 from generation.scenes.sources import SceneSource
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import META, Sidecar, sidecar_path
@@ -72,6 +73,7 @@ def read_dataset(
     """
     reader = ShardReader(index)
     found: dict[str, tuple[SceneSource | None, str]] = {}
+    below = [_files_by_name(root) for root in roots]
     for number, entry in enumerate(index.shards):
         task = Sidecar.read(sidecar_path(index.folder / entry.name)).task
         samples = [reader.read(number, sample, (META,)) for sample in range(entry.count)]
@@ -99,7 +101,7 @@ def read_dataset(
                 "`crossview verify` says more"
             ) from error
         if entry.scene not in found:
-            found[entry.scene] = _find(scene, roots, known)
+            found[entry.scene] = _find(scene, recorded.scene_digest, below, known)
         source, missing = found[entry.scene]
         yield replace(recorded, scene=source, missing=missing)
 
@@ -108,20 +110,35 @@ def _poses(meta: dict[str, Any]) -> list[Any]:
     return [meta["world_from_camera1"], meta["world_from_camera2"]]
 
 
+def _files_by_name(root: Path) -> dict[str, list[Path]]:
+    """Return the files of scenes below a folder, by name."""
+    files: dict[str, list[Path]] = {}
+    for file in root.rglob("*"):
+        if file.name.lower().endswith((*MESH_ENDINGS, *CONFIG_ENDINGS)):
+            files.setdefault(file.name, []).append(file)
+    return files
+
+
 def _find(
-    scene: SceneSource, roots: Sequence[Path], known: Sequence[SceneSource]
+    scene: SceneSource,
+    digest: str,
+    below: Sequence[Mapping[str, Sequence[Path]]],
+    known: Sequence[SceneSource],
 ) -> tuple[SceneSource | None, str]:
-    """Return a recorded scene with its file's path, or None and the reason."""
+    """Return a recorded scene with its file's path, or None and the reason.
+
+    Of several files of its name it is the one with the recorded digest, else that with its id.
+    """
     if not scene.path:
         return scene, ""
-    for root in roots:
-        files = [root / scene.path]
-        if not files[0].is_file():
-            files = sorted(root.rglob(glob.escape(scene.path)))
-        named = scene_names(files) if len(files) > 1 else dict.fromkeys(files, scene.scene_id)
-        for file, scene_id in named.items():
-            if scene_id == scene.scene_id:
-                return replace(scene, path=str(file)), ""
+    for files in below:
+        places = [replace(scene, path=str(file)) for file in files.get(scene.path, ())]
+        if len(places) > 1:
+            same = [place for place in places if scene_digest(place) == digest]
+            names = scene_names(Path(place.path) for place in places)
+            places = same or [p for p in places if names[Path(p.path)] == scene.scene_id]
+        if places:
+            return places[0], ""
     same_file = [source for source in known if Path(source.path).name == scene.path]
     same_id = [source for source in same_file if source.scene_id == scene.scene_id]
     for source in same_id or same_file[: len(same_file) == 1]:

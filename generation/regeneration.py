@@ -6,12 +6,12 @@ import json
 import resource
 import time
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from generation.covisibility import measure_pair
 from generation.geometry import Camera
+from generation.keep_last import keep_last
 from generation.locations import location
 from generation.pairs import Pair, pair_record
 from generation.recorded import RecordedPairs
@@ -131,7 +131,7 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
     )
 
 
-@lru_cache(maxsize=1)
+@keep_last
 def _prepare(
     source: SceneSource, digest: str, renderer: str, supersampling: int
 ) -> tuple[Renderer, int]:

@@ -7,11 +7,11 @@ import resource
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
+from generation.keep_last import keep_last
 from generation.locations import location
 from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
@@ -238,7 +238,7 @@ def encode_pair(pair: Pair, record: dict[str, Any], config: ShardConfig) -> dict
     return members
 
 
-@lru_cache(maxsize=1)
+@keep_last
 def _prepare(
     source: SceneSource, digest: str, pairs: PairConfig, renderer: str, supersampling: int
 ) -> PreparedScene:

@@ -4,8 +4,8 @@ Few rays find it. From each first view lead ways to second views as the publishe
 them. Most of those see too little of the first, so that drawing until one has some level takes the
 longer the rarer the level is. But along a way co-visibility falls from 1, and beyond its second
 view to 0: where no second view has the level, a place on a way has it, found by halving in a few
-steps whatever the level. All that is found is kept as long as the graph, one task: other levels of
-the same first view begin with it.
+steps whatever the level. All that is found is kept as long as its first view: other levels of it
+begin there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from generation.renderers.protocol import View
 from generation.viewpoints import ViewpointSampler, Way
 
 PROBE_SIZE = 24
-"""Width of the grid of rays that judges a viewpoint: co-visibility found with it has a standard
+"""Height of the grid of rays that judges a viewpoint: co-visibility found with it has a standard
 error of about 0.01 (measured against full renders)."""
 
 

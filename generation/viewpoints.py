@@ -33,6 +33,8 @@ from generation.scenes.scene import Scene, SceneError
 
 TURN_AWAY_RAD = math.pi / 2
 """How far a camera turns away from what both see at the end of a way."""
+MAX_FINE_COLUMNS = 20_000_000
+"""Grid columns searched at full resolution in what walls enclose: 0.2 km2, and 2 GB, by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +62,11 @@ class FloorConfig:
 
     def __post_init__(self) -> None:
         for name in ("step_m", "enclosing_distance_m", "max_columns"):
-            if getattr(self, name) <= 0:
-                raise CrossviewError(f"{name}: expected more than 0, got {getattr(self, name)}")
+            require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         for name in ("clearance_m", "max_climb_m", "max_furniture_m", "min_area_m2"):
-            if getattr(self, name) < 0:
-                raise CrossviewError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.min_enclosure <= 1:
-            raise CrossviewError(f"min_enclosure: expected 0 to 1, got {self.min_enclosure}")
-        if not 0 <= self.max_slope_deg < 90:
-            raise CrossviewError(
-                f"max_slope_deg: expected 0 or more, below 90, got {self.max_slope_deg}"
-            )
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(0 <= self.min_enclosure <= 1, "min_enclosure", self.min_enclosure, "0 to 1")
+        require(0 <= self.max_slope_deg < 90, "max_slope_deg", self.max_slope_deg, "0 to below 90")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +304,11 @@ def _columns(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Float6
     enclosed = _enclosure(caster, surfaces, config) >= floor.min_enclosure
     reach = np.arange(-coarse_step, coarse_step + 1e-9, floor.step_m)
     around = np.stack(np.meshgrid(reach, reach, indexing="ij"), axis=-1).reshape(-1, 2)
+    if enclosed.sum() * len(around) > MAX_FINE_COLUMNS:
+        raise SceneError(
+            f"scene {scene.scene_id!r}: {enclosed.sum() * coarse_step**2:.3g} m2 enclosed by walls "
+            f"in {_extent(scene)}; are its units metres?"
+        )
     fine = (surfaces[enclosed][:, None, [0, 2]] + around).reshape(-1, 2)
     return np.unique(np.rint(fine / floor.step_m).astype(np.int64), axis=0) * floor.step_m
 

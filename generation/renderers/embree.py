@@ -9,12 +9,9 @@ import numpy as np
 
 from generation.geometry import Camera, Float32
 from generation.raycast import RayCaster
-from generation.renderers.protocol import View
+from generation.renderers.protocol import NEAR_M, View
 from generation.renderers.texturing import SurfaceColors
 from generation.scenes.scene import Scene
-
-NEAR_M = 0.01
-"""Nothing nearer is drawn: habitat-sim's near plane."""
 
 
 class EmbreeRenderer:

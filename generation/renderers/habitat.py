@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from generation.geometry import Camera, Float64
+from generation.geometry import HABITAT_FROM_OPENCV, Camera, Float64
 from generation.renderers.egl import current_device, has_cuda_device
-from generation.renderers.protocol import RendererError, View
+from generation.renderers.protocol import FAR_M, NEAR_M, RendererError, View
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, AssetConfig, asset_config_of
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.export import export_glb
@@ -31,14 +31,8 @@ from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
 from generation.viewpoints import Floors
 
-NEAR_M = 0.01
-"""Nothing nearer is drawn."""
-FAR_M = 1000.0
-"""Nothing further is drawn."""
 _NO_LIGHTS = "no_lights"
 """habitat-sim's name for surfaces in their own colour."""
-_HABITAT_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
-"""habitat-sim's cameras look along -Z, with +Y up."""
 
 _open: list[HabitatRenderer] = []
 """The one whose simulator is the process's, once there is one."""
@@ -94,7 +88,8 @@ class HabitatRenderer:
         SceneError where it is empty.
         """
         self._look_through(self._lenses[0])
-        file = navmesh_beside(Path(self._source.path)) if self._source else None
+        scene_file = self._source.path if self._source else ""  # "" of a generated room
+        file = navmesh_beside(Path(scene_file)) if scene_file else None
         pathfinder = self._habitat_sim.nav.PathFinder()
         if file:
             pathfinder.load_nav_mesh(str(file))
@@ -206,7 +201,7 @@ def lens_of(camera: Camera) -> Lens:
 
 def habitat_pose(camera: Camera) -> tuple[Float64, Float64]:
     """Return (3,) the position and (4,) the quaternion (x, y, z, w) of a camera in habitat-sim."""
-    world_from_habitat = camera.world_from_camera[:3, :3] @ _HABITAT_FROM_OPENCV
+    world_from_habitat = camera.world_from_camera[:3, :3] @ HABITAT_FROM_OPENCV
     coefficients: Float64 = Rotation.from_matrix(world_from_habitat).as_quat()
     return camera.centre.copy(), coefficients
 

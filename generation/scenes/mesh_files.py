@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import trimesh
+from PIL import Image
 
 from generation.geometry import Float64, UInt8
 from generation.scenes.asset_config import asset_config_of
@@ -94,9 +95,11 @@ def files_of_mesh(path: Path) -> list[Path]:
             names = re.findall(r"^comment TextureFile (.+?)\s*$", header, re.MULTILINE)
             named = [file_beside(path, name) for name in names]
         else:
-            libraries = _files_after(path, "mtllib")
+            libraries = list(dict.fromkeys(_files_after(path, "mtllib")))
+            if len(libraries) > 1:
+                raise SceneError(f"{path}: {len(libraries)} material files; put them into one")
             readable = [library for library in libraries if library.is_file()]
-            named = libraries + [image for mtl in readable for image in _files_after(mtl, "map_Kd")]
+            named = libraries + [image for mtl in readable for image in _files_after(mtl, "map_kd")]
     return [path, *dict.fromkeys(named)]
 
 
@@ -148,8 +151,10 @@ def _parts(path: Path) -> Iterator[_Part]:
     if path.suffix.lower() in (".glb", ".gltf"):
         yield from _gltf_parts(path, budget)
     else:
+        _check_textures(path)
         scene = trimesh.load_scene(path, process=False)
-        yield from _trimesh_parts(scene, partial(_plain_material, budget=budget), budget)
+        material_of = partial(_plain_material, path=path, budget=budget)
+        yield from _trimesh_parts(scene, material_of, budget)
 
 
 @contextmanager
@@ -315,7 +320,17 @@ def _pixels(image: Any, what: str, budget: Budget) -> UInt8:
         raise SceneError(f"{what}: the image cannot be decoded") from error
 
 
-def _plain_material(visual: Any, budget: Budget) -> Material:
+def _check_textures(path: Path) -> None:
+    """Raise SceneError where a texture of an OBJ or PLY is no image: trimesh would leave it out."""
+    for named in files_of_mesh(path)[1:]:
+        if named.suffix.lower() != ".mtl":
+            try:
+                Image.open(named).close()
+            except (OSError, SyntaxError, ValueError) as error:
+                raise SceneError(f"{named}: the image cannot be decoded") from error
+
+
+def _plain_material(visual: Any, path: Path, budget: Budget) -> Material:
     """Return an OBJ or PLY material: diffuse colour times image."""
     simple = visual.material
     if not hasattr(simple, "diffuse"):
@@ -325,20 +340,25 @@ def _plain_material(visual: Any, budget: Budget) -> Material:
         return Material(base_color=(red, green, blue))
     return Material(
         base_color=(red, green, blue),
-        texture=Texture(image=_pixels(simple.image, "its texture", budget)),
+        texture=Texture(image=_pixels(simple.image, f"{path}: its texture", budget)),
     )
 
 
 def _files_after(path: Path, keyword: str) -> list[Path]:
-    """Return the files that lines `keyword [options] FILE` of an OBJ or MTL file name."""
+    """Return the files that lines `keyword FILE` of an OBJ or MTL file name; names may hold spaces.
+
+    Raises SceneError where options stand before one: trimesh takes them for a part of the name, and
+    leaves the texture out.
+    """
     with open(path, errors="replace") as lines:
-        rest = [
-            line.split(keyword, 1)[1].strip() for line in lines if line.split()[:1] == [keyword]
-        ]
-    # A name may hold spaces; where options stand before it, it is the last word.
-    return [
-        file_beside(path, text.split()[-1] if text[0] == "-" else text) for text in rest if text
-    ]
+        pairs = (line.strip().split(maxsplit=1) for line in lines)
+        names = [pair[1] for pair in pairs if len(pair) == 2 and pair[0].lower() == keyword]
+    for name in names:
+        if name.startswith("-"):
+            raise SceneError(
+                f"{path}: options are not read, as in `{keyword} {name:.200}`; name the file alone"
+            )
+    return [file_beside(path, name) for name in names]
 
 
 def _as_bytes(colors: Any) -> Any:

@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from generation.scenes.scene import Scene, SceneError
 
 FREE_BYTES = 1 << 30
@@ -21,6 +23,8 @@ MAX_DEPTH = 256
 """Nodes above each other in a glTF file; trimesh's time grows with the square of it."""
 MAX_EXTENT_M = 10_000.0
 """Side of a scene; the grid on which floors are searched grows with it."""
+MAX_ROUNDING_M = 1e-3
+"""Distance of neighbouring float32 coordinates, which grows with that from the origin."""
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """Those that Pillow decodes itself; for others it starts programs, Ghostscript for one."""
 
@@ -99,10 +103,16 @@ def check_gltf(document: dict[str, Any], path: Path, budget: Budget) -> None:
 
 
 def check_extent(scene: Scene, path: str) -> None:
-    """Raise SceneError where a scene is too large to be a building's."""
+    """Raise SceneError where a scene is too large, or lies too far from its origin."""
     extent_m = float((scene.bounds[1].astype(float) - scene.bounds[0]).max())
     if extent_m > MAX_EXTENT_M:
         raise SceneError(
             f"{path}: the scene spans {extent_m:.3g} m, expected at most {MAX_EXTENT_M:g}; are its "
             "units metres (units_to_meters), and is it undamaged?"
+        )
+    farthest_m = np.abs(scene.bounds).max()
+    if np.spacing(farthest_m) > MAX_ROUNDING_M:
+        raise SceneError(
+            f"{path}: the scene lies {farthest_m:.3g} m from its origin, where coordinates of 32 "
+            f"bits are {np.spacing(farthest_m):.1g} m apart; move it to its origin"
         )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -124,3 +125,11 @@ def test_an_estimate_by_rays_is_close_to_the_full_measurement(box_room: Scene):
         errors.append(estimate - covisibility_a_in_b(view1, view2))
     assert np.abs(errors).max() < 0.05
     assert np.abs(errors).mean() < 0.015
+
+
+def test_nothing_is_seen_through_a_lens_without_a_focal_length():
+    view = plane_view(0.0)
+    intrinsics = view.camera.intrinsics.copy()
+    intrinsics[0, 0] = intrinsics[0, 2] = np.nan
+    blind = replace(view, camera=replace(view.camera, intrinsics=intrinsics))
+    assert covisibility_a_in_b(view, blind) == 0.0

@@ -125,7 +125,8 @@ def test_software_drivers_are_no_gpus():
 def test_a_room_can_be_walked_where_rays_find_its_floor(box_room: Scene):
     from generation.renderers.habitat import HabitatRenderer
 
-    floors = HabitatRenderer(box_room).floors(0.1)
+    source = SceneSource(scene_id="box")  # generated: no file, no navigation mesh beside it
+    floors = HabitatRenderer(box_room, source).floors(0.1)
     low, high = box_room.bounds.astype(float)
     assert (floors.positions[:, [0, 2]] > low[[0, 2]]).all()
     assert (floors.positions[:, [0, 2]] < high[[0, 2]]).all()

@@ -306,6 +306,34 @@ class TestBadFiles:
         with pytest.raises(SceneError, match=r"texture file 'old wood\.png' is missing"):
             self.load(path)
 
+    @pytest.mark.parametrize("keyword", ["map_Kd", "map_kd", "MAP_KD"])
+    def test_a_missing_texture_however_its_keyword_is_spelt(self, tmp_path: Path, keyword: str):
+        path = write_obj(tmp_path)
+        (tmp_path / "room.mtl").write_text(f"newmtl wood\n{keyword} gone.png\n")
+        with pytest.raises(SceneError, match=r"texture file 'gone\.png' is missing"):
+            self.load(path)
+
+    def test_a_texture_with_options(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        (tmp_path / "room.mtl").write_text("newmtl wood\nmap_Kd -s 1 1 1 wood.png\n")
+        with pytest.raises(SceneError, match=r"room\.mtl: options are not read.*wood\.png"):
+            self.load(path)
+
+    def test_two_material_files(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        (tmp_path / "other.mtl").write_text("newmtl stone\n")
+        path.write_text("mtllib other.mtl\n" + path.read_text())
+        with pytest.raises(SceneError, match="2 material files; put them into one"):
+            self.load(path)
+
+    @pytest.mark.parametrize("damage", [b"no image", None])
+    def test_a_texture_of_an_obj_that_cannot_be_decoded(self, tmp_path: Path, damage: bytes | None):
+        path = write_obj(tmp_path)
+        image = tmp_path / "wood.png"
+        image.write_bytes(damage or image.read_bytes()[:-30])
+        with pytest.raises(SceneError, match=r"(wood\.png|\.obj).*image cannot be decoded"):
+            self.load(path)
+
     def test_a_missing_texture_of_an_obj(self, tmp_path: Path):
         path = write_obj(tmp_path)
         (tmp_path / "wood.png").unlink()
@@ -575,3 +603,9 @@ class TestHostileFiles:
         (tmp_path / "a.ply").write_text(QUAD_PLY.replace("1 1 0 70", "1e30 1 0 70"))
         with pytest.raises(SceneError, match=r"spans 1e\+30 m"):
             SceneSource(scene_id="a", path=str(tmp_path / "a.ply")).load()
+
+    def test_a_scene_that_lies_far_from_its_origin(self, tmp_path: Path):
+        path = tmp_path / "a.obj"
+        path.write_text("v 500000 0 4649776\nv 500001 0 4649776\nv 500000 0 4649777\nf 1 2 3\n")
+        with pytest.raises(SceneError, match=r"lies 4\.65e\+06 m from its origin, .* move it"):
+            SceneSource(scene_id="a", path=str(path)).load()

@@ -128,11 +128,20 @@ def test_replica_cads_old_names_lead_to_its_present_files(tmp_path: Path, label:
     root = tmp_path / "replica_cad_baked_lighting"
     file = touch(root / "stages" / "Baked_sc1_staging_19.glb")
     touch(root / "stages" / "Baked_sc1_staging_18.glb")
+    touch(root / "stages_uncompressed" / "Baked_sc1_staging_18.glb")
     path = write(tmp_path / METADATA_NAME, metadata(label))
     for given in (tmp_path, root):
         (pairs,) = read(path, given)
         assert pairs.scene is not None
         assert (Path(pairs.scene.path), pairs.scene.up) == (file, "y")
+
+
+def test_replica_cads_plain_textures_go_before_those_that_may_be_compressed(tmp_path: Path):
+    label = PurePosixPath("replica_cad_baked_lighting/remake_v0_v3_sc1_staging_19.glb")
+    root = tmp_path / "replica_cad_baked_lighting"
+    touch(root / "stages" / "Baked_sc1_staging_19.glb")
+    plain = touch(root / "stages_uncompressed" / "Baked_sc1_staging_19.glb")
+    assert find_scene(label, [tmp_path]) == plain
 
 
 def test_mesh_ply_is_not_taken_from_another_room(tmp_path: Path):

@@ -180,6 +180,9 @@ def test_scenes_that_moved_are_found_below_a_root(scans, tmp_path: Path):
             (elsewhere / path.name).write_bytes(path.read_bytes())
     for name in ("attic", "cellar"):
         (moved / f"{name}.glb").write_bytes((folder / f"{name}.glb").read_bytes())
+    other = tmp_path / "disk" / "another" / "attic.glb"  # of this name, but not what was recorded
+    other.parent.mkdir()
+    other.write_bytes((folder / "cellar.glb").read_bytes())
     with pytest.raises(CrossviewError, match="name the folder of the scenes with --root"):
         again(elsewhere, tmp_path / "nowhere")
     again(elsewhere, tmp_path / "out", roots=[str(tmp_path / "disk")], depth=True)

@@ -10,12 +10,13 @@ from scipy import ndimage
 
 from generation.geometry import Bool, Float64
 from generation.scenes.procedural.floor_plan import FloorPlan, Wall
-from generation.scenes.procedural.pieces import Piece
+from generation.scenes.procedural.pieces import Piece, extent_of, moved_boxes
 
 FREE_CELL_M = 0.1
 MIN_FREE_SHARE = 0.4
 """Smallest share of the floor that must stay connected and free."""
 WALL_GAP_M = 0.02
+HANGING_MARGIN_M = 0.05
 _TOUCH_M = 0.002
 _STEP_M, _HEADROOM_M = 0.06, 1.9
 
@@ -47,22 +48,20 @@ class Layout:
 
     def keep_clear(self, wall: Wall, low: Sequence[float], high: Sequence[float]) -> None:
         """Reserve a box in a wall's frame."""
-        probe = Piece(self.rng, solids=[np.array([[low, high]], float)])
-        moved = probe.moved(wall.at(0.0), rotation=wall.world_from_wall)
-        self._kept_clear = np.concatenate([self._kept_clear, *moved.solids])
+        box = np.array([[low, high]], float)
+        moved = moved_boxes(box, wall.at(0.0), wall.world_from_wall)
+        self._kept_clear = np.concatenate([self._kept_clear, moved])
 
-    def against_a_wall(
-        self, family: str, piece: Piece, *, front_m: float = 0.0, tries: int = 40
-    ) -> bool:
+    def against_a_wall(self, family: str, piece: Piece, *, front_m: float = 0.0) -> None:
         """Try to stand a piece with its back to a wall, with free floor in front."""
         extent = piece.extent()
         reserve = np.array(
             [[[extent[0, 0], 0.1, extent[1, 2]], [extent[1, 0], 1.0, extent[1, 2] + front_m]]]
         )
-        for wall, along in self._wall_spots(extent[0, 0], extent[1, 0], tries):
+        for wall, along in self._wall_spots(extent[0, 0], extent[1, 0], 40):
             to, rotation = wall.at(along, WALL_GAP_M), wall.world_from_wall
-            solids = np.concatenate(_moved(self.rng, piece.solids, to, rotation))
-            front = _moved(self.rng, [reserve], to, rotation)[0]
+            solids = moved_boxes(np.concatenate(piece.solids), to, rotation)
+            front = moved_boxes(reserve, to, rotation)
             if not self._fits(solids) or not self._leaves_room(solids):
                 continue
             if front_m > 0:
@@ -70,43 +69,35 @@ class Layout:
                     continue
                 self._kept_clear = np.concatenate([self._kept_clear, front])
             self.put(family, piece.moved(to, rotation=rotation))
-            return True
-        return False
+            return
 
-    def in_the_middle(self, family: str, piece: Piece, *, tries: int = 30) -> bool:
+    def in_the_middle(self, family: str, piece: Piece) -> None:
         """Try to place a piece away from the walls, turned by a multiple of 90 degrees."""
-        for _ in range(tries):
+        boxes = np.concatenate(piece.solids)
+        for _ in range(30):
             rotation = _quarter_turn(int(self.rng.integers(4)))
             share = 0.5 + 0.5 * (self.rng.random(2) - 0.5)
-            turned = Piece(self.rng, solids=_moved(self.rng, piece.solids, (0, 0, 0), rotation))
-            middle = turned.extent().mean(axis=0)
+            middle = extent_of(moved_boxes(boxes, (0, 0, 0), rotation)).mean(axis=0)
             x = round(float(share[0] * self.plan.width_m - middle[0]), 3)
             z = round(float(share[1] * self.plan.depth_m - middle[2]), 3)
-            solids = np.concatenate(_moved(self.rng, piece.solids, [x, 0.0, z], rotation))
+            solids = moved_boxes(boxes, [x, 0.0, z], rotation)
             if self._fits(solids) and self._leaves_room(solids):
                 self.put(family, piece.moved([x, 0.0, z], rotation=rotation))
-                return True
-        return False
+                return
 
-    def on_a_wall(
-        self, family: str, piece: Piece, height_m: float, *, margin_m: float = 0.05, tries: int = 12
-    ) -> bool:
+    def on_a_wall(self, family: str, piece: Piece, height_m: float) -> None:
         """Try to hang a piece at a height, with a margin around it."""
-        extent = piece.extent()
-        for wall, along in self._wall_spots(
-            extent[0, 0] - margin_m, extent[1, 0] + margin_m, tries
-        ):
+        low, high = piece.extent() + [[-HANGING_MARGIN_M], [HANGING_MARGIN_M]]
+        for wall, along in self._wall_spots(low[0], high[0], 12):
             to, rotation = wall.at(along), wall.world_from_wall
             to[1] = height_m
-            grown = [np.array([[extent[0] - margin_m, extent[1] + margin_m]])]
-            grown[0][0, 0, 2] = 0.001
-            solids = _moved(self.rng, grown, to, rotation)[0]
+            grown = np.array([[[low[0], low[1], 0.001], high]])
+            solids = moved_boxes(grown, to, rotation)
             if solids[:, 1, 1].max() < self.plan.height_m and self._fits(solids, wall_gap_m=0.0):
                 self.put(family, piece.moved(to, rotation=rotation))
-                return True
-        return False
+                return
 
-    def from_the_ceiling(self, family: str, piece: Piece) -> bool:
+    def from_the_ceiling(self, family: str, piece: Piece) -> None:
         """Try to hang a piece near the middle of the room's largest part."""
         parts = sorted(self.plan.rectangles(), key=lambda r: (r[2] - r[0]) * (r[3] - r[1]))
         x0, z0, x1, z1 = parts[-1]
@@ -116,8 +107,7 @@ class Layout:
             moved = piece.moved([round(float(x), 3), self.plan.height_m, round(float(z), 3)])
             if self._fits(np.concatenate(moved.solids)):
                 self.put(family, moved)
-                return True
-        return False
+                return
 
     def free_floor(self, extra: Float64 | None = None) -> tuple[Bool, float]:
         """Return the largest connected free part of the floor, and its share of the floor.
@@ -201,13 +191,6 @@ def _overlap(some: Float64, others: Float64) -> bool:
     others = others[near]
     apart = (low[:, None] >= others[None, :, 1]) | (high[:, None] <= others[None, :, 0])
     return bool((~apart.any(axis=2)).any())
-
-
-def _moved(
-    rng: np.random.Generator, solids: list[Float64], to: Sequence[float], rotation: Float64
-) -> list[Float64]:
-    merged = [np.concatenate(solids)]
-    return Piece(rng, solids=merged).moved(to, rotation=rotation).solids
 
 
 def _quarter_turn(quarter: int) -> Float64:

@@ -220,13 +220,7 @@ class Piece:
             replace(p, corners=p.corners @ turn.T + shift, normals=p.normals @ turn.T)
             for p in self.patches
         ]
-        solids = []
-        for ends in self.solids:
-            pick = np.array(_BOX_FACES["front"] + _BOX_FACES["back"])
-            corners = ends[:, pick, np.arange(3)] @ turn.T + shift
-            # Rounded, so that no decision hangs on the last bit of a sine.
-            box = np.stack([corners.min(axis=1), corners.max(axis=1)], axis=1)
-            solids.append(np.round(box, 6))
+        solids = [moved_boxes(ends, to, turn) for ends in self.solids]
         lamps = [turn @ lamp + shift for lamp in self.lamps]
         return Piece(self.rng, patches, solids, lamps)
 
@@ -238,8 +232,7 @@ class Piece:
 
     def extent(self) -> Float64:
         """Return (2, 3) low and high corners of all solids, to the millimetre."""
-        ends = np.concatenate(self.solids)
-        return np.round(np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)]), 3)
+        return extent_of(np.concatenate(self.solids))
 
     def _grain_uvs(self, surface: Surface, corners: Float64) -> Float64:
         along = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
@@ -249,6 +242,19 @@ class Piece:
         uvs[upright] = uvs[upright][..., ::-1]
         shifted: Float64 = uvs / surface.repeat_m + self.rng.random((len(corners), 1, 2))
         return shifted
+
+
+def moved_boxes(ends: Float64, to: Sequence[float], rotation: Float64) -> Float64:
+    """Return the (N, 2, 3) boxes around boxes that were turned, then moved."""
+    pick = np.array(_BOX_FACES["front"] + _BOX_FACES["back"])
+    corners = ends[:, pick, np.arange(3)] @ rotation.T + np.array(to, float)
+    # Rounded, so that no decision hangs on the last bit of a sine.
+    return np.round(np.stack([corners.min(axis=1), corners.max(axis=1)], axis=1), 6)
+
+
+def extent_of(ends: Float64) -> Float64:
+    """Return (2, 3) low and high corners of (N, 2, 3) boxes, to the millimetre."""
+    return np.round(np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)]), 3)
 
 
 def _strips(points: NDArray[np.floating]) -> Float64:
