@@ -46,7 +46,7 @@ class Depth:
     recipes: Mapping[str, Recipe] = {
         "short": Recipe(max_steps=250, batch_size=16, lr=5e-4, head_width=64, flip=True),
         "published": Recipe(
-            resize=(256, 256),
+            resize=(256, 341),  # ours: judged on all of an image, by tiles; theirs on its middle
             crop=(256, 256),
             epochs=2000,
             batch_size=64,
@@ -54,6 +54,8 @@ class Depth:
             weight_decay=1e-4,
             warmup=0.05,  # 100 of 2000 epochs
             layer_decay=0.75,
+            clip_norm=None,
+            precision="float32",
             flip=True,
             jitter=0.4,  # ours: MultiMAE's changes hue too, and every other time
         ),

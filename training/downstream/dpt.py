@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,15 @@ def upsampled(maps: Tensor, size: Size) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def in_float32(layers: nn.Module, values: Tensor) -> Tensor:
+    """Apply a head's last layers to values in float32, under autocast too.
+
+    In bfloat16 what they give would be rounded: from 128 pixels on to whole ones.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        return layers(values.float())  # type: ignore[no-any-return]
 
 
 class DPT(nn.Module):
@@ -63,7 +73,10 @@ class DPT(nn.Module):
         )
 
     def forward(self, tokens: Sequence[Tensor], size: Size) -> Tensor:
-        """Map four (B, N, C) of images of (height, width) to (B, out_channels, height, width)."""
+        """Map four (B, N, C) of images of (height, width) to (B, out_channels, height, width).
+
+        float32, in any precision.
+        """
         grid = size[0] // self.patch_size, size[1] // self.patch_size
         maps = [
             align(resample(project(as_map(each, grid))))
@@ -77,7 +90,7 @@ class DPT(nn.Module):
         # twice, but no larger than the image: small patches have few pixels
         doubled = min(2 * fused.shape[-2], size[0]), min(2 * fused.shape[-1], size[1])
         fused = self.reduce(upsampled(fused, doubled))
-        return self.output(upsampled(fused, size))  # type: ignore[no-any-return]
+        return in_float32(self.output, upsampled(fused, size))
 
 
 class ResidualUnit(nn.Module):

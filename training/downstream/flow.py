@@ -62,6 +62,7 @@ class Flow:
             lr=2e-5,
             warmup=1 / 240,
             betas=(0.9, 0.95),
+            clip_norm=None,
             jitter=0.4,
             flip=True,
             tile_overlap=0.9,

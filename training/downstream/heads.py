@@ -16,7 +16,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from generation.errors import CrossviewError
-from training.downstream.dpt import Size, as_map, upsampled
+from training.downstream.dpt import Size, as_map, in_float32, upsampled
 from training.model.blocks import layer_norm
 
 
@@ -52,9 +52,9 @@ class PatchHead(nn.Module):
         self.linear = nn.Linear(dim, out_channels * patch_size**2)
 
     def forward(self, tokens: Sequence[Tensor], size: Size) -> Tensor:
-        """Map (B, N, dim), the last of tokens, to (B, out_channels, H, W)."""
+        """Map (B, N, dim), the last of tokens, to (B, out_channels, H, W), float32."""
         grid = size[0] // self.patch_size, size[1] // self.patch_size
-        return F.pixel_shuffle(as_map(self.linear(tokens[-1]), grid), self.patch_size)
+        return F.pixel_shuffle(as_map(in_float32(self.linear, tokens[-1]), grid), self.patch_size)
 
 
 class SegmentationHead(nn.Module):
@@ -115,7 +115,7 @@ class PoseHead(nn.Module):
 
     def forward(self, tokens: Sequence[Tensor]) -> Tensor:
         """Map (B, N, C) of each of dims to (B, 4, 4) float32 rigid transforms, in metres."""
-        numbers = self.mlp(self.embed(torch.cat(list(tokens), 2)).flatten(1)).float()
+        numbers = in_float32(self.mlp, self.embed(torch.cat(list(tokens), 2)).flatten(1))
         matrix = torch.eye(3, device=numbers.device) + numbers[:, :9].unflatten(1, (3, 3))
         rigid = torch.cat([nearest_rotation(matrix), numbers[:, 9:].unsqueeze(2)], 2)
         last = torch.tensor([0.0, 0.0, 0.0, 1.0], device=numbers.device)

@@ -59,7 +59,8 @@ def laplacian_loss(
 
     |e| is the L1 norm of the error over channels and s = bounded_log_scale(raw_scale), (B, H, W).
     It is least where exp(s) is the mean |e|, as far as the bound allows. A pixel counts if all its
-    channels are known. Source: CroCo v2, arXiv:2211.10408.
+    channels are known. Source: CroCo v2, arXiv:2211.10408, of stereo; its flow has scales from 1/4
+    to 4, ours the same ones as stereo.
     """
     known = truth.isfinite().all(1, keepdim=True)
     predicted, truth, known = _known(predicted, truth, known)

@@ -164,6 +164,19 @@ def test_a_pose_is_a_rigid_transform_in_any_precision(precision):
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
+@pytest.mark.parametrize("head", ["dpt", "linear"])
+def test_large_values_are_not_rounded_under_autocast(head):
+    """In bfloat16 all disparities near 150 pixels would be 150."""
+    tokens = [random_tokens(1, 16, 8)] * 4
+    network = DPT((8,) * 4, 1, 4, width=16) if head == "dpt" else PatchHead(8, 1, 4)
+    last = network.output[-1] if head == "dpt" else network.linear
+    torch.nn.init.constant_(last.bias, 150.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = network(tokens, (16, 16))
+    assert values.dtype == torch.float32
+    assert len(values[(values - 150).abs() < 0.5].unique()) > 50
+
+
 def test_a_pose_head_learns_poses():
     head = PoseHead((8,), 4, width=32)
     tokens = random_tokens(8, 4, 8)
