@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from generation.folder_lock import locked
 from generation.plain import Plain, diff_plain
 from generation.shards.files import remove_partial_files, write_text_whole
 from generation.shards.schema import (
@@ -19,7 +20,6 @@ from generation.shards.schema import (
     ShardError,
     read_json,
 )
-from pipelines.folder_lock import locked
 
 logger = logging.getLogger(__name__)
 

@@ -140,7 +140,9 @@ def _signals_passed_on(stop_file: Path) -> Iterator[None]:
         if number == signal.SIGINT:
             signal.signal(number, before[signal.SIGINT])  # a second one ends at once
 
-    before = {number: signal.signal(number, tell) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, tell)
     done = threading.Event()
     resource_tracker.ensure_running()  # else the first process starts it, which unblocks both
     # This thread goes on hearing both; Python has the main one handle them.

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.folder_lock import locked
 from generation.plain import merge
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, build, load_yaml
-from pipelines.folder_lock import locked
 from pipelines.machine import processor
 from training.provenance import git_commit
 from training.stopping import StopRequest

@@ -38,8 +38,8 @@ def bad_step_error(out: Path, step: int, base_lr: float) -> CrossviewError:
     """Return the error that stops a run at a bad step."""
     return CrossviewError(
         f"the loss or a gradient is not finite at step {step}; the step changed no weight, and "
-        f"{out / NAME} names its pairs; start again with a lower optim.base_lr (now {base_lr}) "
-        "or with optim.clip_norm = 1.0"
+        f"{out / NAME} names its pairs; start again, in another folder, with a lower "
+        f"optim.base_lr (now {base_lr}) or with optim.clip_norm = 1.0"
     )
 
 

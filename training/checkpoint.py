@@ -6,6 +6,7 @@ No state of a random generator is kept, because every random number is a functio
 from __future__ import annotations
 
 import logging
+import math
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +23,7 @@ from training.model.weights import model_of
 from training.model_folder import is_model_folder, read_model_folder
 from training.published import is_published, read_published
 from training.run_folder import writing
-from training.torch_file import read_torch_file, write_torch_file
+from training.torch_file import UnusableFile, read_torch_file, write_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -75,16 +76,26 @@ class Writer:
     def _write(self, step: int, state: dict[str, Any], best: bool) -> None:
         if best:
             self._best = {"step": step, **_to_show(state)}
-        what = f"no checkpoint of step {step}, those before it stay"
+        # The best first: a run that is killed in between repeats the step, and validates again.
+        failed = self._try_to_save_best() if self._best else None
         try:
             save(self._out, step, state, keep=self._keep)
-            if self._best:
-                what = f"no {BEST_NAME} of step {self._best['step']}, the one before it stays"
-                save_best(self._out, self._best)
-                self._best = None
         except CrossviewError as error:
-            logger.warning("%s: %s", what, error)
-            raise
+            logger.warning("no checkpoint of step %d, those before it stay: %s", step, error)
+            failed = error
+        if failed:
+            raise failed
+
+    def _try_to_save_best(self) -> CrossviewError | None:
+        assert self._best is not None
+        try:
+            save_best(self._out, self._best)
+        except CrossviewError as error:
+            step = self._best["step"]
+            logger.warning("no %s of step %d, the one before it stays: %s", BEST_NAME, step, error)
+            return error
+        self._best = None
+        return None
 
 
 def save(out: Path, step: int, state: dict[str, Any], *, keep: int) -> None:
@@ -146,20 +157,33 @@ def load(path: Path) -> dict[str, Any]:
 def _ours(contents: Any, path: Path) -> dict[str, Any]:
     found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
     if found != FORMAT:
-        raise CrossviewError(f"{path}: expected a checkpoint of format {FORMAT}, found {found}")
+        raise UnusableFile(f"{path}: expected a checkpoint of format {FORMAT}, found {found}")
     return dict(contents)
+
+
+def best_val_loss(out: Path) -> float:
+    """Return the validation loss of a run's best.pt, infinity where there is none that is whole."""
+    path = out / FOLDER / BEST_NAME
+    if not path.exists():
+        return math.inf
+    try:
+        return float(load(path)["metrics"]["val_loss"])
+    except UnusableFile as error:
+        logger.warning("%s; the next validation makes another", error)
+        return math.inf
 
 
 def load_newest(out: Path) -> dict[str, Any] | None:
     """Load the newest checkpoint of a run that is whole; None where the run has not left one.
 
-    Raises CrossviewError where there are checkpoints and all are damaged.
+    Raises CrossviewError where there are checkpoints and all are damaged, or one cannot be read,
+    which says nothing of what is in it.
     """
     errors = []
     for path in stored(out):
         try:
             return load(path)
-        except CrossviewError as error:
+        except UnusableFile as error:
             logger.warning("%s; taking the one before", error)
             errors.append(str(error))
     if errors:
@@ -204,7 +228,10 @@ def load_pretrained(path: Path | str) -> Pretrained:
         if is_published(contents):
             return Pretrained(model=read_published(contents, path), kind="published", run={})
         state = _ours(contents, path)
-    config = ModelConfig(**state["config"]["model"])
+    try:
+        config = ModelConfig(**state["config"]["model"])
+    except (CrossviewError, TypeError) as error:
+        raise CrossviewError(f"{path}: of another version of crossview ({error})") from error
     model = model_of(config, _judged_weights(state), path)
     run = {name: state[name] for name in ("config", "digests", "step", "metrics")}
     return Pretrained(model=model, kind="run", run=run)

@@ -30,7 +30,9 @@ class StopRequest:
         return self._asked
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}  # then handled
+        for number in SIGNALS:
+            signal.signal(number, self._take)
         self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import pickle
 import re
 import zipfile
@@ -15,11 +16,16 @@ from generation.errors import CrossviewError
 from generation.shards.files import whole_file
 
 
+class UnusableFile(CrossviewError):
+    """A file that is not there, is damaged or is something else: reading it again will not help."""
+
+
 def read_torch_file(path: Path) -> Any:
     """Load a file of torch.save to the CPU: tensors, plain values and argparse namespaces.
 
-    Raises CrossviewError where there is no such file, where it is damaged, down to a single bit,
-    or where it holds anything else, of which nothing is run.
+    Raises UnusableFile where there is no such file, where it is damaged, down to a single bit, or
+    where it holds anything else, of which nothing is run; CrossviewError where the disk or the
+    memory fails.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -27,18 +33,20 @@ def read_torch_file(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CrossviewError(f"{path}: expected a checkpoint, found no such file") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise CrossviewError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UnusableFile(f"{path}: expected a checkpoint, found no such file") from None
     except Exception as error:  # where a bit is wrong, zipfile and pickle can raise any
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise CrossviewError(f"{path}: cannot be read: {error.strerror}") from error
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise CrossviewError(f"{path}: cannot be read: there is not enough memory") from error
         unknown = re.search(r"GLOBAL (\S+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unknown:
-            raise CrossviewError(
+            raise UnusableFile(
                 f"{path}: holds {unknown[1]}, which would run code when loaded, and was not; "
                 "expected tensors and plain values alone"
             ) from error
         reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise CrossviewError(f"{path}: a damaged checkpoint ({reason})") from error
+        raise UnusableFile(f"{path}: a damaged checkpoint ({reason})") from error
 
 
 def write_torch_file(contents: Any, path: Path) -> None:

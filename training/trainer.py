@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from generation.errors import CrossviewError
+from generation.folder_lock import locked
 from generation.plain import diff_plain, to_plain
 from generation.shards.files import write_text_whole
 from training import checkpoint
@@ -117,6 +119,7 @@ class _Run:
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
         earlier = self._earlier_run()
         self._require_equal_starts(earlier["step"] if earlier else 0)
+        self.found = checkpoint.stored(out)
         if earlier:
             load_weights(self.model, earlier["model"], out)
         self.model.to(process.device)
@@ -156,8 +159,18 @@ class _Run:
         return state
 
     def _require_equal_starts(self, step: int) -> None:
-        """Refuse to train where processes found different checkpoints."""
-        steps = self.process.gather(torch.tensor([step], device=self.process.device)).tolist()
+        """Refuse to train where processes found different checkpoints, data or configurations."""
+        settings = differences({}, self.config)
+        mine = [step, _number_of(settings), _number_of(self.split.digests)]
+        table = self.process.gather(torch.tensor(mine, device=self.process.device))
+        steps, *numbers = table.view(-1, len(mine)).T.tolist()
+        for what, values in zip(("configurations", "data"), numbers, strict=True):
+            if len(set(values)) > 1:
+                different = [rank for rank, value in enumerate(values) if value != values[0]]
+                raise CrossviewError(
+                    f"the processes have different {what}: not as rank 0 are {different}; give all "
+                    "machines the same command and the same data"
+                )
         if len(set(steps)) > 1:
             found = ", ".join(f"rank {rank}: {step}" for rank, step in enumerate(steps))
             raise CrossviewError(
@@ -173,7 +186,7 @@ class _Run:
         self.window.loss_sum += state["window"]["loss_sum"]
         self.window.steps = state["window"]["steps"]
         self.last_metrics = state["metrics"]
-        self.best_val_loss = state["best_val_loss"]
+        self.best_val_loss = checkpoint.best_val_loss(self.out)
         if self.process.is_first:
             logger.info("going on from step %d of %d", self.step, self.num_steps)
 
@@ -184,8 +197,24 @@ class _Run:
 
     def train(self) -> PretrainResult:
         """Run all steps that are left."""
+        with self._held_folder() if self.process.is_first else nullcontext():
+            return self._train()
+
+    @contextmanager
+    def _held_folder(self) -> Iterator[None]:
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        with locked(self.out):
+            if checkpoint.stored(self.out) != self.found:
+                raise CrossviewError(
+                    f"{self.out}: another run has written here meanwhile; give the command again "
+                    "to go on from there"
+                )
+            yield
+
+    def _train(self) -> PretrainResult:
         first = self.process.is_first
-        log = self._open_log() if first else None
+        log = self._open_log() if first and self.step < self.num_steps else None
         try:
             keep = self.config.keep_checkpoints
             with checkpoint.Writer(self.out, keep) if first else nullcontext() as self.writer:
@@ -206,7 +235,6 @@ class _Run:
             self.config, self.split, self.model, self.num_steps, self.process, self.precision_name
         )
         with writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
             write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
             write_run_card(self.out, run)
             forget_bad_step(self.out)
@@ -417,8 +445,8 @@ class _Run:
         """Stop a run that diverged, before its weights are written over good ones."""
         if not math.isfinite(value):
             raise CrossviewError(
-                f"{what} {value} at step {self.step}; start again with a lower optim.base_lr "
-                f"(now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
+                f"{what} {value} at step {self.step}; start again, in another folder, with a lower "
+                f"optim.base_lr (now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
             )
 
     def _save(self, *, best: bool) -> None:
@@ -433,7 +461,6 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "metrics": self.last_metrics,
-            "best_val_loss": self.best_val_loss,
             "window": {"loss_sum": loss_sum, "steps": self.window.steps},
         }
         if self.average:
@@ -445,3 +472,9 @@ class _Run:
     def _judged_weights(self) -> dict[str, Tensor]:
         averages = self.average.averages if self.average else {}
         return {**self.model.state_dict(), **averages}
+
+
+def _number_of(plain: Any) -> int:
+    """Return 63 bits by which processes can compare what is the same in all of them."""
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

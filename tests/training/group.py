@@ -14,6 +14,7 @@ import torch.multiprocessing
 from micro import micro_config
 
 from generation.errors import CrossviewError
+from generation.plain import merge
 from training import checkpoint
 from training.trainer import _Run, pretrain
 
@@ -30,6 +31,8 @@ class Job:
     """The step at which the first pair of the last process has an infinite loss."""
     divided: bool = False
     """Whether the last process sees no newest checkpoint."""
+    of_last: dict[str, Any] = field(default_factory=dict)
+    """Settings that only the last process has."""
 
 
 def train_together(data: Path, num_processes: int, jobs: list[Job], folder: Path) -> None:
@@ -48,6 +51,7 @@ def _member(rank: int, data: Path, num_processes: int, jobs: list[Job], folder: 
             with unseen(checkpoint.stored(job.out)[0] if job.divided and last else None):
                 train(data, job, disturbed=last)
         except CrossviewError as error:
+            job.out.mkdir(parents=True, exist_ok=True)
             (job.out / f"error-{rank}.txt").write_text(str(error))
     torch.distributed.destroy_process_group()
 
@@ -56,7 +60,8 @@ def train(data: Path, job: Job, *, disturbed: bool = True) -> None:
     """Train a job in this process."""
     stop = stopping_after(job.stop_after if disturbed else None)
     with poisoned_at(job.poison if disturbed else None):
-        pretrain(micro_config(data, **job.overrides), job.out, stop)
+        settings = merge(job.overrides, job.of_last) if disturbed else job.overrides
+        pretrain(micro_config(data, **settings), job.out, stop)
 
 
 @contextmanager

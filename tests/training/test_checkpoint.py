@@ -1,9 +1,12 @@
 """A run's checkpoints: written while it goes on, kept, found damaged, and loaded again."""
 
+import errno
 import logging
 import random
 import resource
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,6 +187,33 @@ def test_a_best_that_cannot_be_written_costs_no_other_and_is_tried_again(
     assert load(tmp_path / "checkpoints" / BEST_NAME)["step"] == 2
 
 
+def test_the_best_is_there_before_the_checkpoint_of_its_step(tmp_path, monkeypatch):
+    """Were a run killed in between the other way round, nothing would ever write the best."""
+    found = []
+    write = checkpoint.save
+
+    def look_and_write(out: Path, step: int, *given: Any, **named: Any) -> None:
+        found.append(load(out / "checkpoints" / BEST_NAME)["step"])
+        write(out, step, *given, **named)
+
+    monkeypatch.setattr(checkpoint, "save", look_and_write)
+    with Writer(tmp_path, keep=1) as writer:
+        writer.save(3, make_state(3), best=True)
+    assert found == [3]
+
+
+def test_the_best_of_a_run_that_was_killed_before_its_checkpoint_stays_the_best(dataset, tmp_path):
+    config = micro_config(dataset, validation={"every_steps": 2}, keep_checkpoints=8)
+    pretrain(config, tmp_path)
+    path = tmp_path / "checkpoints" / BEST_NAME
+    best = load(path)
+    for newer in stored(tmp_path)[:2]:
+        newer.unlink()
+    pretrain(config, tmp_path)
+    again = load(path)
+    assert (again["step"], again["metrics"]) == (best["step"], best["metrics"])
+
+
 def test_a_run_goes_on_past_a_checkpoint_that_cannot_be_written(
     dataset, tmp_path, monkeypatch, caplog
 ):
@@ -255,6 +285,37 @@ def test_a_flipped_bit_of_a_weight_is_said_and_the_checkpoint_before_taken(tmp_p
     with caplog.at_level(logging.WARNING):
         assert load_newest(tmp_path)["step"] == 1
     assert "step_00000002.pt: a damaged checkpoint (wrong checksum" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "cannot be read: Input/output error"),
+        (MemoryError(), "cannot be read: there is not enough memory"),
+        (RuntimeError("can't allocate memory"), "cannot be read: there is not enough memory"),
+    ],
+)
+def test_a_failing_disk_or_memory_says_nothing_of_the_checkpoint(
+    tmp_path, monkeypatch, error, said
+):
+    """Taking the one before would train steps again, and delete a good checkpoint."""
+    for step in (1, 2):
+        save(tmp_path, step, make_state(step), keep=2)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(CrossviewError, match=f"step_00000002.pt: {said}"):
+        load_newest(tmp_path)
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(tmp_path):
+    state = make_state()
+    state["config"]["model"]["registers"] = 4
+    save(tmp_path, 1, state, keep=1)
+    with pytest.raises(CrossviewError, match=r"another version of crossview .*'registers'"):
+        load_model(tmp_path)
 
 
 def test_a_damaged_newest_gives_way_to_those_of_the_run_that_goes_on(tmp_path):

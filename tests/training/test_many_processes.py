@@ -8,6 +8,7 @@ import pytest
 import torch
 from group import Job, poisoned_at, stopping_after, train, train_together
 from micro import micro_config
+from synthetic import write_dataset
 from test_trainer import losses
 
 from generation.errors import CrossviewError
@@ -258,6 +259,9 @@ def three_together(dataset, tmp_path_factory) -> Path:
     jobs.append(Job(folder / "poisoned", EIGHT, poison=POISONED_STEP))
     jobs.append(Job(folder / "divided", EIGHT, divided=True))
     train(dataset, Job(folder / "divided", EIGHT, stop_after=4))
+    other = write_dataset(folder / "dataset", scenes=5)
+    jobs.append(Job(folder / "other seed", EIGHT, of_last={"seed": 1}))
+    jobs.append(Job(folder / "other data", EIGHT, of_last={"data": {"path": str(other)}}))
     train_together(dataset, 3, jobs, folder)
     return folder
 
@@ -283,6 +287,16 @@ def test_processes_that_found_different_checkpoints_are_refused(three_together):
     assert len(errors) == 1
     assert "would go on from different steps (rank 0: 4, rank 1: 4, rank 2: 3)" in errors.pop()
     assert list(losses(out)) == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["seed", "data"])
+def test_processes_that_differ_in_what_they_train_are_refused(three_together, what):
+    errors = {path.read_text() for path in (three_together / f"other {what}").glob("error-*.txt")}
+    (error,) = errors
+    kind = {"seed": "configurations", "data": "data"}[what]
+    assert f"the processes have different {kind}: not as rank 0 are [2]; give all mach" in error
+    assert not (three_together / f"other {what}" / "checkpoints").exists()
 
 
 def test_more_processes_than_pairs_of_a_batch_are_refused(dataset, tmp_path):

@@ -18,6 +18,7 @@ from synthetic import write_dataset
 
 import training
 from generation.errors import CrossviewError
+from generation.folder_lock import locked
 from generation.plain import to_plain
 from training import checkpoint
 from training.augment import draw_jitter
@@ -30,6 +31,7 @@ from training.order import swapped_views
 from training.presets import PRESETS, preset
 from training.trainer import _Run, pretrain
 
+ALONE = Process(0, 1, torch.device("cpu"))
 REPOSITORY = Path(training.__file__).parents[1]
 RUN_MICRO = Path(__file__).with_name("run_micro.py")
 VALIDATION_FIELDS = {
@@ -219,6 +221,29 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_taken(
     assert losses(out) == losses(run[0])
 
 
+def test_a_finished_run_keeps_the_record_of_the_machine_that_trained_it(run, dataset, tmp_path):
+    out = copy_run(run, tmp_path)
+    (out / "run.json").write_text("{}")
+    result = pretrain(micro_config(dataset), out)
+    assert result.metrics["step"] == result.num_steps
+    assert (out / "run.json").read_text() == "{}"
+
+
+def test_two_runs_of_one_folder_are_refused(dataset, tmp_path):
+    with locked(tmp_path), pytest.raises(CrossviewError, match="another run is writing"):
+        pretrain(micro_config(dataset), tmp_path)
+
+
+def test_a_run_that_another_one_overtook_while_it_started_is_refused(dataset, tmp_path):
+    config = micro_config(dataset)
+    overtaken = _Run(config, tmp_path, ALONE, lambda: False)
+    pretrain(config, tmp_path)
+    before = losses(tmp_path)
+    with pytest.raises(CrossviewError, match="another run has written here meanwhile"):
+        overtaken.train()
+    assert losses(tmp_path) == before
+
+
 def test_only_damaged_checkpoints_are_an_error(run, dataset, tmp_path):
     out = copy_run(run, tmp_path)
     for path in checkpoint.stored(out):
@@ -356,6 +381,7 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
     assert {name.split(".")[1] for name in of_generation} <= {
         "bounds",
         "errors",
+        "folder_lock",
         "geometry",
         "locations",
         "plain",
@@ -368,7 +394,7 @@ def test_an_unrelated_reference_is_that_of_another_pair(dataset, tmp_path):
 
     def losses(images: torch.Tensor, unrelated: bool) -> torch.Tensor:
         config = micro_config(dataset, augment={**values, "unrelated": unrelated})
-        run = _Run(config, tmp_path, Process(0, 1, torch.device("cpu")), lambda: False)
+        run = _Run(config, tmp_path, ALONE, lambda: False)
         mask = torch.zeros(4, config.model.num_patches, dtype=torch.bool)
         mask[:, ::2] = True
         jitters = draw_jitter(config.augment, 0, 0, 4)
@@ -389,7 +415,7 @@ def test_a_single_pair_has_no_unrelated_one(dataset, tmp_path):
 def test_a_model_of_one_view_learns_from_both_views_of_a_pair(dataset, tmp_path):
     plain = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
     config = micro_config(dataset, augment=plain, model={"decoder": "self"})
-    run = _Run(config, tmp_path, Process(0, 1, torch.device("cpu")), lambda: False)
+    run = _Run(config, tmp_path, ALONE, lambda: False)
     mask = torch.zeros(4, config.model.num_patches, dtype=torch.bool)
     mask[:, ::2] = True
     jitters = draw_jitter(config.augment, 0, 0, 4)

@@ -37,6 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     with open(folder / LOCK_NAME, "a+") as lock:
+        os.register_at_fork(after_in_child=lock.close)  # one that outlives us must not hold it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
