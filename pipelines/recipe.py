@@ -2,7 +2,7 @@
 
 What a stage did is recorded in stages.json beside its results: a digest of everything that it
 depends on. A stage runs when it never finished, when that digest is another, or when its result is
-gone. Results of another configuration are moved aside, never deleted.
+gone or damaged. Results of another configuration are moved aside, never deleted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from generation.shards.schema import INDEX_NAME
 from generation.shards.writer import file_sha256
 from pipelines.config import build, load_yaml
 from pipelines.executors import Executor
+from pipelines.launch import train_here
 from pipelines.render_pairs import (
     RenderPairsConfig,
     RenderResult,
@@ -35,10 +37,9 @@ from pipelines.render_pairs import (
 )
 from pipelines.report import ReportConfig, write_report
 from pipelines.scene_sets import scene_sets
-from training.checkpoint import stored
-from training.config import PretrainConfig
+from training.checkpoint import load_newest, stored
+from training.config import PretrainConfig, differences
 from training.presets import preset
-from training.trainer import pretrain
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +68,10 @@ class Recipe:
                 f"out: expected a folder, got {self.out}; render-pairs and pretrain take datasets "
                 "behind URLs"
             )
-        if "path" in self.pretrain.get("data", {}):
+        if self.pretrain_config.data.path != self.pairs_folder:
             raise CrossviewError("pretrain.data.path: a recipe trains on its own pairs; remove it")
         if self.render.levels:
             raise CrossviewError("render.levels: a recipe has one dataset; give pairs.overlap")
-        _ = self.pretrain_config  # complain now rather than after an hour of rendering
 
     @property
     def pairs_folder(self) -> Path:
@@ -86,9 +86,11 @@ class Recipe:
     @property
     def pretrain_config(self) -> PretrainConfig:
         """The resolved pre-training configuration."""
-        return pretrain_config(
-            merge(self.pretrain, {"data": {"path": str(self.pairs_folder)}}), source="pretrain"
-        )
+        values = merge({"data": {"path": str(self.pairs_folder)}}, self.pretrain)
+        try:
+            return pretrain_config(values, source="pretrain")
+        except CrossviewError as error:  # its keys are below ours
+            raise CrossviewError(f"pretrain.{str(error).removeprefix('pretrain: ')}") from error
 
 
 def load_recipe(name: str, overrides: dict[str, Any]) -> Recipe:
@@ -115,10 +117,14 @@ def pretrain_config(values: dict[str, Any], *, source: str) -> PretrainConfig:
     return build(PretrainConfig, merge(base, values), source=source)
 
 
-def run_recipe(recipe: Recipe, executor: Executor, *, until: str = STAGES[-1]) -> list[str]:
+def run_recipe(
+    recipe: Recipe, executor: AbstractContextManager[Executor], *, until: str = STAGES[-1]
+) -> list[str]:
     """Do a recipe's stages in order, up to `until`; return the failures of scenes, a line each.
 
-    Scenes that fail do not stop the run while others gave pairs.
+    executor: renders, and is closed before training begins. Scenes that fail do not stop the run
+    while others gave pairs. SIGTERM, or Ctrl-C once, ends training, and with it the run, after the
+    step at hand, saved.
     """
     recipe.out.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
@@ -127,7 +133,7 @@ def run_recipe(recipe: Recipe, executor: Executor, *, until: str = STAGES[-1]) -
             lambda: _is_rendered(recipe),
             lambda: failures.extend(_render(recipe, executor)),
         ),
-        "pretrain": (lambda: bool(stored(recipe.pretrain_folder)), lambda: _pretrain(recipe)),
+        "pretrain": (lambda: _is_trained(recipe), lambda: _pretrain(recipe)),
         "report": (lambda: (recipe.out / "report.html").exists(), lambda: _report(recipe)),
     }
     for number, name in enumerate(STAGES, 1):
@@ -140,6 +146,8 @@ def run_recipe(recipe: Recipe, executor: Executor, *, until: str = STAGES[-1]) -
         else:
             logger.info("[%d/%d] %s: running", number, len(STAGES), name)
             work()
+            if name == "pretrain" and not has_result():  # asked to stop
+                break
             # The digest anew: what a stage depends on may be what it has just been given.
             _record(recipe, name, _digest_of(recipe, name))
         if name == until:
@@ -153,7 +161,7 @@ def _is_rendered(recipe: Recipe) -> bool:
     return index.exists() and all(task.finished() for task in tasks)
 
 
-def _render(recipe: Recipe, executor: Executor) -> list[str]:
+def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
     if another_configuration(recipe.render, recipe.pairs_folder):
         _move_aside(recipe.pairs_folder)
     result = _dataset(recipe, executor)
@@ -163,8 +171,19 @@ def _render(recipe: Recipe, executor: Executor) -> list[str]:
     return result.failures
 
 
-def _dataset(recipe: Recipe, executor: Executor) -> RenderResult:
-    return render_pairs(recipe.render, recipe.pairs_folder, executor)
+def _dataset(recipe: Recipe, executor: AbstractContextManager[Executor]) -> RenderResult:
+    with executor as workers:
+        return render_pairs(recipe.render, recipe.pairs_folder, workers)
+
+
+def _is_trained(recipe: Recipe) -> bool:
+    """Return whether the newest checkpoint that is whole is of the last step."""
+    run = recipe.pretrain_folder / "run.json"
+    state = load_newest(recipe.pretrain_folder)
+    if state is None or not run.exists():
+        return False
+    num_steps: int = json.loads(run.read_text())["num_steps"]
+    return num_steps == state["step"]
 
 
 def _pretrain(recipe: Recipe) -> None:
@@ -175,7 +194,7 @@ def _pretrain(recipe: Recipe) -> None:
         _move_aside(recipe.pretrain_folder)
     recipe.pretrain_folder.mkdir(parents=True, exist_ok=True)
     write_text_whole(started, digest)
-    pretrain(recipe.pretrain_config, recipe.pretrain_folder)
+    train_here(recipe.pretrain_config, recipe.pretrain_folder)
 
 
 def _report(recipe: Recipe) -> None:
@@ -187,7 +206,6 @@ def _report(recipe: Recipe) -> None:
         sources={source.scene_id: source for source in sources},
         pretrain_config=recipe.pretrain_config,
         pretrain_folder=recipe.pretrain_folder,
-        checkpoint=stored(recipe.pretrain_folder)[0],
         config=recipe.report,
     )
     logger.info("report: %s", path)
@@ -199,7 +217,10 @@ def _digest_of(recipe: Recipe, stage: str) -> str:
     if stage == "render":
         parts = [to_plain(recipe.render)]
     elif stage == "pretrain":
-        parts = [to_plain(recipe.pretrain_config), _file_digest(recipe.pairs_folder / INDEX_NAME)]
+        parts = [
+            differences({}, recipe.pretrain_config),  # not where and how fast it runs
+            _file_digest(recipe.pairs_folder / INDEX_NAME),
+        ]
     else:
         checkpoints = stored(recipe.pretrain_folder)
         parts = [

@@ -20,18 +20,20 @@ from generation.renderers.supersampling import Supersampled
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import Sidecar, sidecar_path
+from pipelines.card import MAX_ROWS
 from pipelines.figures import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
+from pipelines.inspection import evenly, read_accounts
 from pipelines.pages import data_url, render_page
-from pipelines.pair_table import recorded_camera
-from training.augment import denormalise, normalise, to_unit_range
+from pipelines.pair_table import PairLocator, PairTable, recorded_camera
+from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.completion import complete
 from training.config import PretrainConfig
-from training.data import PairReader, open_split
+from training.data import open_split
 from training.metrics import read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
+from training.pictures import masked, sheet
 from training.validation import ValidationPairs, load_validation_pairs
 
 GALLERY_SIZE = 288
@@ -54,24 +56,6 @@ class ReportConfig:
             require(value >= least, name, value, f"at least {least}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairRecords:
-    """The meta.json of all pairs of a dataset, in the index's order."""
-
-    records: list[dict[str, Any]]
-    rejections: Counter[str]
-
-    @classmethod
-    def read(cls, index: ShardIndex) -> PairRecords:
-        """Read every pair's record and every shard's count of rejections."""
-        reader = PairReader(index, crop_size=0)
-        records = [reader.record(sample) for sample in range(index.num_pairs)]
-        rejections: Counter[str] = Counter()
-        for entry in index.shards:
-            rejections.update(Sidecar.read(sidecar_path(index.folder / entry.name)).rejections)
-        return cls(records=records, rejections=rejections)
-
-
 def write_report(
     out: Path,
     *,
@@ -80,18 +64,20 @@ def write_report(
     sources: dict[str, SceneSource],
     pretrain_config: PretrainConfig,
     pretrain_folder: Path,
-    checkpoint: Path,
     config: ReportConfig,
 ) -> Path:
     """Write report.html, loading nothing from elsewhere, and its pictures beside it as PNG files.
 
     sources: scene id -> where it comes from; the example pairs are rendered again from them and
-    the recorded cameras.
+    the recorded cameras. pretrain_folder: of a finished run.
     """
     pictures = out / "report"
     pictures.mkdir(parents=True, exist_ok=True)
-    pairs = PairRecords.read(index)
-    model = load_model(checkpoint)
+    table = PairTable.read(index, MAX_ROWS)
+    rejections = Counter[str]()
+    for account in read_accounts(index).values():
+        rejections.update(account.rejections)
+    model = load_model(pretrain_folder)
     data = pretrain_config.data
     held_out = open_split(data).val
     hidden = num_masked(pretrain_config.mask.ratio, model.config.num_patches)
@@ -100,12 +86,12 @@ def write_report(
     final = [line for line in lines if line["kind"] == "val"][-1]
     band = OverlapBand(**index.config["pairs"]["overlap"])
 
-    gallery = _gallery(pairs, sources, config.num_pairs)
+    gallery = _gallery(table, sources, config.num_pairs)
     for number, (_, image) in enumerate(gallery):
         save_png(pictures / f"pair_{number}.png", image)
     completions = _completions(model, validation, config.num_completions)
     save_png(pictures / "completions.png", completions)
-    save_figure(pictures / "covisibility.png", _histogram(pairs, band))
+    save_figure(pictures / "covisibility.png", _histogram(table, band))
     save_figure(pictures / "losses.png", _loss_curves(lines))
     has_geometry = "geometry_moved" in final
     if has_geometry:
@@ -115,6 +101,7 @@ def write_report(
         "report.html",
         title=title,
         num_pairs=index.num_pairs,
+        table=table,
         num_scenes=len(index.scenes),
         num_held_out=len(held_out.scenes),
         held_out=", ".join(held_out.scenes),
@@ -127,8 +114,8 @@ def write_report(
         picture={path.stem: data_url(path.read_bytes()) for path in sorted(pictures.glob("*.png"))},
         final=final,
         has_geometry=has_geometry,
-        rejections=pairs.rejections.most_common(),
-        proposals=index.num_pairs + pairs.rejections.total(),
+        rejections=rejections.most_common(),
+        proposals=index.num_pairs + rejections.total(),
         model=model.config,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         optim=pretrain_config.optim,
@@ -142,14 +129,13 @@ def write_report(
 
 
 def _gallery(
-    pairs: PairRecords, sources: dict[str, SceneSource], count: int
+    table: PairTable, sources: dict[str, SceneSource], count: int
 ) -> list[tuple[str, UInt8]]:
     """Render example pairs again, the pixels that both views see tinted below each."""
-    records = pairs.records
-    chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
+    pairs = PairLocator(table.index)
     renderers: dict[str, Supersampled] = {}
     gallery = []
-    for record in chosen:
+    for record in map(pairs.record, evenly(table.positions, count).tolist()):
         scene = record["scene"]
         if scene not in renderers:
             renderers[scene] = Supersampled(EmbreeRenderer(sources[scene].load()), 2)
@@ -185,40 +171,27 @@ COMPLETION_COLUMNS = (
 def _completions(model: CroCo, pairs: ValidationPairs, count: int) -> UInt8:
     """Return rows of COMPLETION_COLUMNS, one of each held-out pair."""
     rows = torch.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().long()
-    device = torch.device("cpu")
-    target = normalise(to_unit_range(pairs.images[0, rows], device))
-    reference = normalise(to_unit_range(pairs.images[1, rows], device))
-    other = normalise(to_unit_range(pairs.images[1, pairs.shuffled[rows]], device))
+    truth, reference, other = (
+        to_unit_range(images, torch.device("cpu"))
+        for images in (*pairs.images[:, rows], pairs.images[1, pairs.shuffled[rows]])
+    )
     mask = pairs.masks[rows]
-    size, patch = model.config.image_size, model.config.patch_size
-    hidden = mask.view(-1, 1, size // patch, size // patch)
-    hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    truth = denormalise(target)
-    columns = [
-        torch.where(hidden, torch.full_like(truth, 0.5), truth),
-        denormalise(reference),
-        complete(model, target, reference, mask),
-        complete(model, target, other, mask),
-        truth,
-    ]
-    grid = torch.stack(columns, dim=1).clamp(0, 1)  # (rows, columns, 3, S, S)
-    zoom = max(1, 160 // size)
-    grid = grid.repeat_interleave(zoom, 3).repeat_interleave(zoom, 4)
-    gap = 6
-    grid = torch.nn.functional.pad(grid, (gap, gap, gap, gap), value=1.0)
-    image = grid.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    return (image.numpy() * 255).round().astype(np.uint8)
+    completed, guessed = (
+        complete(model, normalise(truth), normalise(view), mask) for view in (reference, other)
+    )
+    hidden = masked(truth, mask, model.config.patch_size)
+    return sheet([hidden, reference, completed, guessed, truth])
 
 
-def _histogram(pairs: PairRecords, band: OverlapBand) -> Figure:
+def _histogram(table: PairTable, band: OverlapBand) -> Figure:
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     bins = np.linspace(0, 1, 51).tolist()
-    for name, color, label in (
-        ("covisibility_official", GREY, "official (5 cm neighbours)"),
-        ("covisibility", BLUE, "co-visibility (by visibility)"),
+    for values, color, label in (
+        (table.official, GREY, "official (5 cm neighbours)"),
+        (table.covisibility, BLUE, "co-visibility (by visibility)"),
     ):
-        axes.hist([r[name] for r in pairs.records], bins, color=color, alpha=0.8, label=label)
+        axes.hist(values, bins, color=color, alpha=0.8, label=label)
     axes.axvspan(band.low, band.high, color=ORANGE, alpha=0.12, label=f"band {band}")
     axes.set(xlabel="smaller of both directions", ylabel="pairs", xlim=(0, 1))
     axes.legend(frameon=False, loc="upper left")

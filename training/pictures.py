@@ -24,7 +24,7 @@ HIDDEN_GREY = 0.86
 _CORNERS = ((0.10, 0.30, 1.00), (0.95, 0.10, 0.55), (0.00, 0.70, 0.50), (1.00, 0.75, 0.00))
 """Blue top left, magenta top right, green bottom left, amber bottom right."""
 _PIXELS = 96
-"""Least height and width of an image on TensorBoard's sheets."""
+"""Least height and width of a picture on a sheet."""
 _GAP = 4
 
 
@@ -97,19 +97,19 @@ def validation_pictures(
         attention = looked(model, target, reference, mask) if model.config.sees_reference else None
     model.train(was_training)
     truth = denormalise(target).clamp(0, 1)
-    sheets = {"completions": _sheet([masked(truth, mask, size), views[1], completed, truth])}
+    sheets = {"completions": sheet([masked(truth, mask, size), views[1], completed, truth])}
     if attention is not None:
         columns = [painted(views[1], colours_of_places(grid_places(side), side), size)]
         found = [places_looked_at(attention).cpu()]
         if pairs.truth is not None:
             found.append(pairs.truth[rows])
         columns += [painted(truth, colours_of_places(places, side), size) for places in found]
-        sheets["cross_attention"] = _sheet(columns)
+        sheets["cross_attention"] = sheet(columns)
     return sheets
 
 
-def _sheet(columns: list[Tensor]) -> UInt8:
-    """Lay out columns of pictures, a pair a row, with white between them."""
+def sheet(columns: list[Tensor]) -> UInt8:
+    """Lay out columns of pictures, a pair a row, with white between them: (H, W, 3) bytes."""
     grid = torch.stack([column.float().cpu() for column in columns], 1)  # (rows, columns, 3, S, S)
     zoom = max(1, _PIXELS // grid.shape[-1])
     grid = grid.repeat_interleave(zoom, 3).repeat_interleave(zoom, 4)

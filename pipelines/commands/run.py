@@ -16,7 +16,8 @@ def add(commands: Any) -> None:
         "run",
         help="run a recipe: pairs, pre-training, report",
         description="Run a recipe (a YAML file, or one of ours by name: demo, paper): render "
-        "pairs, pre-train, report. What is up to date is not done again.",
+        "pairs, pre-train, report. What is up to date is not done again. SIGTERM, or Ctrl-C once, "
+        "saves training after the step at hand and exits with 0.",
         epilog="example: crossview run demo --scenes 'scans/*.glb'",
     )
     parser.set_defaults(command=run)
@@ -46,6 +47,5 @@ def run(options: argparse.Namespace) -> int:
         }
     )
     recipe = load_recipe(options.recipe, merge(overrides, parse_overrides(options.set)))
-    with shared.executor_of(options) as executor:
-        failures = run_recipe(recipe, executor, until=options.until)
+    failures = run_recipe(recipe, shared.executor_of(options), until=options.until)
     return shared.report_failures(failures)

@@ -1,16 +1,28 @@
 """A whole run, from rooms to a report, at the smallest size that still does everything."""
 
 import json
+import os
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from generation.errors import CrossviewError
+from generation.shards.reader import ShardIndex
 from pipelines.config import ConfigError
-from pipelines.executors import SerialExecutor
+from pipelines.executors import Executor, make_executor
+from pipelines.inspection import read_accounts
+from pipelines.pair_table import PairLocator
 from pipelines.recipe import RECIPES, Recipe, load_recipe, run_recipe
+from pipelines.scene_sets import scene_sets
+from training.checkpoint import load_newest, stored
+from training.stopping import signals_blocked
 
 MICRO = {
     "title": "A micro run",
@@ -32,6 +44,9 @@ MICRO = {
     },
     "report": {"num_pairs": 2, "num_completions": 2},
 }  # fmt: skip
+
+
+serial = partial(make_executor, "serial")
 
 
 def write_recipe(folder: Path) -> str:
@@ -57,11 +72,11 @@ def test_a_recipe_runs_from_rooms_to_a_report_and_then_only_what_changed(tmp_pat
     name = write_recipe(tmp_path)
     recipe = load_recipe(name, {})
 
-    assert run_recipe(recipe, SerialExecutor(), until="render") == []
+    assert run_recipe(recipe, serial(), until="render") == []
     assert log() == ["render: running"]
     assert not recipe.pretrain_folder.exists()
 
-    run_recipe(recipe, SerialExecutor())
+    run_recipe(recipe, serial())
     assert log() == ["render: up", "pretrain: running", "report: running"]
     page = (recipe.out / "report.html").read_text()
     assert "A micro run" in page
@@ -72,38 +87,105 @@ def test_a_recipe_runs_from_rooms_to_a_report_and_then_only_what_changed(tmp_pat
         "geometry.png",
     }  # fmt: skip
 
-    run_recipe(recipe, SerialExecutor())
+    run_recipe(recipe, serial())
     assert log() == ["render: up", "pretrain: up", "report: up"]
 
     (recipe.out / "report.html").unlink()
-    run_recipe(recipe, SerialExecutor())
+    run_recipe(recipe, serial())
     assert log() == ["render: up", "pretrain: up", "report: running"]
 
     longer = load_recipe(name, {"pretrain": {"optim": {"max_steps": 5}}})
-    run_recipe(longer, SerialExecutor())
+    run_recipe(longer, serial())
     assert log() == ["render: up", "pretrain: running", "report: running"]
     assert (recipe.out / "pretrain.before-1").is_dir(), "the earlier run is kept"
 
     shard = next(recipe.pairs_folder.glob("*.tar"))
     shard.unlink()
-    run_recipe(longer, SerialExecutor(), until="render")
+    run_recipe(longer, serial(), until="render")
     assert log() == ["render: running"]
     assert shard.exists()
 
 
-def test_a_model_that_sees_no_reference_has_a_report_without_one(tmp_path: Path):
+def test_a_model_that_sees_no_reference_has_a_report_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipelines.report.MAX_ROWS", 10)
     recipe = load_recipe(write_recipe(tmp_path), {"pretrain": {"model": {"decoder": "self"}}})
-    assert run_recipe(recipe, SerialExecutor()) == []
+    assert run_recipe(recipe, serial()) == []
     page = (tmp_path / "out" / "report.html").read_text()
     assert "held-out scene" in page
     for number in ("lower held-out loss", "shuffled", "found by cross-attention"):
         assert number not in page
+    assert "Co-visibility of 10 pairs, evenly spread over all" in page
+
+
+def test_training_goes_on_until_its_last_checkpoint_is_there_and_whole(
+    tmp_path: Path, log, capsys: pytest.CaptureFixture
+):
+    name = write_recipe(tmp_path)
+    recipe = load_recipe(name, {})
+    run_recipe(recipe, serial(), until="render")
+    with signals_blocked():  # one that waits is taken after the first step
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        run_recipe(recipe, serial())
+    assert "stopped before step 4; the same command goes on" in capsys.readouterr().out
+    assert list(json.loads((recipe.out / "stages.json").read_text())) == ["render"]
+    assert [path.name for path in stored(recipe.pretrain_folder)] == ["step_00000001.pt"]
+    assert log() == ["render: running", "render: up", "pretrain: running"]
+
+    # What only says where and how it runs does not make it another training.
+    elsewhere = os.path.relpath(recipe.out)
+    free = {"out": elsewhere, "pretrain": {"activation_checkpointing": True}}
+    run_recipe(load_recipe(name, free), serial(), until="pretrain")
+    assert log() == ["render: up", "pretrain: running"]
+    last = stored(recipe.pretrain_folder)[0]
+    assert last.name == "step_00000004.pt"
+    losses = (recipe.pretrain_folder / "metrics.jsonl").read_text()
+    assert losses.count('"kind": "train"') == 4
+    started = (recipe.pretrain_folder / "run.json").read_bytes()
+    run_recipe(recipe, serial(), until="pretrain")
+    assert log() == ["render: up", "pretrain: up"]
+    assert (recipe.pretrain_folder / "run.json").read_bytes() == started
+
+    last.unlink()
+    run_recipe(recipe, serial(), until="pretrain")
+    assert log() == ["render: up", "pretrain: running"]
+    last.write_bytes(last.read_bytes()[:-100])
+    run_recipe(recipe, serial())
+    assert log() == ["render: up", "pretrain: running", "report: running"]
+    assert load_newest(recipe.pretrain_folder)["step"] == 4
+    assert not list(recipe.out.glob("*.before-*"))
+
+    page = (recipe.out / "report.html").read_text()
+    index = ShardIndex.open(recipe.pairs_folder)
+    for position in (0, index.num_pairs - 1):
+        record = PairLocator(index).record(position)
+        assert f"{record['scene']}: co-visibility {record['covisibility']:.2f} " in page
+    proposals = sum(account.proposals for account in read_accounts(index).values())
+    assert f"{proposals:,} proposals" in page
+
+
+def test_the_executor_is_closed_before_training_begins(tmp_path: Path):
+    render = {"scenes": ["procedural:0"], "num_pairs": 4}
+    recipe = load_recipe(write_recipe(tmp_path), {"render": render})
+    trained_when_closed = []
+
+    @contextmanager
+    def watched() -> Iterator[Executor]:
+        with serial() as executor:
+            yield executor
+        trained_when_closed.append(recipe.pretrain_folder.exists())
+
+    with pytest.raises(CrossviewError, match="only one scene"):
+        run_recipe(recipe, watched())
+    assert recipe.pretrain_folder.exists()
+    assert trained_when_closed == [False]
 
 
 def test_a_new_seed_moves_the_old_pairs_aside(tmp_path: Path):
     name = write_recipe(tmp_path)
-    run_recipe(load_recipe(name, {}), SerialExecutor(), until="render")
-    run_recipe(load_recipe(name, {"render": {"seed": 1}}), SerialExecutor(), until="render")
+    run_recipe(load_recipe(name, {}), serial(), until="render")
+    run_recipe(load_recipe(name, {"render": {"seed": 1}}), serial(), until="render")
     seeds = [
         json.loads((tmp_path / "out" / folder / "index.json").read_text())["config"]["seed"]
         for folder in ("pairs", "pairs.before-1")
@@ -121,6 +203,10 @@ def test_the_papers_recipe_is_the_papers():
     recipe = load_recipe("paper", {})
     assert recipe.render.pairs.image_size == (256, 256)
     assert recipe.render.pairs.overlap.official
+    sets = [scene_sets()[pattern.partition(":")[0]] for pattern in recipe.render.scenes]
+    splits = [split for each in sets for split in each.splits.values() if not split.held_out]
+    assert sum(split.num_scenes or 0 for split in splits) == 2400  # as its comment says
+    assert recipe.render.pairs_per_scene == 1000
     model = recipe.pretrain_config.model
     assert (model.image_size, model.patch_size, model.enc_dim, model.dec_depth) == (224, 16, 768, 8)
 
@@ -133,8 +219,10 @@ def test_the_papers_recipe_is_the_papers():
         ({"render": {"num_pairs": 0}}, r"num_pairs.*at least 1"),
         ({"pretrain": {"data": {"path": "elsewhere"}}}, r"trains on its own pairs"),
         ({"report": {"num_completions": 1}}, r"num_completions.*at least 2"),
-        ({"pretrain": {"preset": "huge"}}, r"preset.*huge.*tiny"),
-        ({"pretrain": {"optim": {"base_lr": "1e-4"}}}, r"write 1\.0e-4"),
+        ({"pretrain": {"data": 5}}, r"pretrain\.data: expected .*, got 5"),
+        ({"pretrain": {"data": None}}, r"pretrain\.data: expected .*, got null"),
+        ({"pretrain": {"preset": "huge"}}, r"pretrain\.preset = 'huge'.*tiny"),
+        ({"pretrain": {"optim": {"base_lr": "1e-4"}}}, r"pretrain\.optim\.base_lr: .*1\.0e-4"),
     ],
 )
 def test_a_wrong_value_is_named_before_any_work(tmp_path: Path, change: dict, message: str):
@@ -152,7 +240,7 @@ def test_a_scene_that_fails_is_told_every_time(tmp_path: Path):
     scenes = ["procedural:0", str(tmp_path / "gone.glb")]
     recipe = load_recipe(write_recipe(tmp_path), {"render": {"scenes": scenes, "num_pairs": 4}})
     for _ in range(2):
-        (failure,) = run_recipe(recipe, SerialExecutor(), until="render")
+        (failure,) = run_recipe(recipe, serial(), until="render")
         assert "gone.glb: no such file" in failure
 
 
@@ -161,7 +249,7 @@ def test_a_damaged_state_file_is_named(tmp_path: Path):
     recipe.out.mkdir()
     (recipe.out / "stages.json").write_text("{")
     with pytest.raises(CrossviewError, match=r"stages\.json: damaged"):
-        run_recipe(recipe, SerialExecutor(), until="render")
+        run_recipe(recipe, serial(), until="render")
 
 
 @pytest.mark.parametrize(
