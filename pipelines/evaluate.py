@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from pipelines.evaluation_figures import save_panels
 from pipelines.machine import processor
 from training.checkpoint import load_model
 from training.distributed import join, resolved_precision
+from training.downstream.datasets.shards import open_all, open_shards
 from training.downstream.evaluation import (
+    VERSION,
     Outcome,
     evaluate,
     untrained,
     weights_digest,
 )
-from training.downstream.example import Joined, Splits, at_most
+from training.downstream.example import Splits, at_most
 from training.downstream.recipe import Recipe
 from training.downstream.task import Task
 from training.model.croco import CroCo, ModelConfig
@@ -43,19 +46,43 @@ RESULT_NAME = "result.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What is recorded of a model before it is fine-tuned."""
+
+    config: ModelConfig
+    sha256: str
+
+    @classmethod
+    def of(cls, model: CroCo) -> Weights:
+        """Describe a model."""
+        return cls(config=model.config, sha256=weights_digest(model))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contender:
     """A model to be judged, under a label."""
 
     label: str
     path: str | None
     """What holds it; {seed} stands for the number of the seed. None: random weights."""
-    config: ModelConfig
+    weights: tuple[Weights, ...]
+    """Of seeds 0, 1, ..."""
 
     def model(self, seed: int) -> CroCo:
-        """Return the model that stands for a seed, new for every cell."""
+        """Return the model that stands for a seed, new for every cell.
+
+        Raises CrossviewError where it is no longer the one of weights.
+        """
         if self.path is None:
-            return untrained(self.config, seed)
-        return load_model(self.path.replace(SEED, str(seed)))
+            return untrained(self.weights[seed].config, seed)
+        path = self.path.replace(SEED, str(seed))
+        model = load_model(path)
+        if Weights.of(model) != self.weights[seed]:
+            raise CrossviewError(
+                f"{path}: other weights than when the evaluation began; give the same command "
+                "again when their training is over"
+            )
+        return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +93,12 @@ class Source:
     """A key of Task.datasets."""
     root: Path
 
+    @cached_property
     def record(self) -> Plain:
         """Return what tells it from another."""
-        digest = file_sha256(self.root / INDEX_NAME) if self.layout == SHARDS else None
-        return {"layout": self.layout, "root": str(self.root), "sha256": digest}
+        if self.layout == SHARDS:  # wherever it lies
+            return {"layout": self.layout, "sha256": file_sha256(self.root / INDEX_NAME)}
+        return {"layout": self.layout, "root": str(self.root.resolve())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +109,8 @@ class Benchmark:
     data: Source
     recipe: Recipe
     val: Source | None = None
-    """Another dataset to be judged on; of our shards, which have no split of their own, all is."""
+    """Another dataset to be judged on; of our shards, which have no split of their own, all is, and
+    scenes that both show are not trained on."""
 
     @property
     def name(self) -> str:
@@ -90,18 +120,24 @@ class Benchmark:
 
     def open(self, num_train: int | None, num_val: int | None) -> Splits:
         """Open the dataset, or at most so many examples of it, evenly spread."""
-        splits = self.task.datasets[self.data.layout](self.data.root)
-        if self.val is not None:
-            other = self.task.datasets[self.val.layout](self.val.root)
-            if self.data.layout == SHARDS:
-                splits = replace(splits, train=Joined(splits.train, splits.val))
-            of_shards = self.val.layout == SHARDS
-            splits = replace(splits, val=Joined(other.train, other.val) if of_shards else other.val)
+        if self.val is None:
+            splits = self.task.datasets[self.data.layout](self.data.root)
+        elif self.data.layout == self.val.layout == SHARDS:
+            splits = open_shards(self.data.root, val_root=self.val.root)
+        else:
+            splits = replace(self._whole(self.data), val=self._whole(self.val).val)
         if not splits.val:
             raise CrossviewError(f"{self.data.root}: no examples to judge {self.task.name} on")
         return replace(
             splits, train=at_most(splits.train, num_train), val=at_most(splits.val, num_val)
         )
+
+    def _whole(self, source: Source) -> Splits:
+        """Open a dataset of which one split is used: of our shards, all scenes are in both."""
+        if source.layout != SHARDS:
+            return self.task.datasets[source.layout](source.root)
+        examples = open_all(source.root)
+        return Splits(train=examples, val=examples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,28 +159,50 @@ class Cell:
         return self.train_s + self.test_s
 
 
-def contenders(weights: Sequence[str], *, scratch: bool) -> list[Contender]:
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why there is no cell."""
+
+    benchmark: str
+    label: str
+    seed: int
+    reason: str
+    """In one line."""
+
+    def __str__(self) -> str:
+        return f"{self.benchmark}, {self.label}, seed {self.seed}: {self.reason}"
+
+
+def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Contender]:
     """Turn [LABEL=]PATH texts into contenders; scratch adds one of the first's shape.
 
-    Raises CrossviewError where two have one label, or a path holds no model.
+    Every file is read once. Raises CrossviewError where two have one label, or a path holds no
+    model.
     """
-    found: list[Contender] = []
-    for text in weights:
-        label, equals, path = text.rpartition("=")
-        label = label if equals else Path(text).resolve().name
-        config = load_model(path.replace(SEED, "0")).config
-        found.append(Contender(label=label, path=path, config=config))
+    named: list[tuple[str, str | None]] = []
+    for text in texts:
+        label, equals, path = text.partition("=")
+        named.append((label, path) if equals else (Path(text).resolve().name, text))
     if scratch:
-        found.append(Contender(label=SCRATCH, path=None, config=found[0].config))
-    labels = [contender.label for contender in found]
-    for label in labels:
+        named.append((SCRATCH, None))
+    labels = [label for label, _ in named]
+    for label, path_of_first in named:
         if labels.count(label) > 1:
             raise CrossviewError(
                 f"--weights: two models would be called {label!r}; give them names, as in "
-                f"--weights first={found[labels.index(label)].path}"
+                f"--weights first={path_of_first}"
             )
         if not label or "/" in label or label.startswith("."):
             raise CrossviewError(f"--weights: {label!r} cannot be a folder's name; give another")
+    read = cache(lambda path: Weights.of(load_model(path)))
+    found: list[Contender] = []
+    for label, pattern in named:
+        if pattern is None:
+            config = found[0].weights[0].config
+            weights = [Weights.of(untrained(config, seed)) for seed in range(seeds)]
+        else:
+            weights = [read(pattern.replace(SEED, str(seed))) for seed in range(seeds)]
+        found.append(Contender(label=label, path=pattern, weights=tuple(weights)))
     return found
 
 
@@ -158,76 +216,119 @@ def evaluate_all(
     num_train: int | None = None,
     num_val: int | None = None,
     num_workers: int = 0,
-) -> list[Cell]:
+) -> tuple[list[Cell], list[Failure]]:
     """Judge every model on every benchmark with seeds 0, 1, ...; a cell that is there is kept.
 
-    Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures. Datasets that cannot be opened,
-    and models that a task cannot use, fail before anything is trained. Raises CrossviewError where
-    a cell was made otherwise.
+    Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures; one that fails does not keep
+    the others from being made. Raises CrossviewError, before anything is trained, where a dataset
+    cannot be opened, a task cannot use a model, or a cell was made otherwise.
     """
     with join(device) as process:  # type: ignore[arg-type]
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
         for splits in opened:
             splits.val[0]  # what it complains of is rather known now than after the training
-        cells = list(itertools.product(zip(benchmarks, opened), models, range(seeds)))
-        for (benchmark, splits), model, seed in cells:
-            _require_fit(benchmark, splits, model.model(seed))
-        return [
-            _cell(benchmark, splits, model, seed, out, process.device, num_workers)
-            for (benchmark, splits), model, seed in cells
+        jobs = [
+            _Job(benchmark, splits, model, seed, out, process.device)
+            for (benchmark, splits), model, seed in itertools.product(
+                zip(benchmarks, opened), models, range(seeds)
+            )
         ]
+        records = [_recorded(job.folder, job.request) for job in jobs]
+        new = [job for job, record in zip(jobs, records) if record is None]
+        for job in {(job.benchmark.name, job.weights.config): job for job in new}.values():
+            _require_fit(job.benchmark, job.splits, job.weights.config)
+        cells: list[Cell] = []
+        failures: list[Failure] = []
+        for job, record in zip(jobs, records):
+            key = (job.benchmark.name, job.contender.label, job.seed)
+            try:
+                cells.append(_cell_of(record or _made(job, num_workers), *key))
+            except CrossviewError as error:
+                reason = " ".join(str(error).split())
+                benchmark, label, seed = key
+                failures.append(Failure(benchmark=benchmark, label=label, seed=seed, reason=reason))
+                logger.warning("failed: %s", failures[-1])
+        return cells, failures
 
 
-def _require_fit(benchmark: Benchmark, splits: Splits, model: CroCo) -> None:
-    recipe = benchmark.recipe.for_model(model.config)
-    benchmark.task.network(model, splits, recipe)
-    if recipe.num_steps(1_000_000) and not splits.train:
+def _require_fit(benchmark: Benchmark, splits: Splits, config: ModelConfig) -> None:
+    recipe = benchmark.recipe.for_model(config)
+    benchmark.task.network(CroCo(config), splits, recipe)
+    if splits.train or not recipe.num_steps(1):
+        return
+    if benchmark.val is not None and benchmark.data.layout == SHARDS:
         raise CrossviewError(
-            f"{benchmark.data.root}: nothing to train {benchmark.task.name} on; train on another "
-            f"dataset and name this one as --val-dataset {benchmark.data.layout}=DIR"
+            f"{benchmark.data.root}: nothing to train {benchmark.task.name} on, as all of its "
+            f"scenes are judged on in {benchmark.val.root}; render other scenes for one of them, "
+            "or leave out --val-data to hold out a tenth"
         )
+    raise CrossviewError(
+        f"{benchmark.data.root}: nothing to train {benchmark.task.name} on; train on another "
+        f"dataset and name this one as --val-dataset {benchmark.data.layout}=DIR"
+    )
 
 
-def _cell(
-    benchmark: Benchmark,
-    splits: Splits,
-    contender: Contender,
-    seed: int,
-    out: Path,
-    device: torch.device,
-    num_workers: int,
-) -> Cell:
-    folder = out / benchmark.name / contender.label / f"seed_{seed}"
-    model = contender.model(seed)
-    request = {
-        "benchmark": benchmark.name,
-        "data": benchmark.data.record(),
-        "val_data": None if benchmark.val is None else benchmark.val.record(),
-        "num_train": len(splits.train),
-        "num_val": len(splits.val),
-        "model": to_plain(model.config),
-        "weights": weights_digest(model),
-        "recipe": to_plain(benchmark.recipe),
-        "precision": resolved_precision(benchmark.recipe.precision, device),
-        "seed": seed,
-    }
-    record = _recorded(folder, request)
-    if record is None:
-        where = f"{benchmark.name}, {contender.label}, seed {seed}"
+@dataclass(frozen=True)
+class _Job:
+    """A cell to be made."""
+
+    benchmark: Benchmark
+    splits: Splits
+    contender: Contender
+    seed: int
+    out: Path
+    device: torch.device
+
+    @property
+    def weights(self) -> Weights:
+        return self.contender.weights[self.seed]
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.benchmark.name / self.contender.label / f"seed_{self.seed}"
+
+    @cached_property
+    def request(self) -> Plain:
+        """Return what decides the numbers."""
+        benchmark = self.benchmark
+        return {
+            "benchmark": benchmark.name,
+            "version": VERSION,
+            "metrics": [metric.name for metric in benchmark.task.metrics],
+            "data": benchmark.data.record,
+            "val_data": None if benchmark.val is None else benchmark.val.record,
+            "num_train": len(self.splits.train),
+            "num_val": len(self.splits.val),
+            "model": to_plain(self.weights.config),
+            "weights": self.weights.sha256,
+            "recipe": to_plain(benchmark.recipe),
+            "precision": resolved_precision(benchmark.recipe.precision, self.device),
+            "seed": self.seed,
+        }
+
+
+def _made(job: _Job, num_workers: int) -> Plain:
+    """Fine-tune, judge and record."""
+    where = f"{job.benchmark.name}, {job.contender.label}, seed {job.seed}"
+    try:
         outcome = evaluate(
-            benchmark.task,
-            model,
-            splits,
-            benchmark.recipe,
-            seed=seed,
-            device=device,
+            job.benchmark.task,
+            job.contender.model(job.seed),
+            job.splits,
+            job.benchmark.recipe,
+            seed=job.seed,
+            device=job.device,
             num_workers=num_workers,
             report=lambda step, loss: logger.info("%s: step %d, loss %.4f", where, step, loss),
         )
-        record = _write(folder, request, contender, outcome)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
-        logger.info("%s: %s  (%.0f s)", where, shown, outcome.train_s + outcome.test_s)
-    return _cell_of(record, benchmark.name, contender.label, seed)
+    except torch.OutOfMemoryError as error:
+        raise CrossviewError(
+            f"batch_size = {job.benchmark.recipe.batch_size}: does not fit into the device's "
+            "memory; take a smaller one, or a smaller crop"
+        ) from error
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
+    logger.info("%s: %s  (%.0f s)", where, shown, outcome.train_s + outcome.test_s)
+    return _write(job, outcome)
 
 
 _OUTCOME = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")
@@ -257,13 +358,14 @@ def _recorded(folder: Path, request: Plain) -> Plain | None:
     return record
 
 
-def _write(folder: Path, request: Plain, contender: Contender, outcome: Outcome) -> Plain:
+def _write(job: _Job, outcome: Outcome) -> Plain:
+    folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, panels) in enumerate(outcome.pictures.items()):
         save_panels(folder / f"picture_{number}.png", name, panels)
     record: dict[str, Any] = {
-        "request": request,
-        "path": contender.path,
+        "request": job.request,
+        "path": job.contender.path,
         **{name: getattr(outcome, name) for name in _OUTCOME},
         "machine": processor(),
     }

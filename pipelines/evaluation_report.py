@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from generation.shards.files import write_text_whole
-from pipelines.evaluate import Benchmark, Cell, Contender
+from pipelines.evaluate import Benchmark, Cell, Contender, Failure
 from pipelines.evaluation_figures import Bars, bars_figure
 from pipelines.figures import save_figure
 from training.downstream.metrics import mean_rank
@@ -60,15 +60,18 @@ def write_report(
     benchmarks: Sequence[Benchmark],
     models: Sequence[Contender],
     cells: Sequence[Cell],
+    failures: Sequence[Failure] = (),
 ) -> str:
     """Write results.json, results.md and results.png into out; return the Markdown."""
     labels = [model.label for model in models]
     text = "\n\n".join(
-        [f"# {title}", *(_section(each, labels, cells) for each in benchmarks)]
+        [f"# {title}", *(_section(each, labels, cells, failures) for each in benchmarks)]
         + _ranks(benchmarks, labels, cells)
     )
+    records = _plain(benchmarks, labels, cells, failures)
+    out.mkdir(parents=True, exist_ok=True)
     write_text_whole(out / "results.md", text + "\n")
-    write_text_whole(out / "results.json", json.dumps(_plain(benchmarks, labels, cells), indent=1))
+    write_text_whole(out / "results.json", json.dumps(records, indent=1))
     charts = [
         _bars(each.name, each.task.metrics[0], labels, each.name, cells) for each in benchmarks
     ]
@@ -76,28 +79,40 @@ def write_report(
     return text
 
 
-def _section(benchmark: Benchmark, labels: Sequence[str], cells: Sequence[Cell]) -> str:
+def _section(
+    benchmark: Benchmark,
+    labels: Sequence[str],
+    cells: Sequence[Cell],
+    failures: Sequence[Failure],
+) -> str:
     metrics = benchmark.task.metrics
+    failed = [failure for failure in failures if failure.benchmark == benchmark.name]
     headers = ["weights", *(_heading(metric) for metric in metrics), "seeds", "minutes a seed"]
     rows = []
     for label in labels:
         own = [c for c in cells if (c.benchmark, c.label) == (benchmark.name, label)]
+        asked = len(own) + sum(failure.label == label for failure in failed)
         values = [
-            summary(cells, benchmark.name, label, m.name).text(m.digits, of=len(own))
-            for m in metrics
+            summary(cells, benchmark.name, label, m.name).text(m.digits, of=asked) for m in metrics
         ]
         minutes = _minutes(cells, benchmark.name, label)
-        rows.append([label, *values, str(len(own)), f"{minutes:.1f}"])
-    steps = max(cell.num_steps for cell in cells if cell.benchmark == benchmark.name)
+        shown = MISSING if minutes is None else f"{minutes:.1f}"
+        rows.append([label, *values, str(len(own)), shown])
+    done = [cell.num_steps for cell in cells if cell.benchmark == benchmark.name]
+    steps = max(done, default=0)
     trained = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
-    about = f"{benchmark.task.summary} ({trained}.)"
-    return "\n\n".join([f"## {benchmark.name}", about, markdown_table(headers, rows)])
+    about = f"{benchmark.task.summary} ({trained}.)" if done else benchmark.task.summary
+    parts = [f"## {benchmark.name}", about, markdown_table(headers, rows)]
+    if failed:
+        reasons = [f"- {each.label}, seed {each.seed}: {each.reason}" for each in failed]
+        parts.append("Missing:\n\n" + "\n".join(reasons))
+    return "\n\n".join(parts)
 
 
-def _minutes(cells: Sequence[Cell], benchmark: str, label: str) -> float:
-    """Return the mean wall time of a seed, in minutes."""
+def _minutes(cells: Sequence[Cell], benchmark: str, label: str) -> float | None:
+    """Return the mean wall time of a seed, in minutes; None where all failed."""
     own = [cell for cell in cells if (cell.benchmark, cell.label) == (benchmark, label)]
-    return fmean(cell.cost_s for cell in own) / 60
+    return fmean(cell.cost_s for cell in own) / 60 if own else None
 
 
 def _heading(metric: Metric) -> str:
@@ -134,11 +149,19 @@ def _ranks(
 
 
 def _plain(
-    benchmarks: Sequence[Benchmark], labels: Sequence[str], cells: Sequence[Cell]
+    benchmarks: Sequence[Benchmark],
+    labels: Sequence[str],
+    cells: Sequence[Cell],
+    failures: Sequence[Failure],
 ) -> list[dict[str, Any]]:
     rows = []
     for benchmark, label in itertools.product(benchmarks, labels):
         minutes = _minutes(cells, benchmark.name, label)
+        failed = [
+            {"seed": failure.seed, "reason": failure.reason}
+            for failure in failures
+            if (failure.benchmark, failure.label) == (benchmark.name, label)
+        ]
         for metric in benchmark.task.metrics:
             found = summary(cells, benchmark.name, label, metric.name)
             known = found.values
@@ -152,7 +175,8 @@ def _plain(
                     "values": list(known),
                     "mean": found.mean if known else None,
                     "deviation": found.deviation if len(known) > 1 else None,
-                    "minutes_a_seed": round(minutes, 3),
+                    "minutes_a_seed": None if minutes is None else round(minutes, 3),
+                    "failed": failed,
                 }
             )
     return rows

@@ -38,7 +38,11 @@ def add(commands: Any) -> None:
         "--task", required=True, metavar="NAME,...", help="tasks; an unknown name lists all of them"
     )
     parser.add_argument("--data", metavar="DIR", help="folder or URL of our shards, with depth")
-    parser.add_argument("--val-data", metavar="DIR", help="other shards to judge on, all of them")
+    parser.add_argument(
+        "--val-data",
+        metavar="DIR",
+        help="other shards to judge on, all of them; their scenes are not trained on",
+    )
     parser.add_argument(
         "--dataset",
         action="append",
@@ -82,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, print the table."""
     from generation.locations import location
     from generation.plain import merge, to_plain
+    from pipelines.commands.options import report_failures
     from pipelines.evaluate import (
         SHARDS,
         Source,
@@ -119,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
         sources(options.val_data, "--val-dataset", options.val_dataset),
         recipe,
     )
-    models = contenders(options.weights, scratch=options.scratch)
-    cells = evaluate_all(
+    models = contenders(options.weights, seeds=options.seeds, scratch=options.scratch)
+    cells, failures = evaluate_all(
         chosen,
         models,
         seeds=options.seeds,
@@ -130,6 +135,6 @@ def run(options: argparse.Namespace) -> int:
         num_val=options.num_val,
         num_workers=options.num_workers,
     )
-    print(write_report(options.out, "Evaluation", chosen, models, cells))
+    print(write_report(options.out, "Evaluation", chosen, models, cells, failures))
     print(f"\n{options.out / 'results.md'}, .json, .png")
-    return 0
+    return report_failures(list(map(str, failures)), of="results")

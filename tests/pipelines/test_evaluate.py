@@ -1,17 +1,33 @@
 """crossview evaluate: one table of models, tasks and seeds."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from micro import MICRO
 from synthetic import write_dataset
 from tiny_layouts import ade20k, flying_chairs, kitti_flow, nyuv2
 
+from generation.errors import CrossviewError
+from generation.shards.schema import Sidecar, sidecar_path
+from pipelines import evaluate as module
 from pipelines.cli import main
-from pipelines.evaluate import Benchmark, Cell, Contender, Source
+from pipelines.evaluate import (
+    Benchmark,
+    Cell,
+    Contender,
+    Source,
+    Weights,
+    contenders,
+    evaluate_all,
+)
 from pipelines.evaluation_report import Summary, write_report
-from training.downstream.evaluation import untrained
+from training.data import DataConfig, open_split
+from training.downstream.depth import Depth
+from training.downstream.evaluation import VERSION, untrained
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
 from training.model.croco import ModelConfig
@@ -46,7 +62,7 @@ def records(out: Path) -> dict[tuple[str, str, str], list[float]]:
     }
 
 
-def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys):
+def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys, monkeypatch):
     arguments = [
         *("--weights", f"two={weights}/two-{{seed}}", "--weights", weights / "one", "--scratch"),
         *("--task", "depth,correspondence", "--data", data, "--seeds", 2, "--num-val", 3),
@@ -74,6 +90,16 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys):
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert {path for path in after if after[path] != before[path]} == {lost}
     assert records(tmp_path) == found
+
+    # Each file of weights is read once, to compare it, and no network is built.
+    read = []
+    real = module.load_model
+    monkeypatch.setattr(
+        module, "load_model", lambda path: read.append(Path(path).name) or real(path)
+    )
+    monkeypatch.delattr(module, "_require_fit")
+    assert evaluate(*arguments) == 0
+    assert read == ["two-0", "two-1", "one"]
 
 
 def test_public_datasets(weights, tmp_path, capsys):
@@ -109,16 +135,136 @@ def test_a_cell_that_was_made_otherwise_is_refused(data, weights, tmp_path, caps
     assert "num_val" in capsys.readouterr().err
 
 
-def test_another_dataset_to_judge_on_leaves_all_of_the_first_to_train(data, weights, tmp_path):
-    assert (
-        evaluate(
-            *("--weights", weights / "one", "--task", "depth", "--data", data),
-            *("--val-data", data, "--out", tmp_path),
-        )
-        == 0
+def test_a_result_of_older_code_is_refused(data, weights, tmp_path, capsys):
+    arguments = ("--weights", weights / "one", "--task", "depth", "--data", data, "--out", tmp_path)
+    assert evaluate(*arguments) == 0
+    path = tmp_path / "depth" / "one" / "seed_0" / "result.json"
+    record = json.loads(path.read_text())
+    assert record["request"].pop("version") == VERSION
+    record["request"]["metrics"].pop()
+    path.write_text(json.dumps(record))
+    assert evaluate(*arguments) == 2
+    complaint = capsys.readouterr().err
+    for words in ("version: absent before", "metrics: ", "take another --out, or remove it"):
+        assert words in complaint
+
+
+def test_scenes_that_are_judged_are_not_trained_on(data, weights, tmp_path, capsys):
+    """One scene is enough to be judged on, and all scenes of another folder are."""
+    one_scene = write_dataset(tmp_path / "one", scenes=1)
+    arguments = ("--weights", weights / "one", "--task", "depth", "--out", tmp_path / "out")
+    assert evaluate(*arguments, "--data", data, "--val-data", one_scene) == 0
+    path = tmp_path / "out" / "depth" / "one" / "seed_0" / "result.json"
+    request = json.loads(path.read_text())["request"]
+    assert (request["num_train"], request["num_val"]) == (36, 12)
+    other = ("--out", tmp_path / "other")
+    assert evaluate(*arguments, *other, "--data", data, "--val-data", data) == 2
+    assert "nothing to train depth on, as all of its scenes are judged" in capsys.readouterr().err
+    untrained = ("--task", "correspondence", "--data", data, "--val-data", data, "--num-val", 2)
+    assert evaluate(*arguments, *other, *untrained) == 0
+
+
+def test_shards_of_one_scene_go_with_a_public_dataset(weights, tmp_path):
+    one_scene = write_dataset(tmp_path / "one", scenes=1)
+    public = Source(layout="nyuv2", root=nyuv2(tmp_path / "nyu") or tmp_path / "nyu")
+    ours = Source(layout="shards", root=one_scene)
+    for first, second in ((ours, public), (public, ours)):
+        one = Benchmark(task=TASKS["depth"], data=first, val=second, recipe=Recipe())
+        splits = one.open(None, None)
+        assert len(splits.train if first is ours else splits.val) == 12
+        assert len(splits.val if first is ours else splits.train) in range(1, 12)
+
+
+def test_a_dataset_is_the_same_by_another_spelling_of_its_path(
+    data, weights, tmp_path, monkeypatch, capsys
+):
+    nyuv2(tmp_path / "nyu")
+    for option, folder, layout in (("--data", data, ""), ("--dataset", tmp_path / "nyu", "nyuv2=")):
+        monkeypatch.chdir(folder.parent)
+        arguments = ("--weights", weights / "one", "--task", "depth", "--out", tmp_path / "out")
+        assert evaluate(*arguments, option, f"{layout}{folder.name}") == 0
+        assert evaluate(*arguments, option, f"{layout}{folder}") == 0
+
+
+def test_a_path_of_weights_may_have_an_equals_sign(weights, tmp_path):
+    shutil.copytree(weights / "one", tmp_path / "w=1" / "one")
+    path = f"{tmp_path}/w=1/one"
+    (contender,) = contenders([f"A={path}"], seeds=1, scratch=False)
+    assert (contender.label, contender.path) == ("A", path)
+
+
+def test_weights_that_change_meanwhile_are_refused(weights, tmp_path):
+    shutil.copytree(weights / "two-0", tmp_path / "two")
+    (contender,) = contenders([str(tmp_path / "two")], seeds=1, scratch=False)
+    contender.model(0)
+    shutil.copytree(weights / "two-1", tmp_path / "two", dirs_exist_ok=True)
+    with pytest.raises(CrossviewError, match="other weights than when the evaluation began"):
+        contender.model(0)
+
+
+def damage_training_images(folder: Path) -> None:
+    """Zero the first images of all scenes that are not held out; the files keep their sizes."""
+    for entry in open_split(DataConfig(path=folder)).train.shards:
+        tar = folder / entry.name
+        contents = bytearray(tar.read_bytes())
+        for members in Sidecar.read(sidecar_path(tar)).samples.values():
+            offset, size = members["view1.jpg"]
+            contents[offset : offset + size] = bytes(size)
+        tar.write_bytes(contents)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_fails_does_not_cost_the_rest(data, weights, tmp_path, capsys, num_workers):
+    """Depth trains on damaged images; correspondence is judged on scenes that are whole."""
+    folder, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, folder)
+    damage_training_images(folder)
+    arguments = (
+        *("--weights", weights / "two-0", "--task", "depth,correspondence", "--data", folder),
+        *("--num-val", 2, "--num-workers", num_workers, "--out", out),
     )
-    request = json.loads((tmp_path / "depth" / "one" / "seed_0" / "result.json").read_text())
-    assert request["request"]["num_train"] == request["request"]["num_val"] == 48
+    assert evaluate(*arguments) == 2
+    shown = capsys.readouterr()
+    assert "crossview: 1 of the results failed:\n  depth, two-0, seed 0: " in shown.err
+    assert "Traceback" not in shown.err
+    text = (out / "results.md").read_text()
+    assert text.strip() in shown.out
+    assert re.search(
+        r"\| two-0 (\| - )+\| 0 \| - \|\n\nMissing:\n\n- two-0, seed 0: .*damaged", text
+    )
+    found = json.loads((out / "results.json").read_text())
+    for record in found:
+        depth = record["benchmark"] == "depth"
+        assert len(record["values"]) == (0 if depth else 1)
+        assert [failed["seed"] for failed in record["failed"]] == ([0] if depth else [])
+
+    shutil.copytree(data, folder, dirs_exist_ok=True)
+    assert evaluate(*arguments) == 0
+    assert "Missing" not in (out / "results.md").read_text()
+
+
+def test_workers_that_read_change_no_result(data, weights, tmp_path):
+    arguments = ("--weights", weights / "one", "--task", "depth", "--data", data, "--num-val", 3)
+    assert evaluate(*arguments, "--out", tmp_path / "0") == 0
+    assert evaluate(*arguments, "--out", tmp_path / "1", "--num-workers", 1) == 0
+    assert records(tmp_path / "0") == records(tmp_path / "1")
+
+
+class Hungry(Depth):
+    """Runs out of the device's memory in training."""
+
+    def loss(self, network, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_too_little_memory_is_one_sentence(data, weights, tmp_path):
+    ours = Source(layout="shards", root=data)
+    recipe = Recipe(max_steps=1, batch_size=2, head_width=8)
+    models = contenders([str(weights / "one")], seeds=1, scratch=False)
+    benchmark = Benchmark(task=Hungry(), data=ours, recipe=recipe)
+    cells, failures = evaluate_all([benchmark], models, seeds=1, out=tmp_path, device="cpu")
+    assert cells == []
+    assert str(failures[0]).startswith("depth, one, seed 0: batch_size = 2: does not fit into")
 
 
 def test_nothing_is_trained_before_all_can_be(data, weights, tmp_path, capsys):
@@ -208,7 +354,8 @@ def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
         for each in chosen
         for label in ("a", "b")
     ]
-    models = [Contender(label=label, path=None, config=ModelConfig()) for label in ("a", "b")]
+    weights = (Weights(config=ModelConfig(), sha256=""),)
+    models = [Contender(label=label, path=None, weights=weights) for label in ("a", "b")]
     text = write_report(tmp_path, "Evaluation", chosen, models, cells)
     assert "mean rank in 2 benchmarks that all have" in text
     assert "| a | 1.50 |\n| b | 1.50 |" in text

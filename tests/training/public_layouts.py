@@ -56,9 +56,13 @@ def add_sintel(root, frame, images, flow=None, occluded=None, invalid=None):
 
 
 def add_sintel_stereo(root, frame, images, disparity, occluded, outside):
-    """A frame such as alley_1/frame_0001, left and right image; masks in bytes, 255 where true."""
-    for side, image in zip(("left", "right"), images):
-        save_image(root / f"training/clean_{side}/{frame}.png", image)
+    """A frame such as alley_1/frame_0001, left and right image by pass (clean, final).
+
+    Masks are bytes, 255 where true.
+    """
+    for render_pass, pair in images.items():
+        for side, image in zip(("left", "right"), pair):
+            save_image(root / f"training/{render_pass}_{side}/{frame}.png", image)
     save_image(root / f"training/occlusions/{frame}.png", occluded)
     save_image(root / f"training/outofframe/{frame}.png", outside)
     write_sintel_disparity(made(root / f"training/disparities/{frame}.png"), disparity)
@@ -96,9 +100,9 @@ def add_stereo_scene(images_folder, truths_folder, images, disparity, mask):
 
 
 def add_scene_flow(root, name, images, disparity):
-    """A frame such as TRAIN/A/0000/0006, left and right image by pass (cleanpass, finalpass)."""
+    """A frame such as TRAIN/A/0000/0006, left and right image by pass (clean, final)."""
     sequence, _, frame = name.rpartition("/")
     for render_pass, pair in images.items():
         for side, image in zip(("left", "right"), pair):
-            save_image(root / f"frames_{render_pass}/{sequence}/{side}/{frame}.png", image)
+            save_image(root / f"frames_{render_pass}pass/{sequence}/{side}/{frame}.png", image)
     write_pfm(made(root / f"disparity/{sequence}/left/{frame}.pfm"), disparity)

@@ -120,7 +120,8 @@ def sintel(root):
 def sintel_stereo(root):
     for number, scene in enumerate(("alley_1", "alley_2", "temple_2")):
         whole, frame = np.full(SIZE, DISPARITY_PX, np.float32), f"{scene}/frame_0001"
-        add_sintel_stereo(root, frame, pair(number), whole, hidden(), 0 * hidden())
+        images = dict.fromkeys(("clean", "final"), pair(number))
+        add_sintel_stereo(root, frame, images, whole, hidden(), 0 * hidden())
 
 
 def kitti_flow(root):
@@ -153,7 +154,8 @@ def eth3d(root):
 
 def scene_flow(root):
     for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/A/0000/0007", "TEST/A/0000/0006")):
-        add_scene_flow(root, name, {"cleanpass": pair(number)}, disparity()[0])
+        images = dict.fromkeys(("clean", "final"), pair(number))
+        add_scene_flow(root, name, images, disparity()[0])
 
 
 LAYOUTS = {
@@ -168,8 +170,10 @@ LAYOUTS = {
         "kitti": kitti_stereo,
         "eth3d": eth3d,
         "middlebury": middlebury,
-        "scene_flow": scene_flow,
-        "sintel_stereo": sintel_stereo,
+        "scene_flow_clean": scene_flow,
+        "scene_flow_final": scene_flow,
+        "sintel_stereo_clean": sintel_stereo,
+        "sintel_stereo_final": sintel_stereo,
     },
     "segmentation": {"ade20k": ade20k},
     "classification": {"imagenet": imagenet},

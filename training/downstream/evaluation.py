@@ -7,16 +7,21 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from training.downstream.example import Splits, spread
-from training.downstream.finetune import finetune, precision
+from training.downstream.example import Example, Examples, Splits, spread
+from training.downstream.finetune import finetune, precision, read_all
 from training.downstream.recipe import Recipe
 from training.downstream.task import Panels, Task
 from training.downstream.transforms import resized
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.order import weights_seed
+
+VERSION = 1
+"""Raised when losses or scores change: results from before are then not compared with those after.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +77,9 @@ def evaluate(
     shown = {int(n) for n in spread(len(splits.val), num_pictures)}
     scores, pictures = [], {}
     with torch.inference_mode(), precision(recipe, device):
-        for number in range(len(splits.val)):
-            example = resized(splits.val[number], recipe.resize)
+        read = partial(_resized, splits.val, recipe)
+        examples = read_all(read, range(len(splits.val)), num_workers)
+        for number, example in enumerate(examples):
             prediction = task.predict(network, example, recipe)
             scores.append(task.score(prediction, example))
             if number in shown:
@@ -86,6 +92,10 @@ def evaluate(
         num_parameters=sum(weight.numel() for weight in network.parameters()),
         pictures=pictures,
     )
+
+
+def _resized(examples: Examples, recipe: Recipe, number: int) -> Example:
+    return resized(examples[number], recipe.resize)
 
 
 def _known(task: Task, values: dict[str, float]) -> dict[str, float]:

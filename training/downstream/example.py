@@ -31,6 +31,7 @@ class Example:
     depth_m, depth2_m: (H, W) float32, along the optical axis, of the first and second image.
     flow: (H, W, 2) float32, (x, y) in pixels from the first image to the second.
     disparity: (H, W) float32 pixels, by which a point lies further left in the second image.
+    full_width_px: () int64, of the images as their owners judge them, where smaller ones are read.
     occluded: (H, W) bool, where the second image does not show what the first does.
     labels: (H, W) int64 classes. label: () int64 class of the image.
     intrinsics1, intrinsics2: (3, 3) float64 in pixels, OpenCV axes, the middle of the top left
@@ -82,21 +83,6 @@ class Chosen:
 
     def __getitem__(self, number: int) -> Example:
         return self.examples[self.numbers[number]]
-
-
-@dataclass(frozen=True)
-class Joined:
-    """The examples of two splits, one after the other."""
-
-    first: Examples
-    second: Examples
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, number: int) -> Example:
-        after = number - len(self.first)
-        return self.first[number] if after < 0 else self.second[after]
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:

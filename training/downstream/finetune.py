@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from generation.errors import CrossviewError
 from training.distributed import resolved_precision
@@ -24,8 +25,42 @@ from training.ema import WeightAverage
 
 logger = logging.getLogger(__name__)
 
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
 _ORDER, _DRAWS = 1, 2
 """Tell streams of random numbers apart that have the same seed."""
+
+
+class _Readings(Dataset[Any]):
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self._read = read
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return what is read or, as a value too, why it cannot be."""
+        try:
+            return self._read(key)
+        except CrossviewError as error:
+            return error
+
+
+def read_all(
+    read: Callable[[Key], Item], keys: Iterable[Key], num_workers: int, pin_memory: bool = False
+) -> Iterator[Item]:
+    """Yield what is read for each key, in their order, by num_workers processes; 0: by this one.
+
+    Raises CrossviewError as read does, whichever process it comes from.
+    """
+    for item in DataLoader(
+        _Readings(read),
+        batch_size=None,  # as it is read: nothing is collated
+        sampler=keys,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+    ):
+        if isinstance(item, CrossviewError):
+            raise item
+        yield item
 
 
 class _Draw(NamedTuple):
@@ -37,14 +72,20 @@ class _Draw(NamedTuple):
     """Decides its crop, flip and jitter: seed, step, row."""
 
 
-class _Samples(Dataset[Batch]):
-    def __init__(self, task: Task, examples: Examples, recipe: Recipe) -> None:
-        self._task, self._examples, self._recipe = task, examples, recipe
+@dataclass(frozen=True)
+class _Samples:
+    task: Task
+    examples: Examples
+    recipe: Recipe
 
-    def __getitem__(self, draw: _Draw) -> Batch:
+    def batch(self, draws: list[_Draw]) -> Batch:
+        batch: Batch = default_collate([self._sample(draw) for draw in draws])
+        return batch
+
+    def _sample(self, draw: _Draw) -> Batch:
         random = np.random.default_rng((_DRAWS, *draw.key))
-        example = resized(self._examples[draw.number], self._recipe.resize)
-        return self._task.sample(example, self._recipe, random)
+        example = resized(self.examples[draw.number], self.recipe.resize)
+        return self.task.sample(example, self.recipe, random)
 
 
 class _Draws(Sampler[list[_Draw]]):
@@ -104,7 +145,7 @@ def finetune(
     finite.
     """
     num_steps = recipe.num_steps(len(examples))
-    if recipe.epochs > 0 and not examples:
+    if num_steps and not examples:
         raise CrossviewError(f"{task.name}: this dataset has no training examples; take another")
     if num_steps:
         _train(task, network, examples, recipe, num_steps, seed, num_workers, report)
@@ -126,16 +167,14 @@ def _train(
     groups = layer_decay_groups(network, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     average = WeightAverage(network, recipe.ema) if recipe.ema else None
-    loader = DataLoader(
-        _Samples(task, examples, recipe),
-        batch_sampler=_Draws(len(examples), recipe.batch_size, num_steps, seed),
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
+    draws = _Draws(len(examples), recipe.batch_size, num_steps, seed)
+    batches = read_all(
+        _Samples(task, examples, recipe).batch, draws, num_workers, device.type == "cuda"
     )
     network.train()
     every = max(1, num_steps // 5)
     loss_sum, since, began = torch.zeros((), device=device), 0, time.monotonic()
-    for step, batch in enumerate(loader):
+    for step, batch in enumerate(batches):
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step, num_steps) * group.get("lr_scale", 1.0)

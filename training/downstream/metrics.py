@@ -28,7 +28,6 @@ MIN_DEPTH_M = 1e-3
 DEPTH_RATIOS = {"delta1": 1.25, "delta2": 1.25**2, "delta3": 1.25**3}
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
 AUC_LIMITS_DEG = (5.0, 10.0, 20.0)
-PCK_LIMITS_PX = {"pck_1px": 1.0, "pck_3px": 3.0, "pck_5px": 5.0}
 
 
 # Depth
@@ -38,20 +37,16 @@ def depth_scores(predicted_m: Floats, truth_m: Floats) -> Scores:
     """Score a depth map.
 
     delta1, delta2, delta3: share of pixels with max(p / t, t / p) below 1.25, its square and cube.
-    rel: mean |p - t| / t. rmse_m. log10: mean |log10 p - log10 t|. silog: standard deviation of
-    log p - log t, which no factor on p changes. A truth of 0 or less is unknown; predictions below
-    MIN_DEPTH_M are raised to it. Source: Eigen et al. 2014, arXiv:1406.2283.
+    rel: mean |p - t| / t. rmse_m. A truth of 0 or less is unknown; predictions below MIN_DEPTH_M
+    are raised to it. Source: Eigen et al. 2014, arXiv:1406.2283.
     """
     predicted, truth = _known("depth", predicted_m, truth_m, truth_m > 0)
     predicted = np.maximum(predicted, MIN_DEPTH_M)
     ratios = np.maximum(predicted / truth, truth / predicted)
-    logs = np.log(predicted / truth)
     return {
         **{name: _mean(ratios < limit) for name, limit in DEPTH_RATIOS.items()},
         "rel": _mean(np.abs(predicted - truth) / truth),
         "rmse_m": np.sqrt(_mean((predicted - truth) ** 2)),
-        "log10": _mean(np.abs(logs)) / np.log(10),
-        "silog": np.sqrt(_mean((logs - _mean(logs)) ** 2)),
     }
 
 
@@ -164,14 +159,17 @@ def flow_scores(predicted_px: Floats, truth_px: Floats, mask: Bool | None = None
     }
 
 
-def disparity_scores(predicted_px: Floats, truth_px: Floats, mask: Bool | None = None) -> Scores:
+def disparity_scores(
+    predicted_px: Floats, truth_px: Floats, mask: Bool | None = None, scale: float = 1
+) -> Scores:
     """Score an (H, W) disparity.
 
     epe_px: mean absolute error. bad1, bad2: share of pixels where it is above 1 and 2 px. d1: share
     where it is above 3 px and above 5 % of the truth (KITTI 2015). mask: the pixels to count.
+    scale: the size in which the errors count over that of the map.
     """
     predicted, truth = _known("disparity", predicted_px, truth_px, mask)
-    errors = np.abs(predicted - truth)
+    errors, truth = scale * np.abs(predicted - truth), scale * truth
     return {
         "epe_px": _mean(errors),
         "bad1": _mean(errors > 1),
@@ -188,15 +186,12 @@ def _outliers(errors_px: Float64, lengths_px: Float64) -> Bool:
 
 
 def correspondence_scores(
-    predicted_px: Floats,
-    truth_px: Floats,
-    limits_px: Mapping[str, float] = PCK_LIMITS_PX,
+    predicted_px: Floats, truth_px: Floats, limits_px: Mapping[str, float]
 ) -> Scores:
     """Score (N, 2) points that were found for points of another image.
 
     epe_px: mean distance to the true ones. Beside it, by the names in limits_px, the share of
-    points that are at most so far off (PCK); for shares of the image's size give
-    {"pck_0.05": 0.05 * max(height, width)}.
+    points that are at most so far off (PCK).
     """
     predicted, truth = _known("points", predicted_px, truth_px, channels=2)
     errors = _length(predicted - truth)
@@ -333,19 +328,17 @@ def normal_scores(predicted: Floats, truth: Floats) -> Scores:
 
 
 def regression_scores(predicted: Floats, truth: Floats) -> Scores:
-    """Score maps of any shape and unit: l1, relative_l1, mse, rmse, over all known values.
+    """Score maps of any shape and unit: l1, relative_l1, rmse, over all known values.
 
     relative_l1 is the sum of absolute errors over the sum of absolute truths, so that single truths
     near 0 do not decide it.
     """
     predicted, truth = _known("map", predicted, truth)
     errors = np.abs(predicted - truth)
-    mse = _mean(errors**2)
     return {
         "l1": _mean(errors),
         "relative_l1": _divide(errors.sum(), np.abs(truth).sum()),
-        "mse": mse,
-        "rmse": np.sqrt(mse),
+        "rmse": np.sqrt(_mean(errors**2)),
     }
 
 

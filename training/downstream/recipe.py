@@ -23,7 +23,8 @@ class Recipe:
     head_width: int = 256
     """Channels of a DPT head, a multiple of 8; published: 256."""
     epochs: float = 1.0
-    """Passes over the training examples, unless max_steps says otherwise; 0: no training at all."""
+    """Passes over the training examples, at least one step, unless max_steps says otherwise; 0: no
+    training at all."""
     max_steps: int | None = None
     """Steps of training; None: as epochs says."""
     batch_size: int = 16
@@ -108,6 +109,8 @@ class Recipe:
 
     def num_steps(self, num_examples: int) -> int:
         """Return the length of the run in steps."""
-        if self.max_steps is not None and self.epochs > 0:
+        if self.epochs == 0:
+            return 0
+        if self.max_steps is not None:
             return self.max_steps
-        return round(self.epochs * num_examples / self.batch_size)
+        return max(1, round(self.epochs * num_examples / self.batch_size))

@@ -33,7 +33,7 @@ from training.downstream.losses import laplacian_loss
 from training.downstream.metrics import Scores, disparity_scores
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Metric, Open, Panels, Prediction
-from training.downstream.transforms import augmented, seen_only
+from training.downstream.transforms import augmented, seen_only, size_of
 from training.model.croco import CroCo
 
 
@@ -56,8 +56,10 @@ class Stereo:
         "kitti": partial(open_kitti, task="stereo"),
         "eth3d": open_eth3d,
         "middlebury": open_middlebury,
-        "scene_flow": open_scene_flow,
-        "sintel_stereo": open_sintel_stereo,
+        "scene_flow_clean": partial(open_scene_flow, render_pass="clean"),
+        "scene_flow_final": partial(open_scene_flow, render_pass="final"),
+        "sintel_stereo_clean": partial(open_sintel_stereo, render_pass="clean"),
+        "sintel_stereo_final": partial(open_sintel_stereo, render_pass="final"),
     }
     recipes: Mapping[str, Recipe] = {
         "short": Recipe(max_steps=600, batch_size=16, lr=5e-4, head_width=64, seen_only=True),
@@ -107,8 +109,14 @@ class Stereo:
         return {"disparity": output[0, 0].cpu().numpy()}
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
-        """Return the metrics of all pixels, and of those that are known to be seen twice."""
-        return scores_of_pixels(disparity_scores, prediction["disparity"], example, "disparity")
+        """Return the metrics of all pixels, and of those that are known to be seen twice.
+
+        Errors count in pixels of the dataset's full size, where the example says how wide that is.
+        """
+        width = size_of(example)[1]
+        scale = float(example.truth.get("full_width_px", width)) / width
+        score = partial(disparity_scores, scale=scale)
+        return scores_of_pixels(score, prediction["disparity"], example, "disparity")
 
     def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
         """Return the means over all pixels of all images."""

@@ -49,6 +49,14 @@ def test_classes_have_the_first_of_their_names(root):
         open_ade20k(root)
 
 
+def test_a_damaged_list_of_classes_is_named(root):
+    (root / "objectInfo150.txt").write_bytes(
+        f"{HEADER}\n1\t0.1\t10\t1\twall\n".encode() + b"\xff\xfe"
+    )
+    with pytest.raises(CrossviewError, match=r"objectInfo150\.txt: 2 classes; expected 150"):
+        open_ade20k(root)
+
+
 def test_an_image_without_an_annotation_is_named(root):
     (root / "annotations/training/ADE_train_00000002.png").unlink()
     with pytest.raises(CrossviewError, match="no annotation for 1 of 2: ADE_train_00000002;"):

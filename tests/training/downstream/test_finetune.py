@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from generation.errors import CrossviewError
+from generation.shards.reader import SampleError
 from training.downstream.example import Example
 from training.downstream.finetune import finetune, learning_rate
 from training.downstream.recipe import Recipe
@@ -106,6 +107,25 @@ def test_no_epochs_are_no_training_whatever_the_steps():
     assert task.batches == []
     assert float(network.weight.detach()) == 0
     assert not network.training
+
+
+class Damaged(Numbers):
+    def __getitem__(self, number: int) -> Example:
+        raise SampleError(f"number {number}: damaged")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_an_example_complains_of_comes_as_it_is_from_a_worker_too(num_workers):
+    with pytest.raises(SampleError, match=r"^number \d: damaged$"):
+        finetune(
+            Fit(), nn.Linear(1, 1), Damaged(), RECIPE, seed=0, num_workers=num_workers
+        )  # fmt: skip
+
+
+def test_a_fraction_of_an_epoch_is_a_step_at_least():
+    assert Recipe(epochs=0.01, batch_size=16).num_steps(48) == 1
+    assert len(fitted(Recipe(epochs=1, batch_size=16, precision="float32"))[0].batches) == 1
+    assert Recipe(epochs=0).num_steps(48) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

@@ -17,8 +17,8 @@ NUM_IMAGES, HEIGHT, WIDTH = 5, 4, 6
 IMAGES = np.arange(NUM_IMAGES * HEIGHT * WIDTH * 3, dtype=np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
 DEPTHS_M = np.linspace(0.5, 9.5, NUM_IMAGES * HEIGHT * WIDTH, dtype=np.float32)
 DEPTHS_M = DEPTHS_M.reshape(NUM_IMAGES, HEIGHT, WIDTH)
-RAW_M = DEPTHS_M.copy()
-RAW_M[:, 1, 2] = 0
+HOLES_M = DEPTHS_M.copy()
+HOLES_M[:, 1, 2] = 0
 SCENES = ("bathroom_0001", "kitchen_0002", "bathroom_0001", "office_0003", "kitchen_0002")
 
 
@@ -27,7 +27,6 @@ def write_labeled(root, *, num_depths=NUM_IMAGES):
     with h5py.File(root / LABELED, "w", userblock_size=512) as file:
         file["images"] = IMAGES.transpose(0, 3, 2, 1)  # MATLAB: H x W x 3 x N
         file["depths"] = DEPTHS_M[:num_depths].transpose(0, 2, 1)
-        file["rawDepths"] = RAW_M.transpose(0, 2, 1)
         references = []
         for number, scene in enumerate(SCENES):
             text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, scene))]).T)
@@ -64,13 +63,6 @@ def test_images_and_depths_come_back_upright(labeled):
         np.testing.assert_array_equal(example.images[0], IMAGES[number])
         assert example.truth["depth_m"].dtype == np.float32
         np.testing.assert_array_equal(example.truth["depth_m"], DEPTHS_M[number])
-
-
-def test_what_the_sensor_missed_is_unknown(labeled):
-    depth_m = open_nyuv2(labeled, depths="rawDepths").val[0].truth["depth_m"]
-    expected = DEPTHS_M[0].copy()
-    expected[1, 2] = np.nan
-    np.testing.assert_array_equal(depth_m, expected)
 
 
 def test_without_an_official_split_scenes_are_kept_apart(tmp_path, caplog):
@@ -120,14 +112,13 @@ def test_images_and_depths_must_be_as_many(labeled):
 
 def test_an_array_that_is_not_there_is_named(labeled):
     with h5py.File(labeled / LABELED, "a") as file:
-        del file["rawDepths"]
-    open_nyuv2(labeled)
-    with pytest.raises(CrossviewError, match="no array rawDepths; found #refs#, depths, images"):
-        open_nyuv2(labeled, depths="rawDepths")
+        del file["depths"]
+    with pytest.raises(CrossviewError, match="no array depths; found #refs#, images, scenes"):
+        open_nyuv2(labeled)
 
 
 def write_files(root, image_name, depth_name, number=0):
-    add_nyuv2(root, image_name, depth_name, IMAGES[number], np.rint(RAW_M[number] * 1000))
+    add_nyuv2(root, image_name, depth_name, IMAGES[number], np.rint(HOLES_M[number] * 1000))
 
 
 BTS = ("kitchen/rgb_00045.png", "kitchen/sync_depth_00045.png")
@@ -155,15 +146,21 @@ def test_folders_of_files_give_metres(tmp_path, train, test, image, depth, name)
         assert np.isnan(depth_m[1, 2])
         known = ~np.isnan(depth_m)
         assert known.sum() == depth_m.size - 1
-        np.testing.assert_allclose(depth_m[known], RAW_M[number][known], atol=5.1e-4)
+        np.testing.assert_allclose(depth_m[known], HOLES_M[number][known], atol=5.1e-4)
 
 
-def test_depth_may_be_stored_in_other_units(tmp_path):
+def test_depth_in_another_unit_is_refused(tmp_path):
+    """MultiMAE's tool writes 10 / 65536 m, here 3 m."""
     for split in ("train", "test"):
-        write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")
-    millimetres = open_nyuv2(tmp_path).train[0].truth["depth_m"]
-    tenths = open_nyuv2(tmp_path, depth_unit_m=1e-4).train[0].truth["depth_m"]
-    np.testing.assert_allclose(tenths, millimetres / 10, rtol=1e-6)
+        image, depth = f"{split}/rgb/data/0000.png", f"{split}/depth/data/0000.png"
+        add_nyuv2(tmp_path, image, depth, IMAGES[0], np.full((HEIGHT, WIDTH), 3 * 65536 / 10))
+    expected = (
+        r"train/depth/data/0000\.png: read in millimetres, its depths reach 19\.66 m; .*10\.5 m"
+    )
+    with pytest.raises(CrossviewError, match=expected):
+        open_nyuv2(tmp_path).train[0]
+    add_nyuv2(tmp_path, image, depth, IMAGES[0], np.full((HEIGHT, WIDTH), 9999))
+    assert open_nyuv2(tmp_path).val[0].truth["depth_m"].max() == np.float32(9.999)
 
 
 def test_a_file_without_its_counterpart_is_named(tmp_path):

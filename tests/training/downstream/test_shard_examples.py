@@ -19,7 +19,7 @@ from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.correspondence import cameras_of
 from training.data import DataConfig, PairReader, open_split
-from training.downstream.datasets.shards import open_shards, reprojected
+from training.downstream.datasets.shards import open_all, open_shards, reprojected
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,23 @@ def test_the_scenes_that_pre_training_holds_out_validate(dataset, val_scenes):
     assert len(held_out) == (val_scenes or 1)
     splits = open_shards(dataset, val_scenes=val_scenes)
     for part, here in ((splits.train, False), (splits.val, True)):
-        scenes = {part[number].name.split("-")[0] for number in range(len(part))}
-        assert scenes == {f"scene{n}" for n in range(4) if (f"scene{n}" in held_out) == here}
+        assert scenes_of(part) == {
+            f"scene{n}" for n in range(4) if (f"scene{n}" in held_out) == here
+        }
+
+
+def scenes_of(examples):
+    return {examples[number].name.split("-")[0] for number in range(len(examples))}
+
+
+def test_all_of_another_folder_is_judged_on_and_its_scenes_are_not_trained_on(dataset, tmp_path):
+    one = write_dataset(tmp_path, scenes=1)
+    splits = open_shards(dataset, val_root=one)
+    assert scenes_of(splits.val) == {"scene0"}
+    assert len(splits.val) == 12
+    assert scenes_of(splits.train) == {"scene1", "scene2", "scene3"}
+    assert len(open_shards(one, val_root=dataset).train) == 0
+    assert len(open_all(dataset)) == 48
 
 
 def slow_flow(depth_m, intrinsics, camera2_from_camera1, row, column):

@@ -1,5 +1,7 @@
 """KITTI, Middlebury, ETH3D, Scene Flow and Sintel's stereo, as their owners ship them."""
 
+import shutil
+
 import numpy as np
 import pytest
 from public_layouts import (
@@ -84,7 +86,8 @@ MIDDLEBURY = ("Adirondack", "ArtL", "Recycle", "Teddy", "Vintage")
 
 @pytest.fixture
 def middlebury(tmp_path):
-    for resolution, first in (("H", 0), ("Q", 50)):
+    """At full size the images of 0, 10 and so on, at half of 100 ..., at a quarter of 200 ..."""
+    for resolution, first in (("F", 0), ("H", 100), ("Q", 200)):
         for number, scene in enumerate(MIDDLEBURY):
             folder = tmp_path / f"training{resolution}" / scene
             save_scene(folder, folder, first + 10 * number)
@@ -92,28 +95,34 @@ def middlebury(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("resolution", "first"), [("H", 0), ("Q", 50)])
-def test_middlebury_has_resolutions_and_holds_three_scenes_out(middlebury, resolution, first):
-    splits = open_middlebury(middlebury, resolution=resolution)
-    folder = f"training{resolution}"
+@pytest.mark.parametrize(
+    ("folder", "scale"), [("trainingF", 1), ("trainingH", 2), ("trainingQ", 4)]
+)
+def test_middlebury_is_read_at_the_best_size_and_holds_three_scenes_out(middlebury, folder, scale):
+    better = {"trainingF": "", "trainingH": "F", "trainingQ": "FH"}[folder]
+    for resolution in better:
+        shutil.rmtree(middlebury / f"training{resolution}")
+    first = 100 * len(better)
+    splits = open_middlebury(middlebury)
     assert names(splits.train) == [f"{folder}/{scene}" for scene in ("Adirondack", "ArtL")]
     assert names(splits.val) == [f"{folder}/{scene}" for scene in ("Recycle", "Teddy", "Vintage")]
     check(splits.train[1], first + 10, only(1, 1))
     check(splits.val[0], first + 20, only(1, 1))
+    assert splits.val[0].truth["full_width_px"] == scale * SIZE[1]
 
 
-def test_middlebury_names_what_is_missing(middlebury):
-    with pytest.raises(CrossviewError, match=r"no trainingF; found trainingH, trainingQ"):
-        open_middlebury(middlebury, resolution="F")
-    (middlebury / "trainingH/ArtL/mask0nocc.png").unlink()
+def test_middlebury_names_what_is_missing(middlebury, tmp_path_factory):
+    (middlebury / "trainingF/ArtL/mask0nocc.png").unlink()
     with pytest.raises(
-        CrossviewError, match=r"1 of 20 files .* missing: trainingH/ArtL/mask0nocc\.png"
+        CrossviewError, match=r"1 of 20 files .* missing: trainingF/ArtL/mask0nocc\.png"
     ):
         open_middlebury(middlebury)
+    with pytest.raises(CrossviewError, match=r"no trainingF; found an empty folder"):
+        open_middlebury(tmp_path_factory.mktemp("empty"))
 
 
 def test_middlebury_names_files_of_different_sizes(middlebury):
-    save_image(middlebury / "trainingH/ArtL/im1.png", colours(0, (6, 9)))
+    save_image(middlebury / "trainingF/ArtL/im1.png", colours(0, (6, 9)))
     with pytest.raises(CrossviewError, match=r"ArtL/im1\.png: 6 x 9 pixels.*ArtL/im0\.png: 6 x 8"):
         open_middlebury(middlebury).train[1]
 
@@ -142,7 +151,7 @@ def scene_flow(tmp_path):
     for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/B/0001/0007", "TEST/C/0000/0006")):
         images = {
             render_pass: (colours(10 * number + first), colours(10 * number + first + 1))
-            for first, render_pass in ((0, "cleanpass"), (50, "finalpass"))
+            for first, render_pass in ((0, "clean"), (50, "final"))
         }
         disparity = disparity_of(10 * number)
         disparity[0, 0] = np.inf
@@ -151,26 +160,29 @@ def scene_flow(tmp_path):
 
 
 def test_scene_flow_trains_on_train_and_validates_on_test(scene_flow):
-    splits = open_scene_flow(scene_flow)
+    splits = open_scene_flow(scene_flow, render_pass="clean")
     assert names(splits.train) == ["TRAIN/A/0000/0006", "TRAIN/B/0001/0007"]
     assert names(splits.val) == ["TEST/C/0000/0006"]
     check(splits.train[1], 10)
     assert "occluded" not in splits.train[1].truth
-    final = open_scene_flow(scene_flow, render_pass="finalpass").val[0]
+    final = open_scene_flow(scene_flow, render_pass="final").val[0]
     np.testing.assert_array_equal(final.images, [colours(70), colours(71)])
 
 
 def test_a_file_that_scene_flow_lacks_is_named(scene_flow):
     (scene_flow / "frames_cleanpass/TRAIN/B/0001/right/0007.png").unlink()
     with pytest.raises(CrossviewError, match=r"no frames_cleanpass/right for 1 of 2: B/0001/0007"):
-        open_scene_flow(scene_flow)
+        open_scene_flow(scene_flow, render_pass="clean")
 
 
 @pytest.fixture
 def sintel(tmp_path):
     """Disparity is known everywhere; (0, 1) is occluded, (5, 0) outside of the right image."""
     for number, scene in enumerate(("alley_1", "temple_2")):
-        images = colours(10 * number), colours(10 * number + 1)
+        images = {
+            render_pass: (colours(10 * number + first), colours(10 * number + first + 1))
+            for first, render_pass in ((0, "clean"), (50, "final"))
+        }
         add_sintel_stereo(
             tmp_path,
             f"{scene}/frame_0001",
@@ -183,12 +195,13 @@ def sintel(tmp_path):
 
 
 def test_sintel_pairs_left_and_right(sintel):
-    splits = open_sintel_stereo(sintel)
-    assert names(splits.val) == ["temple_2/frame_0001"]
-    example = splits.val[0]
-    np.testing.assert_array_equal(example.images, [colours(10), colours(11)])
+    for render_pass, first in (("clean", 10), ("final", 60)):
+        splits = open_sintel_stereo(sintel, render_pass=render_pass)
+        assert names(splits.val) == ["temple_2/frame_0001"]
+        example = splits.val[0]
+        np.testing.assert_array_equal(example.images, [colours(first), colours(first + 1)])
     np.testing.assert_array_equal(example.truth["disparity"], disparity_of(10))
     np.testing.assert_array_equal(example.truth["occluded"], only(0, 1) | only(5, 0))
     (sintel / "training/outofframe/alley_1/frame_0001.png").unlink()
     with pytest.raises(CrossviewError, match="no outofframe for 1 of 2: alley_1/frame_0001"):
-        open_sintel_stereo(sintel)
+        open_sintel_stereo(sintel, render_pass="clean")

@@ -19,7 +19,7 @@ from training.downstream.example import Example, Splits
 from training.downstream.inference import starts
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
-from training.downstream.transforms import covering, mirrored, size_of
+from training.downstream.transforms import covering, mirrored, resized, size_of
 from training.model.croco import ModelConfig
 
 MODEL = ModelConfig(**MICRO["model"], pos_embed="rope100")
@@ -126,6 +126,8 @@ def test_every_recipe_fits_the_published_model(task):
                 "layer_decay": 0.75,
                 "warmup": 100 / 2000,
                 "crop": (256, 256),
+                "clip_norm": None,
+                "precision": "float32",
                 "head": "dpt",
             },
         ),
@@ -350,6 +352,25 @@ def test_segmentation_sums_before_it_divides():
         scores.append(segmentation.score(prediction, example))
     metrics = segmentation.summarise(scores)
     assert metrics == pytest.approx({"miou": (3 / 4 + 1 / 2) / 2, "pixel_accuracy": 4 / 5})
+
+
+@pytest.mark.parametrize(("size", "bad"), [(None, 1.0), ((40, 96), 0.0)])
+def test_middlebury_at_half_size_counts_errors_in_full_size_pixels(opened, size, bad):
+    """0.8 px of half size are 1.6; of an image resized to the full width they are 0.8."""
+    example = resized(opened("stereo", "middlebury").val[0], size)
+    scores = TASKS["stereo"].score({"disparity": example.truth["disparity"] + 0.8}, example)
+    assert (scores["bad1"], scores["bad1_seen"], scores["bad2"]) == (bad, bad, 0)
+    assert scores["epe_px"] == pytest.approx(0.8 + 0.8 * bad)
+
+
+def test_segmentation_keeps_little_of_each_image():
+    segmentation, labels = TASKS["segmentation"], np.arange(6).reshape(2, 3)
+    image = np.zeros((2, 3, 3), np.uint8)
+    example = Example(name="few", images=(image,), truth={"labels": labels})
+    prediction = {"labels": labels[::-1], "num_classes": np.array(150)}
+    score = segmentation.score(prediction, example)
+    assert sum(value.nbytes for value in score.values()) < 200
+    assert segmentation.summarise([score]) == {"miou": 0, "pixel_accuracy": 0}
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,11 @@ def _classes(path: Path) -> tuple[str, ...]:
     """Return the first of each class's names, by the challenge's table; else its number."""
     if not path.is_file():
         return tuple(str(number + 1) for number in range(NUM_CLASSES))
-    lines = path.read_text("utf-8").strip().splitlines()[1:]
+    lines = path.read_text("utf-8", "replace").strip().splitlines()[1:]
     names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines)
     if len(names) != NUM_CLASSES:
-        raise CrossviewError(f"{path}: {len(names)} classes; expected {NUM_CLASSES}, a line each")
+        raise CrossviewError(
+            f"{path}: {len(names)} classes; expected {NUM_CLASSES}, a line each; unpack it "
+            "again, or remove it"
+        )
     return names

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.downstream.datasets.folder import Layout, folders_in, require_files
-from training.downstream.datasets.held_out import splits
+from training.downstream.datasets.folder import Layout, folders_in, require_files, splits
 from training.downstream.datasets.stereo_pairs import IMAGES, TRUTHS, read_scene
 from training.downstream.example import Example, Splits
 

@@ -15,9 +15,9 @@ from training.downstream.datasets.folder import (
     paired,
     read_rgb,
     require_one_size,
+    splits,
 )
 from training.downstream.datasets.formats import read_flo
-from training.downstream.datasets.held_out import splits
 from training.downstream.example import Example, Splits
 
 SPLIT = "FlyingChairs_train_val.txt"

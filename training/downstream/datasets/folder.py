@@ -14,7 +14,7 @@ from PIL import Image
 
 from generation.errors import CrossviewError
 from generation.geometry import Float64, Int32, UInt8
-from training.downstream.example import Example
+from training.downstream.example import Example, Splits
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 _NUM_NAMED = 5
@@ -64,6 +64,20 @@ class FromFiles(Generic[Entry]):
 
     def __getitem__(self, number: int) -> Example:
         return self.read(self.entries[number])
+
+
+def splits(
+    layout: Layout,
+    root: Path,
+    train: Sequence[Entry],
+    val: Sequence[Entry],
+    read: Callable[[Entry], Example],
+) -> Splits:
+    """Return both parts, read by the same function. Raises CrossviewError where one is empty."""
+    for part, entries in (("train", train), ("validate", val)):
+        if not entries:
+            raise layout.error(root, f"nothing to {part} on")
+    return Splits(train=FromFiles(train, read), val=FromFiles(val, read))
 
 
 def listing(names: Iterable[object]) -> str:

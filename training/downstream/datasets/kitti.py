@@ -17,9 +17,9 @@ from training.downstream.datasets.folder import (
     paired,
     read_rgb,
     require_one_size,
+    splits,
 )
 from training.downstream.datasets.formats import read_kitti_disparity, read_kitti_flow
-from training.downstream.datasets.held_out import splits
 from training.downstream.example import Example, Splits
 
 LAYOUT = Layout(

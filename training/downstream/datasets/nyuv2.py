@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -46,51 +46,45 @@ or
     test/rgb/NAME.jpg, test/depth/NAME.png       depth depths
     """,
 )
+MAX_DEPTH_M = 10.5
+"""The Kinect sees no further: a file of larger numbers is in another unit."""
 _TRAIN_FOLDERS = ("train", "sync")
 _TEST_FOLDERS = ("test", "official_splits/test", "val")
 _IMAGE_FOLDERS = ("rgb", "image", "images", "color")
 _DEPTH_FOLDERS = ("depth", "depths")
 
 
-def open_nyuv2(
-    root: Path,
-    depths: Literal["depths", "rawDepths"] = "depths",
-    depth_unit_m: float = 0.001,
-) -> Splits:
+def open_nyuv2(root: Path) -> Splits:
     """Open NYU Depth V2; examples have `depth_m`, NaN where the file has 0.
 
-    depths says which of the .mat's maps: those whose holes are filled in, or those of the sensor.
-    Without a splits.mat, each second scene by name is judged on. depth_unit_m is what 1 means in
-    a depth PNG. Source: Silberman et al., Indoor Segmentation and Support Inference from RGBD
+    Of the .mat, the depth whose holes are filled in. Without a splits.mat, each second scene by
+    name is judged on. Source: Silberman et al., Indoor Segmentation and Support Inference from RGBD
     Images (ECCV 2012). Raises CrossviewError where files are missing or do not fit.
     """
     LAYOUT.require(root)
     if (root / LABELED).exists():
-        return _open_labeled(root, depths)
-    return Splits(
-        train=_open_folder(root, _TRAIN_FOLDERS, depth_unit_m),
-        val=_open_folder(root, _TEST_FOLDERS, depth_unit_m),
-    )
+        return _open_labeled(root)
+    return Splits(train=_open_folder(root, _TRAIN_FOLDERS), val=_open_folder(root, _TEST_FOLDERS))
 
 
-def _open_labeled(root: Path, depths: str) -> Splits:
+def _open_labeled(root: Path) -> Splits:
     path = root / LABELED
     with _opened(path) as file:
-        for name in ("images", depths):
+        for name in ("images", "depths"):
             if not isinstance(file.get(name), h5py.Dataset):
                 raise CrossviewError(f"{path}: no array {name}; found {', '.join(file)}")
         num_images, height_width = len(file["images"]), file["images"].shape[2:]
-        if file[depths].shape != (num_images, *height_width):
+        if file["depths"].shape != (num_images, *height_width):
             raise CrossviewError(
-                f"{path}: images of shape {file['images'].shape} but {depths} of shape "
-                f"{file[depths].shape}"
+                f"{path}: images of shape {file['images'].shape} but depths of shape "
+                f"{file['depths'].shape}"
             )
     if (root / "splits.mat").exists():
         train, test = _official(root / "splits.mat", num_images)
     else:
         logger.warning("%s: no splits.mat; judging on each second scene", root)
         train, test = _by_scene(path, num_images)
-    read = partial(_read_labeled, path, depths)
+    read = partial(_read_labeled, path)
     return Splits(train=FromFiles(train, read), val=FromFiles(test, read))
 
 
@@ -131,10 +125,10 @@ def _by_scene(path: Path, num_images: int) -> tuple[list[int], list[int]]:
     return train, [number for number in range(num_images) if scenes[number] in judged]
 
 
-def _read_labeled(path: Path, depths: str, number: int) -> Example:
+def _read_labeled(path: Path, number: int) -> Example:
     # Opened anew each time, which takes a millisecond: HDF5's handles do not survive a fork.
     with _opened(path) as file:
-        image, depth_m = file["images"][number], file[depths][number]
+        image, depth_m = file["images"][number], file["depths"][number]
     return Example(
         name=f"{number + 1:04}",
         images=(np.ascontiguousarray(image.transpose(2, 1, 0)),),
@@ -142,7 +136,7 @@ def _read_labeled(path: Path, depths: str, number: int) -> Example:
     )
 
 
-def _open_folder(root: Path, names: tuple[str, ...], depth_unit_m: float) -> FromFiles[Any]:
+def _open_folder(root: Path, names: tuple[str, ...]) -> FromFiles[Any]:
     folder = next((root / name for name in names if (root / name).is_dir()), None)
     if folder is None:
         raise LAYOUT.error(root, f"no {LABELED} and no folder {' or '.join(names)}")
@@ -156,7 +150,7 @@ def _open_folder(root: Path, names: tuple[str, ...], depth_unit_m: float) -> Fro
     if not keys:
         raise LAYOUT.error(folder, "no images and depth maps")
     entries = [(key, images[key], depths[key]) for key in keys]
-    return FromFiles(entries, partial(_read_files, depth_unit_m))
+    return FromFiles(entries, _read_files)
 
 
 def _kind_and_key(path: Path) -> tuple[str, str]:
@@ -175,11 +169,18 @@ def _kind_and_key(path: Path) -> tuple[str, str]:
     return "", ""
 
 
-def _read_files(depth_unit_m: float, entry: tuple[str, Path, Path]) -> Example:
+def _read_files(entry: tuple[str, Path, Path]) -> Example:
     name, image_path, depth_path = entry
-    image, depth = read_rgb(image_path), read_integers(depth_path)
-    require_one_size({image_path: image, depth_path: depth})
-    truth = {"depth_m": _known(depth * depth_unit_m)}
+    image, depth_mm = read_rgb(image_path), read_integers(depth_path)
+    require_one_size({image_path: image, depth_path: depth_mm})
+    if depth_mm.max() > 1000 * MAX_DEPTH_M:
+        raise CrossviewError(
+            f"{depth_path}: read in millimetres, its depths reach {depth_mm.max() / 1000:.2f} m; "
+            f"expected at most {MAX_DEPTH_M} m, as a Kinect sees. Write them in millimetres (those "
+            f"of MultiMAE's prepare_nyuv2.py are in 10 / 65536 m), or take the {LABELED} that they "
+            "come from"
+        )
+    truth = {"depth_m": _known(depth_mm / 1000)}
     return Example(name=name, images=(image,), truth=truth)
 
 

@@ -15,9 +15,9 @@ from training.downstream.datasets.folder import (
     paired,
     read_rgb,
     require_one_size,
+    splits,
 )
 from training.downstream.datasets.formats import read_pfm
-from training.downstream.datasets.held_out import splits
 from training.downstream.example import Example, Splits
 
 _PARTS = ("TRAIN", "TEST")
@@ -26,7 +26,7 @@ LAYOUT = Layout(
     url="https://lmb.informatik.uni-freiburg.de/resources/datasets/SceneFlowDatasets.en.html",
     licence="for research",
     drawing="""
-        frames_cleanpass/TRAIN/A/0000/left/0006.png, ...    or frames_finalpass
+        frames_cleanpass/TRAIN/A/0000/left/0006.png, ...    scene_flow_final: frames_finalpass
         frames_cleanpass/TRAIN/A/0000/right/0006.png, ...
         frames_cleanpass/TEST/...
         disparity/TRAIN/A/0000/left/0006.pfm, ...
@@ -35,14 +35,12 @@ LAYOUT = Layout(
 )
 
 
-def open_scene_flow(
-    root: Path, *, render_pass: Literal["cleanpass", "finalpass"] = "cleanpass"
-) -> Splits:
+def open_scene_flow(root: Path, *, render_pass: Literal["clean", "final"]) -> Splits:
     """Open TRAIN, validated on TEST. Nobody knows what is occluded.
 
     Raises CrossviewError where files are missing.
     """
-    frames = f"frames_{render_pass}"
+    frames = f"frames_{render_pass}pass"
     LAYOUT.require(root, *(f"{f}/{part}" for f in (frames, "disparity") for part in _PARTS))
     train, val = (_names(root, frames, part) for part in _PARTS)
     return splits(LAYOUT, root, train, val, partial(_read, root, frames))

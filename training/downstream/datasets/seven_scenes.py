@@ -56,7 +56,7 @@ class _Frame(NamedTuple):
     world_from_camera: Float64
 
 
-def open_seven_scenes(root: Path, scenes: tuple[str, ...] = ()) -> Splits:
+def open_seven_scenes(root: Path) -> Splits:
     """Open 7-Scenes; pairs have `camera2_from_camera1`, intrinsics and depths.
 
     The distance of two views is that of two points together, the camera's centre and one 2 m
@@ -64,12 +64,12 @@ def open_seven_scenes(root: Path, scenes: tuple[str, ...] = ()) -> Splits:
     scene that is nearest. Each train frame comes with the nearest train frame that is of another
     sequence or at least 30 frames away, unless that is further than 1 m.
 
-    scenes are folders in root; default: all. Depth is the depth camera's, a few centimetres beside
-    the other and not aligned with it, as the owners ship it. Source: Shotton et al., Scene
-    Coordinate Regression Forests (CVPR 2013). Raises CrossviewError where files are missing.
+    All scenes that are there are read. Depth is the depth camera's, a few centimetres beside the
+    other and not aligned with it, as the owners ship it. Source: Shotton et al., Scene Coordinate
+    Regression Forests (CVPR 2013). Raises CrossviewError where files are missing.
     """
-    LAYOUT.require(root, *scenes)
-    names = scenes or tuple(sorted(path.parent.name for path in root.glob("*/TrainSplit.txt")))
+    LAYOUT.require(root)
+    names = sorted(path.parent.name for path in root.glob("*/TrainSplit.txt"))
     if not names:
         raise LAYOUT.error(root, "no scene with a TrainSplit.txt")
     train: list[tuple[_Frame, _Frame]] = []
@@ -88,7 +88,7 @@ def _frames(root: Path, scene: str, split_file: str) -> list[_Frame]:
     path = root / scene / split_file
     LAYOUT.require(root, f"{scene}/{split_file}")
     frames: list[_Frame] = []
-    for line in path.read_text("utf-8").split():
+    for line in path.read_text("utf-8", "replace").split():
         if not line.removeprefix("sequence").isdecimal():
             raise CrossviewError(f"{path}: {line!r}; expected lines such as sequence1")
         sequence = root / scene / f"seq-{int(line.removeprefix('sequence')):02}"

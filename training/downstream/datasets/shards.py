@@ -11,19 +11,28 @@ from generation.shards.reader import SampleError, ShardIndex, ShardReader
 from generation.shards.schema import DEPTHS, MEND
 from training.correspondence import cameras_of, seen_at
 from training.data import DataConfig, PairReader, open_split
-from training.downstream.example import Example, Splits
+from training.downstream.example import Example, Examples, Splits
 
 
-def open_shards(root: Path, *, val_scenes: int | None = None) -> Splits:
+def open_shards(
+    root: Path, *, val_root: Path | None = None, val_scenes: int | None = None
+) -> Splits:
     """Open a folder or URL of shards with depth; the views of a pair are an example's images.
 
-    Validated on the scenes that pre-training holds out of the same folder (data.val_scenes, a tenth
-    by default), so that a model pre-trained on it is judged on what it never saw. Raises
-    CrossviewError where there are no shards, or none with depth.
+    By default the same tenth of scenes is held out as in pre-training on the same folder, where
+    data.val_scenes was not set; val_scenes says it here. With val_root, all of that folder is
+    judged on, and its scenes are left out of training, which may leave none. Raises CrossviewError
+    where there are no shards, or none with depth.
     """
-    config = DataConfig(path=root, val_scenes=val_scenes)
+    config = DataConfig(path=root, val_path=val_root, val_scenes=val_scenes)
     split = open_split(config)
-    return Splits(train=_Pairs(split.train, config), val=_Pairs(split.val, config))
+    train = split.train.of_scenes(set(split.train.scenes) - set(split.val.scenes))
+    return Splits(train=_Pairs(train, config), val=_Pairs(split.val, config))
+
+
+def open_all(root: Path) -> Examples:
+    """Open all scenes of a folder or URL of shards, as open_shards does."""
+    return open_shards(root, val_root=root).val
 
 
 class _Pairs:
@@ -33,7 +42,8 @@ class _Pairs:
         cache = config.cache if index.is_remote(0) else None
         self._pairs = PairReader(index, 1, cache)
         self._shards = ShardReader(index, cache)
-        self._pairs.members(0, DEPTHS)  # rendered without depth: better said now
+        if len(self):
+            self._pairs.members(0, DEPTHS)  # rendered without depth: better said now
 
     def __len__(self) -> int:
         return self._pairs.num_pairs

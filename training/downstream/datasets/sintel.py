@@ -20,9 +20,9 @@ from training.downstream.datasets.folder import (
     read_rgb,
     require_files,
     require_one_size,
+    splits,
 )
 from training.downstream.datasets.formats import read_flo, read_sintel_disparity
-from training.downstream.datasets.held_out import splits
 from training.downstream.example import Example, Splits
 
 HELD_OUT = ("temple_2", "temple_3")
@@ -46,8 +46,8 @@ STEREO_LAYOUT = Layout(
     url="http://sintel.is.tue.mpg.de/stereo",
     licence="for research; film CC BY 3.0",
     drawing="""
-        training/clean_left/alley_1/frame_0001.png, ...
-        training/clean_right/..., final_left/..., final_right/...
+        training/clean_left/alley_1/frame_0001.png, ...     sintel_stereo_final: final_left
+        training/clean_right/alley_1/frame_0001.png, ...    and final_right
         training/disparities/alley_1/frame_0001.png, ...
         training/occlusions/alley_1/frame_0001.png, ...
         training/outofframe/alley_1/frame_0001.png, ...
@@ -76,7 +76,7 @@ def open_sintel(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
     return _splits(FLOW_LAYOUT, root, frames, partial(_read_flow, training, render_pass))
 
 
-def open_sintel_stereo(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
+def open_sintel_stereo(root: Path, *, render_pass: RenderPass) -> Splits:
     """Open the left and right image of each frame, validated on HELD_OUT.
 
     What lies outside of the right image is occluded too. Raises CrossviewError where files are

@@ -93,19 +93,14 @@ _MASKS = (
 """Folder and ending of the files that tell what is known, the first that there are."""
 
 
-def open_taskonomy(
-    root: Path,
-    targets: Sequence[str] = tuple(TARGETS),
-    split_file: Path | None = None,
-    judged: Literal["val", "test"] = "test",
-) -> Splits:
+def open_taskonomy(root: Path, targets: Sequence[str] = tuple(TARGETS)) -> Splits:
     """Open Taskonomy; examples have these of the TARGETS by name, (H, W, C) float32.
 
     Pixels are unknown (NaN) in all targets where mask_valid is 0 or, without such files, where
-    depth_euclidean is 65535; only files of the targets and of the mask are needed. split_file is a
-    table of the owners (id,train,val,test; default: the one train_val_test_*.csv in root), of which
-    `judged` becomes val; without one, each fifth building by name is judged on and the others are
-    trained on. Buildings of the table that are not there are left out.
+    depth_euclidean is 65535; only files of the targets and of the mask are needed. Buildings are
+    split by the owners' table in root, train_val_test_*.csv (id,train,val,test), of which test
+    is judged on; without one, each fifth building by name is judged on and the others are trained
+    on. Buildings of the table that are not there are left out.
 
     Source: Zamir et al., Taskonomy (CVPR 2018). Raises CrossviewError where files are missing, or a
     split has no building.
@@ -118,7 +113,7 @@ def open_taskonomy(
     folders = _Folders(root, pattern, _mask(root, pattern, buildings[0]))
     train, val = (
         FromFiles(folders.views(names, targets), partial(_read, folders, tuple(targets)))
-        for names in _split(root, buildings, split_file, judged)
+        for names in _split(root, buildings)
     )
     return Splits(train=train, val=val)
 
@@ -181,21 +176,19 @@ def _mask(root: Path, pattern: str, building: str) -> tuple[str, str]:
     )
 
 
-def _split(
-    root: Path, buildings: list[str], split_file: Path | None, judged: str
-) -> tuple[list[str], list[str]]:
-    tables = [split_file] if split_file else sorted(root.glob("train_val_test_*.csv"))
+def _split(root: Path, buildings: list[str]) -> tuple[list[str], list[str]]:
+    tables = sorted(root.glob("train_val_test_*.csv"))
     if len(tables) > 1:
         names = listing(path.name for path in tables)
-        raise CrossviewError(f"{root}: several tables of splits ({names}); name one, or keep one")
+        raise CrossviewError(f"{root}: several tables of splits ({names}); keep one")
     if not tables:
         logger.warning("%s: no train_val_test_*.csv; judging on each fifth building", root)
         val = buildings[::5]
         train = [name for name in buildings if name not in val]
         split, where = (train, val), f"{root}: without a train_val_test_*.csv"
     else:
-        split, where = _by_table(tables[0], buildings, judged), str(tables[0])
-    for name, some in zip(("train", judged), split):
+        split, where = _by_table(tables[0], buildings), str(tables[0])
+    for name, some in zip(("train", "test"), split):
         if not some:
             raise CrossviewError(
                 f"{where}, no building is left for {name}; found {listing(buildings)}"
@@ -203,13 +196,13 @@ def _split(
     return split
 
 
-def _by_table(path: Path, buildings: list[str], judged: str) -> tuple[list[str], list[str]]:
+def _by_table(path: Path, buildings: list[str]) -> tuple[list[str], list[str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         splits = {
             split: {row["id"].casefold() for row in rows if int(row[split])}
-            for split in ("train", judged)
+            for split in ("train", "test")
         }
     except (OSError, KeyError, AttributeError, TypeError, ValueError, csv.Error) as error:
         raise CrossviewError(
@@ -217,7 +210,7 @@ def _by_table(path: Path, buildings: list[str], judged: str) -> tuple[list[str],
         ) from error
     train, val = (
         [name for name in buildings if name.casefold() in splits[split]]
-        for split in ("train", judged)
+        for split in ("train", "test")
     )
     return train, val
 
