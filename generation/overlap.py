@@ -41,7 +41,7 @@ class OverlapBand:
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
             raise CrossviewError(
-                "overlap: expected low-high with 0 <= low < high <= 1, for example 0.4-0.6, "
+                "overlap: expected LO-HI with 0 <= LO < HI <= 1, for example 0.4-0.6, "
                 f"got {self.low}-{self.high}"
             )
         if self.official and self.flat:
@@ -49,13 +49,13 @@ class OverlapBand:
 
     @classmethod
     def parse(cls, text: str) -> OverlapBand:
-        """Read `low-high`, `low-high:flat` or `official` (what the published generator keeps)."""
+        """Read `LO-HI`, `LO-HI:flat` or `official` (what the published generator keeps)."""
         if text == "official":
             return cls(low=0.5, high=1.0, official=True)
         match = re.fullmatch(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*(:\s*flat\s*)?", text)
         if not match:
             raise CrossviewError(
-                "overlap: expected low-high, for example 0.4-0.6 or 0.1-0.9:flat, or 'official', "
+                "overlap: expected LO-HI, for example 0.4-0.6 or 0.1-0.9:flat, or 'official', "
                 f"got {text!r}"
             )
         return cls(low=float(match[1]), high=float(match[2]), flat=match[3] is not None)

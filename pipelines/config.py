@@ -112,7 +112,7 @@ def _build(cls: Any, values: Any, key: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for name in values:
         if name not in fields:
-            near = _nearest(name, [known for known in fields if known not in values])
+            near = _nearest(name, fields)
             raise ConfigError(
                 f"{_below(key, name)}: unknown key (given {_show(values[name])}){near}; "
                 f"expected one of {', '.join(fields)}"
@@ -204,11 +204,11 @@ def _mistyped(kind: Any, value: Any, key: str) -> ConfigError:
 def _hint(kind: Any, value: Any) -> str:
     """Return how the value may have been meant."""
     members = get_args(kind) or (kind,)
-    if get_origin(kind) is Literal:
-        return _nearest(value, members)
     # YAML 1.1 reads an exponent without a point or a sign as text.
     parts = re.fullmatch(r"([-+]?\d+)(?:\.(\d*))?[eE]([-+]?)(\d+)", str(value))
     if parts and isinstance(value, str) and {int, float} & set(members):
+        if float not in members and float(value).is_integer():
+            return f"; write {float(value):.0f}"
         whole, fraction, sign, exponent = parts.groups()
         return f"; write {whole}.{fraction or '0'}e{sign or '+'}{exponent}"
     if int in members and isinstance(value, float) and value.is_integer():

@@ -130,6 +130,12 @@ def _sources(pattern: str, up: str, sets: Mapping[str, SceneSet]) -> Iterator[Sc
         for path in scene_files_among(urls):
             yield SceneSource(scene_id="", path=urls[path], up=up)
         return
+    plain = not (glob.has_magic(pattern) or scene_files_among([Path(pattern)]))
+    if plain and not Path(pattern).expanduser().exists():
+        raise SceneError(
+            f"{pattern}: no such file or folder; expected mesh files, folders, globs, "
+            f"SET:ROOT with one of {', '.join(sets)}, or {PROCEDURAL}FIRST-LAST"
+        )
     for path in _matching_files(pattern):
         yield SceneSource(scene_id="", path=str(path), up=up)
 
@@ -147,7 +153,7 @@ def _sources_of_set(
         ]
         raise SceneError(
             f"{scene_set.name}: no scene below {root}; expected {' or '.join(files)}. "
-            f"{scene_set.access}"
+            + (_what_was_meant(scene_set, root) or scene_set.access)
         )
     for scene in scenes:
         yield SceneSource(
@@ -156,6 +162,18 @@ def _sources_of_set(
             up=scene_set.up or up,
             units_to_meters=scene_set.units_to_meters,
         )
+
+
+def _what_was_meant(scene_set: SceneSet, root: Path) -> str:
+    """Return the split that is there, or the folder above, where that is what a pattern means."""
+    found = discover(scene_set, root, scene_set.splits, check=False)
+    for scene in found:
+        if not scene.problem:
+            return f"There are scenes of {scene_set.name}/{scene.split}:{root}"
+    files = [file for split in scene_set.splits.values() for file in split.files]
+    if any(file.startswith(f"{root.name}/") for file in files):
+        return f"Give the folder above: {scene_set.name}:{root.parent}"
+    return ""
 
 
 def _identity(source: SceneSource) -> object:
@@ -212,7 +230,10 @@ def _matching_files(pattern: str) -> list[Path]:
     if path.is_dir():
         found = scene_files_among(path.iterdir())
         if not found:
-            raise SceneError(f"{pattern}: no mesh files ({', '.join(MESH_ENDINGS)}) in this folder")
+            raise SceneError(
+                f"{pattern}: no mesh files ({', '.join(MESH_ENDINGS)}) in this folder; for those "
+                f"in folders below, give my_scans:{pattern}"
+            )
         return found
     if path.exists() or not glob.has_magic(pattern):
         return [path]  # a missing file fails its own scene, not the others

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from generation.errors import CrossviewError
 from generation.plain import merge
 from pipelines.config import load_yaml, parse_overrides
 
@@ -15,25 +16,33 @@ EXIT_BAD_INPUT = 2
 _CLEARED = object()
 
 
-def add_pairs(parser: argparse.ArgumentParser, scenes: str) -> None:
-    """Add what says which pairs are made; scenes is the help of --scenes."""
-    parser.add_argument("--scenes", nargs="+", metavar="GLOB", help=scenes)
+def add_pairs(parser: argparse.ArgumentParser, scenes: str, *, of_recipe: bool = False) -> None:
+    """Add what says which pairs are made.
+
+    scenes: help of --scenes. of_recipe: what is not given is a recipe's.
+    """
+
+    def default(text: str) -> str:
+        return "default: the recipe's" if of_recipe else f"default: {text}"
+
+    parser.add_argument("--scenes", nargs="+", action="extend", metavar="GLOB", help=scenes)
     parser.add_argument(
-        "--up", help="up axis of meshes without a stage configuration: x y z -x -y -z (default y)"
+        "--up",
+        help=f"up axis of meshes without a stage configuration: x y z -x -y -z ({default('y')})",
     )
     parser.add_argument(
-        "--num-pairs", type=int, metavar="N", help="pairs in all (default: 1000 a scene)"
+        "--num-pairs", type=int, metavar="N", help=f"pairs in all ({default('1000 per scene')})"
     )
     parser.add_argument(
         "--overlap",
         metavar="LO-HI",
-        help="band of co-visibility (default 0.4-0.6); low-high:flat spreads pairs evenly over it; "
-        "or a level's name: low, near-half, high, uniform, official (CroCo's published rule)",
+        help=f"band of co-visibility ({default('0.4-0.6')}); LO-HI:flat spreads pairs evenly over "
+        "it; or a level's name: low, near-half, high, uniform, official (CroCo's published rule)",
     )
     parser.add_argument(
         "--renderer",
         metavar="NAME",
-        help="auto (default: gl on a GPU, else embree), embree, gl or habitat",
+        help=f"embree, gl, habitat or auto: gl on a GPU, else embree ({default('auto')})",
     )
 
 
@@ -53,12 +62,15 @@ def pairs_values(options: argparse.Namespace) -> dict[str, Any]:
 def add_common(
     parser: argparse.ArgumentParser, config_class: str, *, config_file: bool = True
 ) -> None:
-    """Add --config, --seed and --set."""
+    """Add --config, --seed and --set; without a file, the configuration is a recipe."""
     if config_file:
         parser.add_argument(
             "--config", type=Path, metavar="FILE", help="YAML file; options go first"
         )
-    parser.add_argument("--seed", type=int, metavar="S", help="same seed, same result (default 0)")
+    default = "0" if config_file else "the recipe's"
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help=f"same seed, same result (default: {default})"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -109,6 +121,15 @@ def executor_of(options: argparse.Namespace) -> Any:
         num_workers=options.workers,
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
     )
+
+
+def required(values: dict[str, Any], key: str, option: str) -> None:
+    """Raise CrossviewError, naming the option, unless values have its dotted key."""
+    found: Any = values
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if found is None:
+        raise CrossviewError(f"{option}: missing; give it, or {key} in the file of --config")
 
 
 def config_values(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:

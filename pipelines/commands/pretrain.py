@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
 
@@ -27,7 +27,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder or URL of the dataset")
     parser.add_argument("--val-data", metavar="DIR", help="another one to validate on")
     parser.add_argument(
-        "--preset", help="tiny, small (CPUs), croco_v1 (default), croco_v2_base, mae, ..."
+        "--preset",
+        metavar="NAME",
+        help="tiny, small (for CPUs), croco_v1 (default; also called base), croco_v2_base, "
+        "croco_v2_large, croco_v2_base_small_decoder or mae",
     )
     shared.add_common(parser, "PretrainConfig")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
@@ -38,19 +41,17 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--nproc",
-        type=_count(1),
+        type=int,
         metavar="N",
         help="processes on each machine (torchrun) or in all (ray); default: one a GPU",
     )
     parser.add_argument(
         "--max-restarts",
-        type=_count(0),
+        type=int,
         metavar="N",
         help="how often all start again after one died, from the last checkpoint (default 3)",
     )
-    parser.add_argument(
-        "--nnodes", type=_count(1), metavar="N", help="machines (torchrun; default 1)"
-    )
+    parser.add_argument("--nnodes", type=int, metavar="N", help="machines (torchrun; default 1)")
     parser.add_argument(
         "--rendezvous",
         metavar="HOST:PORT",
@@ -77,15 +78,11 @@ _OF_LAUNCHER = {
 """The options that each launcher knows, and what its function calls them."""
 
 
-def _count(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of at least this."""
+_LEAST = {"nproc": 1, "nnodes": 1, "max_restarts": 0}
 
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least {least}")
-        return int(text)
 
-    return read
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _for_launcher(options: argparse.Namespace) -> dict[str, Any]:
@@ -93,11 +90,13 @@ def _for_launcher(options: argparse.Namespace) -> dict[str, Any]:
     known = {name for names in _OF_LAUNCHER.values() for name in names}
     given = {name: getattr(options, name) for name in sorted(known)}
     given = {name: value for name, value in given.items() if value is not None}
+    for name in given.keys() & _LEAST.keys():
+        require(given[name] >= _LEAST[name], _option(name), given[name], f"at least {_LEAST[name]}")
     names = _OF_LAUNCHER.get(options.launcher, {})
     for name in given.keys() - names.keys():
         launchers = " or ".join(each for each, its in _OF_LAUNCHER.items() if name in its)
         raise CrossviewError(
-            f"--{name.replace('_', '-')} {given[name]}: expected --launcher {launchers} with it, "
+            f"{_option(name)} {given[name]}: expected --launcher {launchers} with it, "
             f"got {options.launcher or 'no launcher, which is one process'}"
         )
     return {names[name]: value for name, value in given.items()}
@@ -116,6 +115,7 @@ def config_of(options: argparse.Namespace) -> PretrainConfig:
             "seed": options.seed,
         },
     )
+    shared.required(values, "data.path", "--data")
     return pretrain_config(values, source=str(options.config or "pretrain"))
 
 

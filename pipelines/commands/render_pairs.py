@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--levels",
         nargs="+",
+        action="extend",
         metavar="LEVEL",
         help="make one dataset a level, DIR/LEVEL, all with the same first views and as many pairs "
         "of each scene: names or bands of --overlap, for example low near-half 0.7-0.9",
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             "shards.depth": options.depth,
         },
     )
+    shared.required(values, "scenes", "--scenes")
     config = build(RenderPairsConfig, values, source=options.config or "render-pairs")
     with shared.executor_of(options) as executor:
         result = render_pairs(config, options.out, executor, verify=options.verify)

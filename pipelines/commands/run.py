@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     parser.add_argument("recipe", help="YAML file, or the name of one of our recipes")
-    shared.add_pairs(parser, scenes="other scenes than the recipe's")
+    shared.add_pairs(parser, scenes="other scenes than the recipe's", of_recipe=True)
     parser.add_argument(
         "--until",
         choices=("render", "pretrain", "report"),

@@ -79,7 +79,7 @@ def test_blank_walls_are_rejected_by_name(box_room: Scene):
 
 @pytest.mark.parametrize("text", ["0.6-0.4", "0.5-0.5", "-0.1-0.5", "0.5-1.5", "half", "0.5", ""])
 def test_an_impossible_band_is_refused(text: str):
-    with pytest.raises(CrossviewError, match=r"overlap: expected low-high"):
+    with pytest.raises(CrossviewError, match=r"overlap: expected LO-HI"):
         OverlapBand.parse(text)
 
 

@@ -130,6 +130,22 @@ class TestPatterns:
         with pytest.raises(CrossviewError, match=message):
             self.resolve(pattern.format(root=tmp_path), scene_set=set_of("*.ply"))
 
+    def test_a_split_that_is_there_and_the_folder_above_are_pointed_out(self, tmp_path: Path):
+        touch(tmp_path, "eval/0.ply")
+        for root, hint in ((tmp_path, "mine/eval:"), (tmp_path / "eval", "folder above: mine:")):
+            with pytest.raises(SceneError, match=f"no scene below .* {hint}{tmp_path}$"):
+                self.resolve(f"mine:{root}", scene_set=set_of("main/*.ply"))
+
+    @pytest.mark.parametrize("word", ["mine", "procedural", "no/such/folder"])
+    def test_a_word_that_names_nothing_is_refused_at_once(self, word: str):
+        with pytest.raises(SceneError, match=f"^{word}: no such file or folder; .* mine, or proc"):
+            self.resolve(word, scene_set=set_of("*.ply"))
+
+    def test_a_folder_whose_scenes_lie_deeper_is_refused_with_what_finds_them(self, tmp_path: Path):
+        touch(tmp_path, "00800-TEEsavR23oF/TEEsavR23oF.glb")
+        with pytest.raises(SceneError, match=f"in folders below, give my_scans:{tmp_path}"):
+            self.resolve(str(tmp_path), scene_set=set_of("*.ply"))
+
     def test_a_file_whose_name_looks_like_a_set_is_that_file(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         touch(tmp_path, "old:scan.ply")

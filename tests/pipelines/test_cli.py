@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from generation.shards.reader import ShardIndex
 from pipelines.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +39,21 @@ def test_render_pairs_prints_its_table_and_where_the_pairs_are(
     assert (out / "index.json").exists()
 
 
+def test_an_option_that_is_given_twice_adds_up(tmp_path: Path):
+    out = tmp_path / "pairs"
+    arguments = ["render-pairs", *TINY_ROOM, "--scenes", "procedural:1", "--num-pairs", "2"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert ShardIndex.open(out).scenes == ("procedural-000000", "procedural-000001")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("render-pairs", "--scenes: missing"), ("pretrain", "--data: missing")]
+)
+def test_what_was_forgotten_is_called_by_its_option(command, said, tmp_path, capsys):
+    assert main([command, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_options_go_before_the_configuration_file(tmp_path: Path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"scenes": ["procedural:0"], "num_pairs": 1000, "seed": 3}))
@@ -55,10 +71,11 @@ BAD_INPUT = [
     (["--num-pairs", "0"], "num_pairs"),
     (["--scenes", "nowhere/*.glb"], "no mesh file matches"),
     (["--scenes", "gone.glb"], "gone.glb: no such file"),
+    (["--scenes", "gone"], "gone: no such file or folder; expected mesh files"),
     (["--scenes", "procedural:9-3"], "procedural:FIRST-LAST"),
     (["--set", "pairs.hfov=60"], "hfov_deg"),
     (["--set", "pairs.hfov=60", "--set", "seed=1"], "hfov_deg"),
-    (["--set", "pairs.viewpoints.floor.step_m=0"], "step_m: expected more than 0"),
+    (["--set", "pairs.viewpoints.floor.step_m=0"], "step_m = 0.0: expected more than 0"),
     (["--set", "pairs.hfov_deg=wide"], "pairs.hfov_deg: expected a number"),
     (["--config", "gone.yaml"], "gone.yaml"),
     (["--up", "w"], "up: expected one of"),
@@ -70,7 +87,8 @@ def test_bad_input_gets_one_clear_message_and_exit_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ):
     out = tmp_path / "pairs"
-    status = main(["render-pairs", *TINY_ROOM, "--num-pairs", "2", *arguments, "--out", str(out)])
+    given = TINY_ROOM[2:] if "--scenes" in arguments else TINY_ROOM
+    status = main(["render-pairs", *given, "--num-pairs", "2", *arguments, "--out", str(out)])
     assert status == 2
     printed = capsys.readouterr().err
     assert message in printed

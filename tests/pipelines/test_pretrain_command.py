@@ -54,9 +54,15 @@ BAD = {
         "36 x 36 pixels, but the model takes crops of 40",
     ),
     "data smaller than a batch": (["--set", "optim.batch_size=37"], "hold only 36 pairs"),
-    "no process": (["--launcher", "torchrun", "--nproc", "0"], "--nproc: 0: expected a whole num"),
-    "no machine": (["--launcher", "torchrun", "--nnodes", "0"], "--nnodes: 0: expected a whole nu"),
-    "fewer than no restarts": (["--max-restarts", "-1"], "--max-restarts"),
+    "no process": (["--launcher", "torchrun", "--nproc", "0"], "--nproc = 0: expected at"),
+    "no machine": (
+        ["--launcher", "torchrun", "--nnodes", "0"],
+        "--nnodes = 0: expected at",
+    ),
+    "fewer than no restarts": (
+        ["--max-restarts", "-1"],
+        "--max-restarts = -1: expected at",
+    ),
     "processes of no launcher": (
         ["--nproc", "4"],
         "--nproc 4: expected --launcher torchrun or ray",
