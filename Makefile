@@ -62,10 +62,10 @@ evidence: $(INSTALLED) ## what pre-training is worth: hours of study, resumable;
 	$(BIN)/crossview study evidence --report . $(strip $(out) $(ARGS))
 
 bench: $(INSTALLED) ## measure how fast pairs are made
-	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(ARGS))
+	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(renderer) $(ARGS))
 
 bench-data: $(INSTALLED) ## measure how fast pairs come from shards to batches
-	$(BIN)/crossview bench-data $(strip $(data) $(ARGS))
+	$(BIN)/crossview bench-data $(strip $(data) $(num_pairs) $(ARGS))
 
 bench-train: $(INSTALLED) ## measure how fast a model is trained; ARGS="--preset base"
 	$(BIN)/crossview bench-train $(strip $(config) $(data) $(ARGS))

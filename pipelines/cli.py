@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from importlib import metadata
 
 from generation.errors import CrossviewError
 from pipelines.commands import (
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"crossview: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("crossview: interrupted; the same command goes on from here", file=sys.stderr)
+        print("crossview: interrupted", file=sys.stderr)
         return 130
 
 
@@ -77,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="crossview",
         description="Co-visible view pairs from indoor scans, and CroCo pre-training on them.",
     )
+    version = metadata.version("crossview")
+    parser.add_argument("--version", action="version", version=f"crossview {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)

@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipelines.cli import _parser, main
+from training.model.croco import CroCo, ModelConfig
+from training.model_folder import write_model_folder
+from training.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,5 +58,14 @@ def test_the_readmes_dataset_and_its_python_example_work(tmp_path: Path, monkeyp
     assert "scans" not in small
     assert "10000" not in small
     assert main(shlex.split(small)[1:]) == 0
-    (example,) = code_blocks("python")
+    example, _ = code_blocks("python")
     exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_readmes_model_gives_features(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model_folder(CroCo(ModelConfig(**preset("tiny")["model"])), Path("out/pretrain"))
+    _, example = code_blocks("python")
+    names = {"images": torch.rand(2, 3, 48, 60)}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["features"].shape == (2, 8 * 10, 192)

@@ -214,6 +214,12 @@ def load_pretrained(path: Path | str) -> Pretrained:
     CrossviewError where it is none of them, is damaged, or names its tensors otherwise.
     """
     path = Path(path)
+    if not path.exists():
+        raise CrossviewError(
+            f"{path}: expected a run's folder, a checkpoint or a model's folder, found no such file"
+        )
+    if path.name == FOLDER and stored(path.parent):
+        path = path.parent
     if is_model_folder(path) and not stored(path):
         return Pretrained(model=read_model_folder(path), kind="folder", run={})
     if path.is_dir():

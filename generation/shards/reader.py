@@ -48,6 +48,12 @@ class ShardIndex:
         folder = location(folder)
         path = folder / INDEX_NAME
         what = "a dataset's index (made by `crossview render-pairs --out DIR`)"
+        levels = [] if is_remote(path) or path.exists() else sorted(folder.glob(f"*/{INDEX_NAME}"))
+        if levels:
+            names = ", ".join(level.parent.name for level in levels)
+            raise ShardError(
+                f"{folder}: holds the datasets {names}; give the folder of one of them"
+            )
         raw = _read_remote_json(path, what) if is_remote(path) else read_json(path, what)
         try:
             index = cls(

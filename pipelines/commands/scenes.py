@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.root is None:
         print(f"{scene_set.access} {scene_set.url or ''}".rstrip())
-        raise CrossviewError(f"--set {options.set} needs --root DIR, the folder where it lies")
+        print("\nwhat is there and usable: --root DIR, the folder where it lies")
+        return 0
     root = options.root
     splits = [options.split] if options.split else list(scene_set.splits)
     found = discover(scene_set, root, splits)

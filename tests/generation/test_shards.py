@@ -142,6 +142,12 @@ class TestBadInput:
         with pytest.raises(ShardError, match="found no such file"):
             ShardIndex.open(tmp_path)
 
+    def test_a_folder_of_levels(self, tmp_path: Path):
+        for level in ("low", "high"):
+            write_dataset(tmp_path / level)
+        with pytest.raises(ShardError, match="holds the datasets high, low; give"):
+            ShardIndex.open(tmp_path)
+
     def test_an_index_of_something_else(self, tmp_path: Path):
         (tmp_path / "index.json").write_text('{"hello": 1}')
         with pytest.raises(ShardError, match="schema version"):

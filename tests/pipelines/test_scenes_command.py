@@ -167,11 +167,14 @@ class TestScenes:
         assert self.run("--set", "procedural") == 0
         assert "procedural:0-9" in capsys.readouterr().out
 
+    def test_a_set_says_how_to_get_it_without_a_root(self, capsys):
+        assert self.run("--set", "hm3d") == 0
+        assert "hm3d-train-glb" in capsys.readouterr().out
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--set", "hm4d"], "expected one of"),
-            (["--set", "hm3d"], "needs --root"),
             (["--set", "hm3d", "--root", "gone"], "gone: no such folder"),
             (["--set", "hm3d", "--root", ".", "--split", "dev"], "no split 'dev'; expected one of"),
             (["--root", "."], "need --set"),

@@ -346,6 +346,10 @@ def test_shards_without_depth_train_without_a_geometry_score(tmp_path, caplog):
     assert not [name for name in result.metrics if name.startswith("geometry")]
 
 
+def test_a_model_is_found_in_the_folder_of_checkpoints_too(run):
+    assert load_model(run[0] / "checkpoints").config == load_model(run[0]).config
+
+
 def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     with pytest.raises(CrossviewError, match="found no checkpoints"):
         load_model(tmp_path)
