@@ -39,7 +39,7 @@ rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(execu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo render-pairs overlap-sweep pretrain evidence bench bench-data bench-train test test-all lint types clean distclean
+.PHONY: help demo render-pairs overlap-sweep pretrain evidence bench bench-data bench-train test test-slow test-all lint types clean distclean
 
 help: ## explain targets and variables
 	@echo "make TARGET [NAME=VALUE ...]; the first one that needs it installs into $(VENV)"
@@ -73,8 +73,10 @@ bench-train: $(INSTALLED) ## measure how fast a model is trained; ARGS="--preset
 test: $(INSTALLED) ## run the tests, but for the slow ones
 	$(BIN)/pytest -m 'not slow' $(ARGS)
 
-test-all: $(INSTALLED) ## run all tests, also those that kill and fill what they can
-	$(BIN)/pytest $(ARGS)
+test-slow: $(INSTALLED) ## run the slow tests, which kill, hang and fill what they can
+	$(BIN)/pytest -m slow $(ARGS)
+
+test-all: test test-slow ## run all tests; -j 2 runs both kinds at a time
 
 lint: $(INSTALLED) ## check style and format
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import statistics
 import tempfile
 import time
@@ -29,7 +28,7 @@ from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.tables import format_table
 from training.config import PretrainConfig
 from training.distributed import join, resolved_precision
-from training.metrics import METRICS_NAME, read_lines
+from training.metrics import METRICS_NAME, peak_memory_gib, read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
 from training.parts import PartTimes, listen
@@ -79,9 +78,9 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
     step_ms = 1000 * config.optim.batch_size / rate
     row = (
         f"{rate:.4g}", f"{step_ms:.4g}", f"{rate * flops / 1e12:.3g}",
-        f"{rate * flops / 1e12 / peak:.1%}", f"{waited:.1%}", f"{peak_memory_gb(device):.1f}",
+        f"{rate * flops / 1e12 / peak:.1%}", f"{waited:.1%}", f"{peak_memory_gib(device):.1f}",
     )  # fmt: skip
-    headers = ("pairs/s", "ms/step", "TFLOP/s", "of peak", "data wait", "peak GB")
+    headers = ("pairs/s", "ms/step", "TFLOP/s", "of peak", "data wait", "peak GiB")
     medians = times.medians()
     total = sum(medians.values())
     parts = [(part, f"{1000 * each:.4g}", f"{each / total:.1%}") for part, each in medians.items()]
@@ -190,13 +189,6 @@ def peak_tflops(device: torch.device, precision: str) -> tuple[float, str]:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds) / 1e12, f"product of {size} x {size} matrices"
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory that the device, or on the CPU this process, has held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def device_name(device: torch.device) -> str:

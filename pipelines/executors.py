@@ -233,10 +233,16 @@ def make_executor(
     num_workers: int | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Executor]:
-    """Yield the executor of that name, serial or ray; what it started ends with the block."""
+    """Yield the executor of that name, serial or ray; what it started ends with the block.
+
+    Raises CrossviewError for another name, and for an address or workers of serial, which has one.
+    """
     limits = limits or Limits()
     executor: SerialExecutor | RayExecutor
     if name == "serial":
+        for given, what in ((address, "a Ray address"), (num_workers, "a number of workers")):
+            if given is not None:
+                raise CrossviewError(f"executor serial: {what}, {given}, needs --executor ray")
         executor = SerialExecutor(limits=limits)
     elif name == "ray":
         executor = RayExecutor(address=address, num_workers=num_workers, limits=limits)

@@ -31,9 +31,10 @@ from generation.shards.schema import (
     read_json,
     sidecar_path,
 )
-from pipelines.pair_table import PairLocator, PairTable, recorded_camera
+from pipelines.pair_table import PairLocator, PairTable
 from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys
 from pipelines.scene_sets import scene_sets
+from training.correspondence import cameras_of
 
 MAX_MAPPED = 40
 """Pairs drawn on the maps of one scene."""
@@ -59,8 +60,10 @@ class InspectedPair:
         if self.depths_m is None:
             return None
         first, second = (
-            View(camera=recorded_camera(self.record, number), color=color, depth_m=depth_m)
-            for number, color, depth_m in zip((1, 2), self.colors, self.depths_m)
+            View(camera=camera, color=color, depth_m=depth_m)
+            for camera, color, depth_m in zip(
+                cameras_of(self.record), self.colors, self.depths_m, strict=True
+            )
         )
         return first, second
 
@@ -162,8 +165,8 @@ def _read_pair(
         _, stored = locator.read(position, DEPTHS)
         depths_m = decode_depth_png(stored[0]), decode_depth_png(stored[1])
     elif renderer:
-        cameras = (recorded_camera(record, number) for number in (1, 2))
-        depths_m = renderer.depth(next(cameras)), renderer.depth(next(cameras))
+        first, second = cameras_of(record)
+        depths_m = renderer.depth(first), renderer.depth(second)
     return InspectedPair(
         row=row,
         key=key,

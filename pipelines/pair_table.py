@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from generation.geometry import Camera, Float64
+from generation.geometry import Float64
 from generation.locations import is_remote
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import META, ShardError
@@ -132,12 +132,3 @@ def _records(pairs: PairLocator, positions: NDArray[np.int64]) -> Iterator[dict[
         return
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         yield from pool.map(pairs.record, positions.tolist())
-
-
-def recorded_camera(record: dict[str, Any], number: int) -> Camera:
-    """Return the camera of view 1 or 2 of a pair's meta.json."""
-    return Camera(
-        intrinsics=np.array(record["intrinsics"]),
-        world_from_camera=np.array(record[f"world_from_camera{number}"]),
-        image_size=tuple(record["image_size"]),
-    )

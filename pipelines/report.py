@@ -24,11 +24,12 @@ from pipelines.card import MAX_ROWS
 from pipelines.figures import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
 from pipelines.inspection import evenly, read_accounts
 from pipelines.pages import data_url, render_page
-from pipelines.pair_table import PairLocator, PairTable, recorded_camera
+from pipelines.pair_table import PairLocator, PairTable
 from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.completion import complete
 from training.config import PretrainConfig
+from training.correspondence import cameras_of
 from training.data import open_split
 from training.metrics import read_lines
 from training.model.croco import CroCo
@@ -140,10 +141,8 @@ def _gallery(
         if scene not in renderers:
             renderers[scene] = Supersampled(EmbreeRenderer(sources[scene].load()), 2)
         view1, view2 = (
-            renderers[scene].render(
-                recorded_camera(record, number).resized((GALLERY_SIZE, GALLERY_SIZE))
-            )
-            for number in (1, 2)
+            renderers[scene].render(camera.resized((GALLERY_SIZE, GALLERY_SIZE)))
+            for camera in cameras_of(record)
         )
         below = [tinted(a.color, seen_pixels(a, b)) for a, b in ((view1, view2), (view2, view1))]
         image = np.concatenate(

@@ -185,6 +185,9 @@ def test_executors_come_by_name():
         assert executor == SerialExecutor(limits=LIMITS)
     with make_executor("ray", num_workers=3) as executor:
         assert executor == RayExecutor(num_workers=3)
+    for given in ({"num_workers": 8}, {"address": "nowhere:1"}):
+        with pytest.raises(CrossviewError, match="needs --executor ray"):
+            make_executor("serial", **given).__enter__()
     with pytest.raises(CrossviewError, match="expected serial or ray"), make_executor("slurm"):
         pass
 
@@ -249,7 +252,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from pipelines.executors import make_executor
 try:
-    with make_executor(sys.argv[1], num_workers=2) as executor:
+    with make_executor(sys.argv[1]) as executor:
         assert not list(executor.run(time.sleep, []))
         assert "ray" not in sys.modules, "ray is imported before it is used"
         for outcome in executor.run(time.sleep, [0] + 8 * [60]):

@@ -154,6 +154,12 @@ def test_a_mixture_trains_and_holds_a_scene_out_of_all_datasets(dataset, videos,
     assert len(split.shares) == 3
     result = pretrain(config, tmp_path / "run")
     assert result.metrics["step"] == 8
+    data["mixture"][1]["path"] = str(again.rename(tmp_path / "moved"))
+    moved = micro_config(dataset, data=data)
+    assert pretrain(moved, tmp_path / "run").metrics == result.metrics
+    data["mixture"][1]["weight"] = 0.25
+    with pytest.raises(CrossviewError, match=r"data\.mixture: .* before, .* now"):
+        pretrain(micro_config(dataset, data=data), tmp_path / "run")
 
 
 def test_a_mixture_gives_each_samples_own_bytes(dataset, videos):

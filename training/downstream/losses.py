@@ -82,18 +82,14 @@ def bounded_log_scale(raw: Tensor, bound: float = 3.0) -> Tensor:
 # Labels
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross entropy of (B, C, ...) logits with (B, ...) labels, -1 unknown.
-
-    label_smoothing is the share of a label that is spread evenly over all classes.
-    """
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross entropy of (B, C, ...) logits with (B, ...) labels, -1 unknown."""
     known = labels != UNKNOWN_LABEL
     total = functional.cross_entropy(
         torch.where(known.unsqueeze(1), logits.float(), 0),
         labels,
         ignore_index=UNKNOWN_LABEL,
         reduction="sum",
-        label_smoothing=label_smoothing,
     )
     return total / known.sum().clamp(min=1)
 

@@ -50,7 +50,6 @@ MAPS = {
     "rotation": (lambda p, t: rotation_loss(matrices(p), matrices(t)), 9),
     "translation": (lambda p, t: translation_loss(vectors(p), vectors(t)), 3),
     "cross_entropy": (lambda p, t: cross_entropy(p, labels(t)), 5),
-    "smoothed_cross_entropy": (lambda p, t: cross_entropy(p, labels(t), 0.1), 5),
     "matching": (
         lambda p, t: matching_loss(vectors(p)[None], vectors(p.flip(1))[None], known(t)), 6,
     ),
@@ -199,13 +198,12 @@ def test_the_best_laplacian_scale_is_the_mean_error_within_its_bounds(size, best
 # Labels
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_is_torchs_where_labels_are_known(smoothing):
+def test_cross_entropy_is_torchs_where_labels_are_known():
     logits = random(2, 5, 3, 4)
     truth = torch.randint(-1, 5, (2, 3, 4), generator=torch.Generator().manual_seed(2))
     assert (truth == -1).any()
-    expected = functional.cross_entropy(logits, truth, ignore_index=-1, label_smoothing=smoothing)
-    torch.testing.assert_close(cross_entropy(logits, truth, smoothing), expected)
+    expected = functional.cross_entropy(logits, truth, ignore_index=-1)
+    torch.testing.assert_close(cross_entropy(logits, truth), expected)
     image = cross_entropy(logits[..., 0, 0], truth[:, 0, 0].clamp(min=0))  # (B, C), (B,)
     expected = functional.cross_entropy(logits[..., 0, 0], truth[:, 0, 0].clamp(min=0))
     torch.testing.assert_close(image, expected)
@@ -214,8 +212,6 @@ def test_cross_entropy_is_torchs_where_labels_are_known(smoothing):
 def test_cross_entropy_by_hand():
     logits = torch.tensor([[math.log(3), 0.0], [9.0, 9.0]])
     assert cross_entropy(logits, torch.tensor([0, -1])) == pytest.approx(-math.log(0.75))
-    smoothed = cross_entropy(logits, torch.tensor([0, -1]), 0.2)
-    assert smoothed == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
 
 
 # Pose
