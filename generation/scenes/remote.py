@@ -86,7 +86,7 @@ def _fetch(store: Any, key: str, top: str, here: Path, folder: str) -> None:
 
     dataset = _dataset(store, key)
     if not copied(dataset or _mesh_and_config(key)) or not here.is_file():
-        raise FileNotFoundError("no such file")
+        raise SceneError(f"{here}: no such file")
     # An OBJ names materials, which name textures; what is not there either, loading complains of.
     while not dataset and copied(top + name for name in _missing(here, folder)):
         pass
