@@ -101,11 +101,12 @@ def test_workers_that_are_killed_at_work_are_replaced(out: Path, undisturbed: Pa
 def test_after_the_driver_is_killed_the_next_run_starts_at_once(
     out: Path, undisturbed: Path, executor: str, victims: str
 ):
-    process = render(out, "--executor", executor, "--workers", "2")
+    words = ["--executor", executor, *(["--workers", "2"] if executor == "ray" else [])]
+    process = render(out, *words)
     wait_for(lambda: at_work(out))
     orphans = [*below(process, CHILD), *below(process, SEAT)]
     kill([process.pid, *(tree(process.pid) if victims == "tree" else [])])
-    following = render(out, "--executor", executor, "--workers", "2")
+    following = render(out, *words)
     # The kernel, and Ray, end the dead driver's workers.
     wait_for(lambda: not [pid for pid in orphans if alive(pid)], seconds=30)
     finish(following)
