@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from generation.errors import CrossviewError
-from generation.folder_lock import locked
-from generation.plain import diff_plain, to_plain
+from generation.plain import to_plain
 from generation.shards.files import write_text_whole
 from training import checkpoint
 from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_range
 from training.bad_step import bad_step_error, forget_bad_step, refuse_to_repeat, write_bad_step
-from training.config import PretrainConfig, differences
+from training.config import PretrainConfig
 from training.data import PairReader, Requests, batches, open_split, require_large_enough
 from training.distributed import Process, join, resolved_precision
 from training.ema import WeightAverage
@@ -48,6 +46,7 @@ from training.pictures import validation_pictures
 from training.provenance import describe_run
 from training.run_card import write_run_card
 from training.run_folder import writing
+from training.start import earlier_run, held, require_agreement
 from training.validation import ValidationPairs, load_validation_pairs, validate
 from training.verdicts import Verdict, Verdicts
 
@@ -117,9 +116,9 @@ class _Run:
 
         self.model = CroCo(config.model)
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
-        earlier = self._earlier_run()
-        self._require_equal_starts(earlier["step"] if earlier else 0)
         self.found = checkpoint.stored(out)
+        earlier = earlier_run(config, self.split.digests, out)
+        require_agreement(process, earlier["step"] if earlier else 0, config, self.split.digests)
         if earlier:
             load_weights(self.model, earlier["model"], out)
         self.model.to(process.device)
@@ -145,39 +144,6 @@ class _Run:
         count = config.validation.num_pairs
         return load_validation_pairs(self.split.val, config.model, count, hidden, config.data)
 
-    def _earlier_run(self) -> dict[str, Any] | None:
-        state = checkpoint.load_newest(self.out)
-        if state is None:
-            return None
-        lines = differences(state["config"], self.config)
-        lines += diff_plain(state["digests"], self.split.digests, "SHA-256 of the index of ")
-        if lines:
-            raise CrossviewError(
-                f"{self.out} holds a run that was configured otherwise; take another folder or the "
-                "same configuration:\n  " + "\n  ".join(lines)
-            )
-        return state
-
-    def _require_equal_starts(self, step: int) -> None:
-        """Refuse to train where processes found different checkpoints, data or configurations."""
-        settings = differences({}, self.config)
-        mine = [step, _number_of(settings), _number_of(self.split.digests)]
-        table = self.process.gather(torch.tensor(mine, device=self.process.device))
-        steps, *numbers = table.view(-1, len(mine)).T.tolist()
-        for what, values in zip(("configurations", "data"), numbers, strict=True):
-            if len(set(values)) > 1:
-                different = [rank for rank, value in enumerate(values) if value != values[0]]
-                raise CrossviewError(
-                    f"the processes have different {what}: not as rank 0 are {different}; give all "
-                    "machines the same command and the same data"
-                )
-        if len(set(steps)) > 1:
-            found = ", ".join(f"rank {rank}: {step}" for rank, step in enumerate(steps))
-            raise CrossviewError(
-                f"{self.out / checkpoint.FOLDER}: the processes would go on from different steps "
-                f"({found}); give all machines the same folder, and remove what only some can read"
-            )
-
     def _go_on_from(self, state: dict[str, Any]) -> None:
         load_optimizer(self.optimizer, state["optimizer"])
         if self.average:
@@ -197,20 +163,8 @@ class _Run:
 
     def train(self) -> PretrainResult:
         """Run all steps that are left."""
-        with self._held_folder() if self.process.is_first else nullcontext():
+        with held(self.out, self.found) if self.process.is_first else nullcontext():
             return self._train()
-
-    @contextmanager
-    def _held_folder(self) -> Iterator[None]:
-        with writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-        with locked(self.out):
-            if checkpoint.stored(self.out) != self.found:
-                raise CrossviewError(
-                    f"{self.out}: another run has written here meanwhile; give the command again "
-                    "to go on from there"
-                )
-            yield
 
     def _train(self) -> PretrainResult:
         first = self.process.is_first
@@ -472,9 +426,3 @@ class _Run:
     def _judged_weights(self) -> dict[str, Tensor]:
         averages = self.average.averages if self.average else {}
         return {**self.model.state_dict(), **averages}
-
-
-def _number_of(plain: Any) -> int:
-    """Return 63 bits by which processes can compare what is the same in all of them."""
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,85 @@
+"""Whether a run may start: what its folder holds, and what its processes agree on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generation.errors import CrossviewError
+from generation.folder_lock import locked
+from generation.plain import diff_plain
+from training import checkpoint
+from training.config import PretrainConfig, differences
+from training.distributed import Process
+from training.run_folder import writing
+
+
+def earlier_run(
+    config: PretrainConfig, digests: Mapping[str, str], out: Path
+) -> dict[str, Any] | None:
+    """Return the newest checkpoint that a run left in out; None where there is none.
+
+    Raises CrossviewError where that run was another one, or none of its checkpoints can be read.
+    """
+    state = checkpoint.load_newest(out)
+    if state is None:
+        return None
+    lines = differences(state["config"], config)
+    lines += diff_plain(state["digests"], digests, "SHA-256 of the index of ")
+    if lines:
+        raise CrossviewError(
+            f"{out} holds a run that was configured otherwise; take another folder or the same "
+            "configuration:\n  " + "\n  ".join(lines)
+        )
+    return state
+
+
+def require_agreement(
+    process: Process, step: int, config: PretrainConfig, digests: Mapping[str, str]
+) -> None:
+    """Raise CrossviewError, in all processes, unless all have the same step, settings and data."""
+    mine = [step, _number_of(differences({}, config)), _number_of(digests)]
+    table = process.gather(torch.tensor(mine, device=process.device))
+    steps, *numbers = table.view(-1, len(mine)).T.tolist()
+    for what, values in zip(("configurations", "data"), numbers, strict=True):
+        others = [rank for rank, value in enumerate(values) if value != values[0]]
+        if others:
+            raise CrossviewError(
+                f"the processes have different {what}: not as rank 0 are {others}; give all "
+                "machines the same command and the same data"
+            )
+    if len(set(steps)) > 1:
+        found = ", ".join(f"rank {rank}: {step}" for rank, step in enumerate(steps))
+        raise CrossviewError(
+            f"the processes would go on from different steps ({found}); give all machines the same "
+            f"folder, and remove what only some can read from its {checkpoint.FOLDER}"
+        )
+
+
+def _number_of(plain: Any) -> int:
+    """Return 63 bits by which processes can compare what should be the same in all of them."""
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def held(out: Path, found: list[Path]) -> Iterator[None]:
+    """Hold a run's folder, in which checkpoints were found when this run read the newest.
+
+    Raises CrossviewError where another process holds it, or has written there meanwhile.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if checkpoint.stored(out) != found:
+            raise CrossviewError(
+                f"{out}: another run has written here meanwhile; give the command again to go on "
+                "from there"
+            )
+        yield
