@@ -144,8 +144,11 @@ def _axes(height: float = 3.2) -> tuple[Figure, Any]:
 
 
 def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
-    """Draw a metric over the steps of training, a line a seed."""
+    """Draw a metric over the steps of training, a line a seed, and what chance is, where known."""
     figure, axes = _axes()
+    chance = [value for each in runs for value in each.last(f"{metric}_random")]
+    if chance:
+        axes.axhline(fmean(chance), color=LIGHT.soft, linestyle=":", label="a random patch")
     for number, each in enumerate(runs):
         for seed, lines in enumerate(each.validations):
             points = [(line["step"], line[metric]) for line in lines if metric in line]
