@@ -69,10 +69,10 @@ class Section:
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
     samples: tuple[str, ...] = ()
     """Pictures of the evaluation that are shown, by their paths below its folder."""
-    claim: tuple[str, ...] = ()
-    """Labels of the evaluation, of which each is said to be ahead of those after it."""
+    claims: tuple[tuple[str, ...], ...] = ()
+    """Labels of the evaluation, each of which is said to be ahead of those after it."""
     decisive: dict[str, str] = field(default_factory=dict)
-    """Benchmark -> the metric by which the claim is judged, named before anything is run."""
+    """Benchmark -> the metric by which claims are judged, named before anything is run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,8 @@ class Job:
     """That, and the seed where there are several."""
     arguments: tuple[str, ...]
     threads: int
+    needs: Path | None
+    """A file or folder without which it is left out."""
 
     @property
     def line(self) -> str:
@@ -133,6 +135,7 @@ def jobs_of(study: Study, stage: Stage) -> list[Job]:
                     name=f"{name}-{seed}" if stage.seeds > 1 else name,
                     arguments=tuple(shlex.split(_filled(text, study, seed, name))),
                     threads=stage.threads,
+                    needs=stage.needs.get(name),
                 )
             )
     return jobs
@@ -162,7 +165,7 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
         (study.out / folder).mkdir(parents=True, exist_ok=True)
     with locked(study.out), StopRequest() as stop:
         for name, jobs in stages.items():
-            possible = list(_possible(jobs, study.stages[name].needs))
+            possible = list(_possible(jobs))
             failures = _run_stage(study.out, name, possible, cores or os.cpu_count() or 1, stop)
             if stop():
                 return ["stopped; the same command goes on from here"]
@@ -171,13 +174,12 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     return []
 
 
-def _possible(jobs: Sequence[Job], needs: dict[str, Path]) -> Iterator[Job]:
+def _possible(jobs: Sequence[Job]) -> Iterator[Job]:
     for job in jobs:
-        need = needs.get(job.command)
-        if need is None or need.exists():
+        if job.needs is None or job.needs.exists():
             yield job
         else:
-            logger.warning("%s: left out, there is no %s", job.name, need)
+            logger.warning("%s: left out, there is no %s", job.name, job.needs)
 
 
 def _run_stage(
@@ -196,10 +198,16 @@ def _run_stage(
 
 def is_done(out: Path, job: Job) -> bool:
     """Return whether this very command has been done."""
+    return record_of(out, job) is not None
+
+
+def record_of(out: Path, job: Job) -> dict[str, Any] | None:
+    """Return what is known of how this very command was done; None where it was not."""
     try:
-        return bool(json.loads(_done_path(out, job).read_text())["command"] == job.line)
+        record: dict[str, Any] = json.loads(_done_path(out, job).read_text())
+        return record if record["command"] == job.line else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _done_path(out: Path, job: Job) -> Path:

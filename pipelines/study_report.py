@@ -18,7 +18,7 @@ from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
 from pipelines.evaluation_report import MISSING, Summary, markdown_table
 from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
-from pipelines.study import Job, Section, Study, is_done, jobs_of, minutes_of
+from pipelines.study import Job, Section, Study, is_done, jobs_of, minutes_of, record_of
 from training.metrics import read_lines
 
 REPORT_NAME = "RESULTS.md"
@@ -195,14 +195,16 @@ def _evaluation_parts(
     own = [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
     if not own:
         raise CrossviewError(f"section {section.heading!r}: no command writes {folder}")
-    if not all(is_done(study.out, job) for job in own):
-        return ["Not run yet."]
+    for job in own:
+        if not is_done(study.out, job):
+            possible = job.needs is None or job.needs.exists()
+            return ["Not run yet." if possible else f"Left out: there is no {job.needs} here."]
     tables = (folder / "results.md").read_text().partition("\n")[2].strip()
     parts = [
         tables.replace("\n## ", "\n### ").replace("## ", "### ", 1),
         pictures.copy("bars", "the first metric of each benchmark", folder / "results.png"),
     ]
-    if section.claim:
+    if section.claims:
         records = json.loads((folder / "results.json").read_text())
         parts.append(_claims(records, section))
     for number, sample in enumerate(section.samples):
@@ -217,16 +219,17 @@ def _evaluation_parts(
 def _claims(records: Sequence[dict[str, Any]], section: Section) -> str:
     """Return a table of how far each is ahead, in standard errors of the difference."""
     values = {(r["benchmark"], r["metric"], r["weights"]): r for r in records}
+    pairs = dict.fromkeys(pair for claim in section.claims for pair in combinations(claim, 2))
     rows = [
         [ahead, behind, benchmark, metric, *_lead(values, (benchmark, metric), ahead, behind)]
-        for ahead, behind in combinations(section.claim, 2)
+        for ahead, behind in pairs
         for benchmark, metric in section.decisive.items()
     ]
     headers = [
         *("claimed to be ahead", "of", "benchmark", "metric"),
         *("lead (below 0: behind)", "standard errors", "more than two"),
     ]
-    return f"The claim, by metrics that were named beforehand:\n\n{markdown_table(headers, rows)}"
+    return f"The claims, by metrics that were named beforehand:\n\n{markdown_table(headers, rows)}"
 
 
 def _lead(
@@ -250,7 +253,8 @@ def _lead(
 
 def _cost(study: Study) -> str:
     rows = [[name, f"{minutes:.1f}"] for name, minutes in minutes_of(study)]
-    records = [json.loads(path.read_text()) for path in (study.out / "done").glob("*.json")]
+    jobs = [job for stage in study.stages.values() for job in jobs_of(study, stage)]
+    records = [record for job in jobs if (record := record_of(study.out, job))]
     machines = sorted({record["machine"] for record in records})
     commits = sorted({record["commit"] for record in records if record.get("commit")})
     table = markdown_table(["stage", "minutes of all commands"], rows)

@@ -10,10 +10,11 @@ from processes import crossview, wait_for
 from synthetic import write_dataset
 
 from generation.errors import CrossviewError
-from pipelines.cli import main
+from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.config import build
 from pipelines.study import STUDIES, Study, jobs_of, load_study, run_study
+from training.downstream.tasks import TASKS
 
 
 def study(out: Path, commands: dict[str, str], **more) -> Study:
@@ -88,8 +89,6 @@ def test_an_unknown_phrase_is_named(tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
-    from pipelines.cli import _parser
-
     ours = load_study(path.stem, {"out": str(tmp_path)})
     jobs = [job for stage in ours.stages.values() for job in jobs_of(ours, stage)]
     names = [job.name for job in jobs]
@@ -101,6 +100,25 @@ def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
     for section in ours.sections:
         for name in section.runs.values():
             assert any(re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.name) for job in jobs), name
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path: Path):
+    """A name misspelt would show after hours."""
+    ours = load_study(path.stem, {"out": str(tmp_path)})
+    jobs = [job for stage in ours.stages.values() for job in jobs_of(ours, stage)]
+    by_out = {Path(job.arguments[job.arguments.index("--out") + 1]): job for job in jobs}
+    for job in jobs:
+        for word in re.findall(rf"{tmp_path}/[^\s']+", job.line):
+            made = Path(word.replace("{seed}", "0"))
+            assert made in by_out or made.parent in by_out, f"{job.name}: nobody makes {made}"
+    for section in ours.sections:
+        if section.claims:
+            options = _parser().parse_args(list(by_out[tmp_path / section.evaluation].arguments))
+            labels = {"scratch", *(text.partition("=")[0] for text in options.weights)}
+            assert labels >= {label for claim in section.claims for label in claim}
+        for task, metric in section.decisive.items():
+            assert metric in {each.name for each in TASKS[task].metrics}
 
 
 MICRO = """
@@ -141,7 +159,7 @@ sections:
     metrics: [val_loss]
   - heading: Heads
     evaluation: evaluation
-    claim: [croco, mae, scratch]
+    claims: [[croco, mae, scratch], [croco, mae]]
     decisive: {{depth: delta1, correspondence: attention_moved}}
     samples: [depth/mae/seed_1/picture_0.png, depth/mae/seed_7/picture_0.png]
 """
