@@ -9,7 +9,15 @@ import pytest
 import torch
 from micro import MICRO
 from synthetic import write_dataset
-from tiny_layouts import ade20k, flying_chairs, kitti_flow, nyuv2
+from tiny_layouts import (
+    ade20k,
+    flying_chairs,
+    imagenet,
+    kitti_flow,
+    kitti_stereo,
+    nyuv2,
+    taskonomy_views,
+)
 
 from generation.errors import CrossviewError
 from generation.shards.schema import Sidecar, sidecar_path
@@ -108,17 +116,31 @@ def test_public_datasets(weights, tmp_path, capsys):
         "nyuv2": nyuv2,
         "kitti": kitti_flow,
         "ade20k": ade20k,
+        "imagenet": imagenet,
+        "taskonomy": taskonomy_views,
         "flying_chairs": flying_chairs,
     }
     for name, write in writers.items():
         write(tmp_path / name)
+    kitti_stereo(tmp_path / "kitti")
     layouts = {name: f"{name}={tmp_path / name}" for name in writers}
     judge = ("--weights", weights / "one", "--out", tmp_path / "out", "--task")
-    datasets = [w for name in ("nyuv2", "kitti", "ade20k") for w in ("--dataset", layouts[name])]
-    assert evaluate(*judge, "depth,flow,segmentation", *datasets) == 0
+    of_tasks = {
+        "depth-nyuv2": "delta1",
+        "flow-kitti": "fl_all",
+        "segmentation-ade20k": "miou",
+        "classification-imagenet": "top1",
+        "stereo-kitti": "d1",
+        "taskonomy_normal-taskonomy": "mean_deg",
+    }
+    tasks = ",".join(name.partition("-")[0] for name in of_tasks)
+    named = dict.fromkeys(layouts[name.partition("-")[2]] for name in of_tasks)
+    datasets = [word for layout in named for word in ("--dataset", layout)]
+    assert evaluate(*judge, tasks, *datasets) == 0
     found = records(tmp_path / "out")
-    names = {"depth-nyuv2": "delta1", "flow-kitti": "fl_all", "segmentation-ade20k": "miou"}
-    assert all(len(found[benchmark, "one", metric]) == 1 for benchmark, metric in names.items())
+    for benchmark, metric in of_tasks.items():
+        assert len(found[benchmark, "one", metric]) == 1
+        assert (tmp_path / "out" / benchmark / "one" / "seed_0" / "picture_0.png").exists()
 
     other = ("--dataset", layouts["flying_chairs"], "--val-dataset", layouts["kitti"])
     assert evaluate(*judge[:2], "--out", tmp_path / "other", "--task", "flow", *other) == 0

@@ -131,8 +131,67 @@ def test_every_recipe_fits_the_published_model(task):
                 "head": "dpt",
             },
         ),
-        ("taskonomy_normal", {"epochs": 100, "lr": 3e-4, "crop": (384, 384), "head": "dpt"}),
-        ("segmentation", {"epochs": 64, "crop": (512, 512)}),
+        (
+            "taskonomy_normal",  # as MultiMAE
+            {
+                "epochs": 100,
+                "lr": 3e-4,
+                "crop": (384, 384),
+                "head": "dpt",
+                "layer_decay": 0.75,
+                "drop_path": 0.1,
+                "clip_norm": None,
+            },
+        ),
+        (
+            "segmentation",  # as MultiMAE
+            {
+                "epochs": 64,
+                "crop": (512, 512),
+                "head_width": 384,
+                "lr": 1e-4,
+                "layer_decay": 0.75,
+                "drop_path": 0.1,
+            },
+        ),
+        (
+            "classification",  # as MAE
+            {
+                "epochs": 100,
+                "crop": (224, 224),
+                "batch_size": 1024,
+                "lr": 5e-4 * 1024 / 256,
+                "layer_decay": 0.65,
+                "drop_path": 0.1,
+                "warmup": 5 / 100,
+            },
+        ),
+        (
+            "flow",  # as CroCo v2
+            {
+                "epochs": 240,
+                "crop": (320, 384),
+                "batch_size": 8,
+                "lr": 2e-5,
+                "betas": (0.9, 0.95),
+                "clip_norm": None,
+                "tile_overlap": 0.9,
+                "precision": "float32",
+            },
+        ),
+        (
+            "stereo",  # as CroCo v2
+            {
+                "epochs": 32,
+                "crop": (352, 704),
+                "batch_size": 6,
+                "lr": 3e-5,
+                "betas": (0.9, 0.95),
+                "clip_norm": None,
+                "tile_overlap": 0.9,
+                "precision": "float32",
+            },
+        ),
     ],
 )
 def test_published_recipes_are_the_papers(task, expected):
