@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def read_dataset(
     """
     reader = ShardReader(index)
     found: dict[str, tuple[SceneSource | None, str]] = {}
-    below = [_files_by_name(root) for root in roots]
+    files_below = cache(_files_by_name)
     for number, entry in enumerate(index.shards):
         task = Sidecar.read(sidecar_path(index.folder / entry.name)).task
         samples = [reader.read(number, sample, (META,)) for sample in range(entry.count)]
@@ -101,7 +102,7 @@ def read_dataset(
                 "`crossview verify` says more"
             ) from error
         if entry.scene not in found:
-            found[entry.scene] = _find(scene, recorded.scene_digest, below, known)
+            found[entry.scene] = _find(scene, recorded.scene_digest, roots, known, files_below)
         source, missing = found[entry.scene]
         yield replace(recorded, scene=source, missing=missing)
 
@@ -122,17 +123,21 @@ def _files_by_name(root: Path) -> dict[str, list[Path]]:
 def _find(
     scene: SceneSource,
     digest: str,
-    below: Sequence[Mapping[str, Sequence[Path]]],
+    roots: Sequence[Path],
     known: Sequence[SceneSource],
+    files_below: Callable[[Path], Mapping[str, Sequence[Path]]],
 ) -> tuple[SceneSource | None, str]:
     """Return a recorded scene with its file's path, or None and the reason.
 
-    Of several files of its name it is the one with the recorded digest, else that with its id.
+    Below a root it is the file right there, or else one of its name: of several the one with the
+    recorded digest, else that with its id.
     """
     if not scene.path:
         return scene, ""
-    for files in below:
-        places = [replace(scene, path=str(file)) for file in files.get(scene.path, ())]
+    for root in roots:
+        direct = root / scene.path
+        files = [direct] if direct.is_file() else files_below(root).get(scene.path, ())
+        places = [replace(scene, path=str(file)) for file in files]
         if len(places) > 1:
             same = [place for place in places if scene_digest(place) == digest]
             names = scene_names(Path(place.path) for place in places)

@@ -307,7 +307,8 @@ def _columns(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Float6
     if enclosed.sum() * len(around) > MAX_FINE_COLUMNS:
         raise SceneError(
             f"scene {scene.scene_id!r}: {enclosed.sum() * coarse_step**2:.3g} m2 enclosed by walls "
-            f"in {_extent(scene)}; are its units metres?"
+            f"in {_extent(scene)}; are its units metres? "
+            "If so, raise pairs.viewpoints.floor.step_m"
         )
     fine = (surfaces[enclosed][:, None, [0, 2]] + around).reshape(-1, 2)
     return np.unique(np.rint(fine / floor.step_m).astype(np.int64), axis=0) * floor.step_m

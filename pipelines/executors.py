@@ -8,7 +8,7 @@ import pickle
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
@@ -225,31 +225,26 @@ class RayExecutor:
         return self.num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-@contextmanager
 def make_executor(
     name: str,
     *,
     address: str | None = None,
     num_workers: int | None = None,
     limits: Limits | None = None,
-) -> Iterator[Executor]:
-    """Yield the executor of that name, serial or ray; what it started ends with the block.
+) -> AbstractContextManager[Executor]:
+    """Return the executor of that name, serial or ray; what it started ends with the block.
 
     Raises CrossviewError for another name, and for an address or workers of serial, which has one.
     """
     limits = limits or Limits()
-    executor: SerialExecutor | RayExecutor
-    if name == "serial":
-        for given, what in ((address, "a Ray address"), (num_workers, "a number of workers")):
-            if given is not None:
-                raise CrossviewError(f"executor serial: {what}, {given}, needs --executor ray")
-        executor = SerialExecutor(limits=limits)
-    elif name == "ray":
-        executor = RayExecutor(address=address, num_workers=num_workers, limits=limits)
-    else:
+    if name == "ray":
+        return closing(RayExecutor(address=address, num_workers=num_workers, limits=limits))
+    if name != "serial":
         raise CrossviewError(f"executor {name!r}: expected serial or ray")
-    with closing(executor):
-        yield executor
+    for given, what in ((address, "a Ray address"), (num_workers, "a number of workers")):
+        if given is not None:
+            raise CrossviewError(f"executor serial: {what}, {given}, needs --executor ray")
+    return closing(SerialExecutor(limits=limits))
 
 
 @dataclass(eq=False)

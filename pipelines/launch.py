@@ -25,7 +25,7 @@ GIVE_UP = signal.SIGUSR1
 """What a process sends the agent that must not start it again."""
 
 
-def train_here(config: PretrainConfig, out: Path, stop_file: Path | None = None) -> None:
+def train_here(config: PretrainConfig, out: Path, stop_file: Path | None = None) -> PretrainResult:
     """Train in this process, and with those that were started together with it.
 
     SIGTERM, Ctrl-C once, or a file at stop_file ends the run after the step at hand, saved.
@@ -34,6 +34,7 @@ def train_here(config: PretrainConfig, out: Path, stop_file: Path | None = None)
         result = pretrain(config, out, lambda: asked() or bool(stop_file and stop_file.exists()))
     if int(os.environ.get("RANK", 0)) == 0:
         print_result(result)
+    return result
 
 
 def print_result(result: PretrainResult) -> None:

@@ -2,7 +2,8 @@
 
 What a stage did is recorded in stages.json beside its results: a digest of everything that it
 depends on. A stage runs when it never finished, when that digest is another, or when its result is
-gone or damaged. Results of another configuration are moved aside, never deleted.
+gone, or its last checkpoint damaged. Results of another configuration are moved aside, never
+deleted.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def run_recipe(
     """
     recipe.out.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
-    stages: dict[str, tuple[Callable[[], bool], Callable[[], None]]] = {
+    stages: dict[str, tuple[Callable[[], bool], Callable[[], bool | None]]] = {
         "render": (
             lambda: _is_rendered(recipe),
             lambda: failures.extend(_render(recipe, executor)),
@@ -145,8 +146,7 @@ def run_recipe(
                 failures.extend(_dataset(recipe, executor).failures)
         else:
             logger.info("[%d/%d] %s: running", number, len(STAGES), name)
-            work()
-            if name == "pretrain" and not has_result():  # asked to stop
+            if work() is False:  # asked to stop
                 break
             # The digest anew: what a stage depends on may be what it has just been given.
             _record(recipe, name, _digest_of(recipe, name))
@@ -186,7 +186,8 @@ def _is_trained(recipe: Recipe) -> bool:
     return num_steps == state["step"]
 
 
-def _pretrain(recipe: Recipe) -> None:
+def _pretrain(recipe: Recipe) -> bool:
+    """Return whether the run is at its end."""
     # A run of the same inputs that was cut short goes on; any other makes room.
     started = recipe.pretrain_folder / "inputs.txt"
     digest = _digest_of(recipe, "pretrain")
@@ -194,7 +195,8 @@ def _pretrain(recipe: Recipe) -> None:
         _move_aside(recipe.pretrain_folder)
     recipe.pretrain_folder.mkdir(parents=True, exist_ok=True)
     write_text_whole(started, digest)
-    train_here(recipe.pretrain_config, recipe.pretrain_folder)
+    result = train_here(recipe.pretrain_config, recipe.pretrain_folder)
+    return result.metrics["step"] == result.num_steps
 
 
 def _report(recipe: Recipe) -> None:
@@ -217,8 +219,10 @@ def _digest_of(recipe: Recipe, stage: str) -> str:
     if stage == "render":
         parts = [to_plain(recipe.render)]
     elif stage == "pretrain":
+        data = recipe.pretrain_config.data
         parts = [
             differences({}, recipe.pretrain_config),  # not where and how fast it runs
+            [str(path) for path in (data.val_path, *(part.path for part in data.mixture))],
             _file_digest(recipe.pairs_folder / INDEX_NAME),
         ]
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,10 @@ def held(out: Path, found: list[Path]) -> Iterator[None]:
 
     Raises CrossviewError where another process holds it, or has written there meanwhile.
     """
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with ExitStack() as stack:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(out))
         if checkpoint.stored(out) != found:
             raise CrossviewError(
                 f"{out}: another run has written here meanwhile; give the command again to go on "

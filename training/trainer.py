@@ -152,7 +152,10 @@ class _Run:
         self.window.loss_sum += state["window"]["loss_sum"]
         self.window.steps = state["window"]["steps"]
         self.last_metrics = state["metrics"]
-        self.best_val_loss = checkpoint.best_val_loss(self.out)
+        best = checkpoint.best_val_loss(self.out) if self.process.is_first else math.inf
+        # All must find the same steps to be the best: they save together.
+        known = torch.tensor([best], dtype=torch.float64, device=self.process.device)
+        self.best_val_loss = float(self.process.gather(known)[0])
         if self.process.is_first:
             logger.info("going on from step %d of %d", self.step, self.num_steps)
 

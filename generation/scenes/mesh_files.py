@@ -95,11 +95,8 @@ def files_of_mesh(path: Path) -> list[Path]:
             names = re.findall(r"^comment TextureFile (.+?)\s*$", header, re.MULTILINE)
             named = [file_beside(path, name) for name in names]
         else:
-            libraries = list(dict.fromkeys(_files_after(path, "mtllib")))
-            if len(libraries) > 1:
-                raise SceneError(f"{path}: {len(libraries)} material files; put them into one")
-            readable = [library for library in libraries if library.is_file()]
-            named = libraries + [image for mtl in readable for image in _files_after(mtl, "map_kd")]
+            libraries, images = _files_of_obj(path)
+            named = libraries + images
     return [path, *dict.fromkeys(named)]
 
 
@@ -322,12 +319,12 @@ def _pixels(image: Any, what: str, budget: Budget) -> UInt8:
 
 def _check_textures(path: Path) -> None:
     """Raise SceneError where a texture of an OBJ or PLY is no image: trimesh would leave it out."""
-    for named in files_of_mesh(path)[1:]:
-        if named.suffix.lower() != ".mtl":
-            try:
-                Image.open(named).close()
-            except (OSError, SyntaxError, ValueError) as error:
-                raise SceneError(f"{named}: the image cannot be decoded") from error
+    is_obj = path.suffix.lower() == ".obj"
+    for image in _files_of_obj(path)[1] if is_obj else files_of_mesh(path)[1:]:
+        try:
+            Image.open(image).close()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise SceneError(f"{image}: the image cannot be decoded") from error
 
 
 def _plain_material(visual: Any, path: Path, budget: Budget) -> Material:
@@ -342,6 +339,15 @@ def _plain_material(visual: Any, path: Path, budget: Budget) -> Material:
         base_color=(red, green, blue),
         texture=Texture(image=_pixels(simple.image, f"{path}: its texture", budget)),
     )
+
+
+def _files_of_obj(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return an OBJ file's library of materials, of which it may name one, and their textures."""
+    libraries = list(dict.fromkeys(_files_after(path, "mtllib")))
+    if len(libraries) > 1:
+        raise SceneError(f"{path}: {len(libraries)} material files; put them into one")
+    readable = [library for library in libraries if library.is_file()]
+    return libraries, [image for mtl in readable for image in _files_after(mtl, "map_kd")]
 
 
 def _files_after(path: Path, keyword: str) -> list[Path]:

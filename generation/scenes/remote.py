@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,9 @@ from generation.scenes.asset_config import STAGE_CONFIG_ENDING, asset_config_of
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING
 from generation.scenes.mesh_files import files_of_mesh
 from generation.scenes.scene import SceneError
+
+_BEGINNING_BYTES = 1 << 16
+"""Of an OBJ or PLY, in which all that names files is taken to stand."""
 
 
 def is_url(text: str) -> bool:
@@ -37,17 +41,16 @@ def remote_matches(pattern: str) -> list[str]:
 
 
 def remote_digest(url: str) -> str:
-    """Return a digest that changes when a scene's file, or the configuration beside it, does.
+    """Return a digest that changes when a file does that a scene consists of.
 
-    Of a scene that is several files, any change in their folder changes it; of a PLY not the
-    texture's. It is of what the store says of files (size, time, tag), not of their bytes. Raises
-    OSError.
+    It is of what the store says of the files (of buckets size, time, tag; over https the address
+    alone), not of their bytes. Which those are is read from the beginnings of the files that name
+    others; what the JSON of a GLB names does not count. Raises OSError, SceneError.
     """
     store, key = filesystem(location(url))
-    parts = _dataset(store, key) or [part for part in _mesh_and_config(key) if store.isfile(part)]
-    if key.lower().endswith((".gltf", ".obj", STAGE_CONFIG_ENDING)):
-        parts = [*{*parts, *store.find(_folder(key))}]
-    return hashlib.sha256("".join(map(store.ukey, sorted(parts))).encode()).hexdigest()
+    with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
+        keys = _dataset(store, key) or _copied(store, key, folder, partial(_get_beginning, store))
+    return hashlib.sha256("".join(map(store.ukey, sorted(keys))).encode()).hexdigest()
 
 
 @contextmanager
@@ -58,45 +61,74 @@ def fetched(url: str) -> Iterator[Path]:
     dataset of a scene instance. Raises SceneError; those that the block raises name URLs too.
     """
     store, key = filesystem(location(url))
-    place = key.rpartition("://")[2].lstrip("/")  # of https, keys are URLs
-    top = key.removesuffix(place)
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
-        here = Path(folder) / place
+        here = _place(key, folder)
         try:
             try:
-                _fetch(store, key, top, here, folder)
+                for part in _dataset(store, key):
+                    _get(store.get_file, part, folder)
+                if not here.is_file():
+                    _copied(store, key, folder, store.get_file)
             except OSError as error:
                 raise SceneError(f"{url}: cannot be fetched: {error}") from error
+            if not here.is_file():
+                raise SceneError(f"{here}: no such file")
             yield here
         except SceneError as error:
-            said = str(error).replace(f"{folder}/", url.removesuffix(place))
-            raise SceneError(said) from error
+            top = url.removesuffix(str(here.relative_to(folder)))
+            raise SceneError(str(error).replace(f"{folder}/", top)) from error
 
 
-def _fetch(store: Any, key: str, top: str, here: Path, folder: str) -> None:
-    """Copy a scene into a folder, at the places that its files have below the store's top."""
-
-    def copied(keys: Iterable[str]) -> int:
-        there = [key for key in keys if store.isfile(key)]
-        for key in there:
-            local = Path(folder) / key.removeprefix(top)
-            local.parent.mkdir(parents=True, exist_ok=True)
-            store.get_file(key, str(local))
-        return len(there)
-
-    dataset = _dataset(store, key)
-    if not copied(dataset or _mesh_and_config(key)) or not here.is_file():
-        raise SceneError(f"{here}: no such file")
-    # An OBJ names materials, which name textures; what is not there either, loading complains of.
-    while not dataset and copied(top + name for name in _missing(here, folder)):
-        pass
+Get = Callable[[str, str], object]
+"""Copies what has a key to a local path."""
 
 
-def _missing(path: Path, folder: str) -> list[str]:
-    """Return the files, by their place in a folder, that a scene there names and that it lacks."""
+def _copied(store: Any, key: str, folder: str, get: Get) -> list[str]:
+    """Copy a scene, its configuration, and what they name, into a folder; return the keys.
+
+    Files get the places there that they have below the store's top.
+    """
+    here = _place(key, folder)
+    top = key.removesuffix(str(here.relative_to(folder)))
+    keys: list[str] = []
+    left = _mesh_and_config(key)
+    while left:
+        there = [each for each in left if each not in keys and store.isfile(each)]
+        for each in there:
+            _get(get, each, folder)
+        keys += there
+        # An OBJ names materials, which name textures; what is not there, loading complains of.
+        left = [top + name for name in _named(here, folder)] if there else []
+    return keys
+
+
+def _get(get: Get, key: str, folder: str) -> None:
+    local = _place(key, folder)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    get(key, str(local))
+
+
+def _get_beginning(store: Any, key: str, local: str) -> None:
+    """Copy what tells the files that a file names, if it is of a kind that does; else nothing."""
+    if key.lower().endswith((".json", ".gltf", ".mtl")):
+        store.get_file(key, local)
+    else:
+        names = key.lower().endswith((".obj", ".ply"))
+        Path(local).write_bytes(store.cat_file(key, 0, _BEGINNING_BYTES) if names else b"")
+
+
+def _place(key: str, folder: str) -> Path:
+    """Return where a key's file lies in a folder; over https, keys are URLs."""
+    return Path(folder) / key.rpartition("://")[2].lstrip("/")
+
+
+def _named(path: Path, folder: str) -> list[str]:
+    """Return the files, by their place in a folder, that a scene there names."""
+    if not path.is_file():
+        return []
     mesh = asset_config_of(path, "y").mesh_path
-    named = files_of_mesh(mesh) if mesh.is_file() else [mesh]
-    places = [os.path.relpath(file, folder) for file in named if not file.is_file()]
+    whole = mesh.is_file() and mesh.stat().st_size > 0
+    places = [os.path.relpath(file, folder) for file in (files_of_mesh(mesh) if whole else [mesh])]
     return [place for place in places if not place.startswith("..")]
 
 

@@ -18,6 +18,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--scenes",
         nargs="+",
+        action="extend",
         metavar="GLOB",
         help="scenes to measure (default: procedural:0, a made scan of 1.7 M triangles, and the "
         "real scenes in ../shared/scenes where there are any)",

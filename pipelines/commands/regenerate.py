@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--root",
         nargs="+",
+        action="extend",
         metavar="DIR",
         help="folders that the scenes lie in (default for ours: where they were)",
     )

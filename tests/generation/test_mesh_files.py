@@ -313,6 +313,13 @@ class TestBadFiles:
         with pytest.raises(SceneError, match=r"texture file 'gone\.png' is missing"):
             self.load(path)
 
+    def test_a_library_of_materials_may_have_any_ending(self, tmp_path: Path):
+        path = write_obj(tmp_path)
+        (tmp_path / "room.mtl").rename(tmp_path / "room.materials")
+        path.write_text(path.read_text().replace("room.mtl", "room.materials"))
+        (material,) = load_mesh_scene(path, "good").materials
+        assert material.texture is not None
+
     def test_a_texture_with_options(self, tmp_path: Path):
         path = write_obj(tmp_path)
         (tmp_path / "room.mtl").write_text("newmtl wood\nmap_Kd -s 1 1 1 wood.png\n")

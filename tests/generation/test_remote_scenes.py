@@ -72,13 +72,32 @@ def test_a_stage_configuration_brings_its_mesh_from_another_folder(store):
 
 @pytest.mark.parametrize(
     ("name", "edited"),
-    [("a.obj", "a.obj"), ("a.obj", "a.mtl"), ("a.obj", "textures/red.png"), ("b.ply", "b.ply")],
+    [
+        ("a.obj", "a.obj"),
+        ("a.obj", "a.mtl"),
+        ("a.obj", "textures/red.png"),
+        ("b.ply", "b.ply"),
+        ("b.ply", "red.png"),
+    ],
 )
 def test_an_edit_is_noticed(store, name: str, edited: str):
     before = scene_digest(source_of(name))
     assert scene_digest(source_of(name)) == before
     store.pipe_file(f"/scans/{edited}", store.cat_file(f"/scans/{edited}") + b"\n")
     assert scene_digest(source_of(name)) != before
+
+
+def test_an_edit_of_another_scene_changes_nothing(store):
+    before = scene_digest(source_of("a.obj"))
+    store.pipe_file("/scans/unrelated.obj", b"v 1 1 1\n")
+    store.pipe_file("/scans/pairs/shard-0.tar", b"made of a.obj")
+    assert scene_digest(source_of("a.obj")) == before
+
+
+def test_a_name_that_leaves_a_folder_that_is_not_there_is_fetched_once(store):
+    store.pipe_file("/scans/a.obj", TRIANGLE.replace("a.mtl", "gone/../a.mtl").encode())
+    with pytest.raises(SceneError, match=r"material file 'a\.mtl' is missing"):
+        source_of("a.obj").load()
 
 
 def test_errors_name_urls(store):

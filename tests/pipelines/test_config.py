@@ -55,7 +55,7 @@ class Band:
     def parse(cls, text: str) -> Band:
         low, dash, high = text.partition("-")
         if not dash:
-            raise CrossviewError(f"overlap: expected low-high, got {text!r}")
+            raise CrossviewError(f"overlap: expected LO-HI, got {text!r}")
         return cls(low=float(low), high=float(high))
 
 
@@ -116,7 +116,7 @@ def test_a_class_with_parse_reads_text_or_a_mapping() -> None:
     for overlap in ("0.1-0.3", {"low": 0.1, "high": 0.3}):
         run = build(Run, {"data": "d", "overlap": overlap}, source="run.yaml")
         assert run.overlap == Band(low=0.1, high=0.3)
-    assert complaint({"overlap": "0.1"}) == ("run.yaml: overlap: expected low-high, got '0.1'")
+    assert complaint({"overlap": "0.1"}) == ("run.yaml: overlap: expected LO-HI, got '0.1'")
 
 
 def test_a_field_of_any_value_takes_it_as_it_is() -> None:

@@ -19,7 +19,7 @@ from pipelines.config import ConfigError
 from pipelines.executors import Executor, make_executor
 from pipelines.inspection import read_accounts
 from pipelines.pair_table import PairLocator
-from pipelines.recipe import RECIPES, Recipe, load_recipe, run_recipe
+from pipelines.recipe import RECIPES, Recipe, _digest_of, load_recipe, run_recipe
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored
 from training.stopping import signals_blocked
@@ -259,3 +259,16 @@ def test_a_damaged_state_file_is_named(tmp_path: Path):
 def test_a_recipe_that_cannot_be_is_refused(overrides: dict, message: str):
     with pytest.raises(CrossviewError, match=message):
         load_recipe("demo", overrides)
+
+
+def test_other_data_to_validate_on_or_to_mix_in_train_anew(tmp_path: Path):
+    name = write_recipe(tmp_path)
+    data = [
+        {},
+        {"val_path": str(tmp_path / "a")},
+        {"val_path": str(tmp_path / "b")},
+        {"mixture": [{"path": str(tmp_path / "a")}]},
+        {"mixture": [{"path": str(tmp_path / "b")}]},
+    ]
+    recipes = [load_recipe(name, {"pretrain": {"data": each}}) for each in data]
+    assert len({_digest_of(recipe, "pretrain") for recipe in recipes}) == len(data)

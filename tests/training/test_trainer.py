@@ -234,6 +234,12 @@ def test_two_runs_of_one_folder_are_refused(dataset, tmp_path):
         pretrain(micro_config(dataset), tmp_path)
 
 
+def test_a_lock_that_cannot_be_written_is_said(dataset, tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(CrossviewError, match="cannot write the run here: Is a directory"):
+        pretrain(micro_config(dataset), tmp_path)
+
+
 def test_a_run_that_another_one_overtook_while_it_started_is_refused(dataset, tmp_path):
     config = micro_config(dataset)
     overtaken = _Run(config, tmp_path, ALONE, lambda: False)

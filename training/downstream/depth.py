@@ -46,7 +46,7 @@ class Depth:
     recipes: Mapping[str, Recipe] = {
         "short": Recipe(max_steps=250, batch_size=16, lr=5e-4, head_width=64, flip=True),
         "published": Recipe(
-            resize=(256, 341),  # ours: judged on all of an image, by tiles; theirs on its middle
+            resize=(256, 256),  # ours: judged on all of an image, by tiles; theirs on its middle
             crop=(256, 256),
             epochs=2000,
             batch_size=64,

@@ -15,7 +15,7 @@ from training.downstream.example import Example, Examples, Splits, spread
 from training.downstream.finetune import finetune, precision, read_all
 from training.downstream.recipe import Recipe
 from training.downstream.task import Panels, Task
-from training.downstream.transforms import resized
+from training.downstream.transforms import covering
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.order import weights_seed
 
@@ -77,7 +77,7 @@ def evaluate(
     shown = {int(n) for n in spread(len(splits.val), num_pictures)}
     scores, pictures = [], {}
     with torch.inference_mode(), precision(recipe, device):
-        read = partial(_resized, splits.val, recipe)
+        read = partial(_brought_to_size, splits.val, recipe)
         examples = read_all(read, range(len(splits.val)), num_workers)
         for number, example in enumerate(examples):
             prediction = task.predict(network, example, recipe)
@@ -94,8 +94,8 @@ def evaluate(
     )
 
 
-def _resized(examples: Examples, recipe: Recipe, number: int) -> Example:
-    return resized(examples[number], recipe.resize)
+def _brought_to_size(examples: Examples, recipe: Recipe, number: int) -> Example:
+    return covering(examples[number], recipe.resize)
 
 
 def _known(task: Task, values: dict[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from training.downstream.example import Examples
 from training.downstream.features import layer_decay_groups
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Task
-from training.downstream.transforms import resized
+from training.downstream.transforms import covering
 from training.ema import WeightAverage
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class _Samples:
 
     def _sample(self, draw: _Draw) -> Batch:
         random = np.random.default_rng((_DRAWS, *draw.key))
-        example = resized(self.examples[draw.number], self.recipe.resize)
+        example = covering(self.examples[draw.number], self.recipe.resize)
         return self.task.sample(example, self.recipe, random)
 
 

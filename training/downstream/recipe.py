@@ -14,7 +14,8 @@ class Recipe:
     """How long a network is fine-tuned, and how."""
 
     resize: tuple[int, int] | None = None
-    """(height, width) that every example is brought to, its truth with it; None: as it is."""
+    """(height, width) that every example, its truth with it, is made just large enough to cover, in
+    its own shape; None: as it is."""
     crop: tuple[int, int] | None = None
     """(height, width) of random crops to train on and of tiles to predict on, multiples of the
     patch size; None: the size that the model was pre-trained on."""

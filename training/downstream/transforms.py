@@ -92,13 +92,13 @@ def seen_only(example: Example, name: str) -> Example:
     return replace(example, truth={**example.truth, name: value})
 
 
-def resized(example: Example, size: tuple[int, int] | None) -> Example:
+def resized(example: Example, size: tuple[int, int]) -> Example:
     """Bring an example to (height, width): images filtered, maps by their nearest pixel.
 
     Flow, disparity and intrinsics are scaled, so that they stay true in the new pixels.
     """
     old = size_of(example)
-    if size is None or size == old:
+    if size == old:
         return example
     scale = np.array([size[1] / old[1], size[0] / old[0]])  # x, y
     truth: Truth = {}
@@ -116,8 +116,10 @@ def resized(example: Example, size: tuple[int, int] | None) -> Example:
     return replace(example, images=images, truth=truth)
 
 
-def covering(example: Example, size: tuple[int, int]) -> Example:
-    """Bring an example, in its own shape, to the least size that covers (height, width)."""
+def covering(example: Example, size: tuple[int, int] | None) -> Example:
+    """Bring an example, in its own shape, to the least size that covers (height, width), if any."""
+    if size is None:
+        return example
     height, width = size_of(example)
     factor = max(size[0] / height, size[1] / width)
     new = max(size[0], round(height * factor)), max(size[1], round(width * factor))

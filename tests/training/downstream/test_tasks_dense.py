@@ -19,7 +19,7 @@ from training.downstream.example import Example, Splits
 from training.downstream.inference import starts
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
-from training.downstream.transforms import covering, mirrored, resized, size_of
+from training.downstream.transforms import covering, mirrored, size_of
 from training.model.croco import ModelConfig
 
 MODEL = ModelConfig(**MICRO["model"], pos_embed="rope100")
@@ -416,7 +416,7 @@ def test_segmentation_sums_before_it_divides():
 @pytest.mark.parametrize(("size", "bad"), [(None, 1.0), ((40, 96), 0.0)])
 def test_middlebury_at_half_size_counts_errors_in_full_size_pixels(opened, size, bad):
     """0.8 px of half size are 1.6; of an image resized to the full width they are 0.8."""
-    example = resized(opened("stereo", "middlebury").val[0], size)
+    example = covering(opened("stereo", "middlebury").val[0], size)
     scores = TASKS["stereo"].score({"disparity": example.truth["disparity"] + 0.8}, example)
     assert (scores["bad1"], scores["bad1_seen"], scores["bad2"]) == (bad, bad, 0)
     assert scores["epe_px"] == pytest.approx(0.8 + 0.8 * bad)
