@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from micro import MICRO
+from synthetic import texture
 from tiny_images import colours, save_image
 from tiny_layouts import LAYOUTS, SIZE
 
@@ -246,6 +247,21 @@ def test_learning_beats_the_untrained_head_by_far(opened, task, layout, metric, 
     after = judged(task, splits, max_steps=50, batch_size=4).metrics[metric]
     assert after < at_most
     assert after < share * before
+
+
+@pytest.mark.parametrize(("task", "sign"), [("flow", -1.0), ("stereo", 1.0)])
+def test_motion_is_read_from_the_second_image(task, sign):
+    """Of one first image and three second ones: who sees the first alone is 4 px off at best."""
+    wide = texture(np.random.default_rng(0), 64)
+    examples = []
+    for shift in (0, 6, 12):
+        motion = np.full((32, 32), sign * shift, np.float32)
+        flow = np.stack([motion, np.zeros_like(motion)], -1)
+        truth = {"flow": flow} if task == "flow" else {"disparity": motion}
+        images = (wide[:32, :32].copy(), wide[:32, shift : shift + 32].copy())
+        examples.append(Example(name=str(shift), images=images, truth=truth))
+    splits = Splits(train=examples, val=examples)
+    assert judged(task, splits, max_steps=100, batch_size=3).metrics["epe_px"] < 1.0
 
 
 @pytest.mark.parametrize(
