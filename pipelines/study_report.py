@@ -53,7 +53,7 @@ def write_study_report(study: Study, folder: Path) -> str:
             parts += _run_parts(pictures, section, _runs(study, jobs, section))
         if section.evaluation:
             parts += _evaluation_parts(study, jobs, pictures, section)
-    parts += ["## What it took", _cost(study)]
+    parts += ["## What it took", _cost(study, jobs)]
     text = "\n\n".join(part for part in parts if part)
     folder.mkdir(parents=True, exist_ok=True)
     write_text_whole(folder / REPORT_NAME, text + "\n")
@@ -251,9 +251,8 @@ def _lead(
     return [shown, errors, "yes" if lead > 2 * both else "no"]
 
 
-def _cost(study: Study) -> str:
+def _cost(study: Study, jobs: Sequence[Job]) -> str:
     rows = [[name, f"{minutes:.1f}"] for name, minutes in minutes_of(study)]
-    jobs = [job for stage in study.stages.values() for job in jobs_of(study, stage)]
     records = [record for job in jobs if (record := record_of(study.out, job))]
     machines = sorted({record["machine"] for record in records})
     commits = sorted({record["commit"] for record in records if record.get("commit")})

@@ -143,9 +143,5 @@ def _dataset(store: Any, key: str) -> list[str]:
 
 def _mesh_and_config(key: str) -> list[str]:
     """Return a scene's file and the stage configuration that may lie beside it."""
-    path = PurePosixPath(key)
-    return [key, f"{_folder(key)}/{path.stem}{STAGE_CONFIG_ENDING}"]
-
-
-def _folder(key: str) -> str:
-    return key.rpartition("/")[0]
+    folder, _, name = key.rpartition("/")  # over https, a path would lose one of two slashes
+    return [key, f"{folder}/{PurePosixPath(name).stem}{STAGE_CONFIG_ENDING}"]
