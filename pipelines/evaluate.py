@@ -326,9 +326,10 @@ def _made(job: _Job, num_workers: int) -> Plain:
             f"batch_size = {job.benchmark.recipe.batch_size}: does not fit into the device's "
             "memory; take a smaller one, or a smaller crop"
         ) from error
+    record = _write(job, outcome)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
     logger.info("%s: %s  (%.0f s)", where, shown, outcome.train_s + outcome.test_s)
-    return _write(job, outcome)
+    return record
 
 
 _OUTCOME = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")

@@ -16,6 +16,8 @@ from tiny_layouts import (
     kitti_flow,
     kitti_stereo,
     nyuv2,
+    scannet1500,
+    seven_scenes,
     taskonomy_views,
 )
 
@@ -118,7 +120,9 @@ def test_public_datasets(weights, tmp_path, capsys):
         "ade20k": ade20k,
         "imagenet": imagenet,
         "taskonomy": taskonomy_views,
+        "seven_scenes": seven_scenes,
         "flying_chairs": flying_chairs,
+        "scannet1500": scannet1500,
     }
     for name, write in writers.items():
         write(tmp_path / name)
@@ -132,6 +136,7 @@ def test_public_datasets(weights, tmp_path, capsys):
         "classification-imagenet": "top1",
         "stereo-kitti": "d1",
         "taskonomy_normal-taskonomy": "mean_deg",
+        "pose-seven_scenes": "median_rotation_deg",
     }
     tasks = ",".join(name.partition("-")[0] for name in of_tasks)
     named = dict.fromkeys(layouts[name.partition("-")[2]] for name in of_tasks)
@@ -145,9 +150,30 @@ def test_public_datasets(weights, tmp_path, capsys):
     other = ("--dataset", layouts["flying_chairs"], "--val-dataset", layouts["kitti"])
     assert evaluate(*judge[:2], "--out", tmp_path / "other", "--task", "flow", *other) == 0
     assert next(iter(records(tmp_path / "other")))[0] == "flow-kitti"
+    poses = ("--task", "pose", "--dataset", layouts["scannet1500"], "--out", tmp_path / "poses")
+    assert evaluate(*judge[:2], *poses) == 2
+    assert "nothing to train pose on" in capsys.readouterr().err
     depth = ("--task", "depth,flow", *other, "--dataset", layouts["nyuv2"])
     assert evaluate(*judge[:4], *depth) == 2
     assert "it takes --val-data DIR, --val-dataset nyuv2=DIR" in capsys.readouterr().err
+
+
+def test_tasks_of_two_views_on_our_shards(data, weights, tmp_path):
+    """Of what was pre-trained on pairs and on single images; then poses are judged elsewhere."""
+    judge = ("--weights", weights / "two-0", "--weights", weights / "one", "--data", data)
+    tasks = ("--task", "flow,pose,pointmaps", "--num-val", 2)
+    assert evaluate(*judge, *tasks, "--out", tmp_path / "ours") == 0
+    found = records(tmp_path / "ours")
+    for label in ("two-0", "one"):
+        assert len(found["flow", label, "epe_seen_px"]) == 1
+        assert len(found["pose", label, "median_rotation_deg"]) == 1
+        assert len(found["pointmaps", label, "match_recall"]) == 1
+        assert (tmp_path / "ours/pointmaps" / label / "seed_0/picture_0.png").exists()
+
+    scannet1500(tmp_path / "scannet")
+    elsewhere = ("--task", "pose", "--val-dataset", f"scannet1500={tmp_path / 'scannet'}")
+    assert evaluate(*judge, *elsewhere, "--out", tmp_path / "elsewhere") == 0
+    assert len(records(tmp_path / "elsewhere")["pose-scannet1500", "one", "auc20"]) == 1
 
 
 def test_a_cell_that_was_made_otherwise_is_refused(data, weights, tmp_path, capsys):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
+import scipy.io
 from PIL import Image
 from tiny_images import made, save_image
 
@@ -15,12 +17,34 @@ from training.downstream.datasets.formats import (
     write_pfm,
     write_sintel_disparity,
 )
+from training.downstream.datasets.nyuv2 import LABELED
 
 
 def add_nyuv2(root, image_name, depth_name, image, depth_mm):
     """An image and its 16-bit depth in millimetres, under names such as train/A/rgb_00045.png."""
     save_image(root / image_name, image)
     Image.fromarray(depth_mm.astype(np.uint16)).save(made(root / depth_name))
+
+
+def write_nyuv2_labeled(root, images, depths_m, scenes):
+    """As MATLAB 7.3 does: axes in reverse, text as arrays of codes behind references.
+
+    images: (N, H, W, 3) bytes. depths_m: (N, H, W).
+    """
+    with h5py.File(root / LABELED, "w", userblock_size=512) as file:
+        file["images"] = images.transpose(0, 3, 2, 1)  # MATLAB: H x W x 3 x N
+        file["depths"] = depths_m.transpose(0, 2, 1)
+        references = []
+        for number, scene in enumerate(scenes):
+            text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, scene))]).T)
+            references.append(text.ref)
+        file.create_dataset("scenes", (1, len(scenes)), h5py.ref_dtype)[0] = references
+
+
+def write_nyuv2_splits(root, train, test):
+    """The numbers of images, counted from 1."""
+    columns = {"trainNdxs": np.array([train]).T, "testNdxs": np.array([test]).T}
+    scipy.io.savemat(root / "splits.mat", columns)
 
 
 def add_ade20k(root, split, name, image, annotation):

@@ -1,6 +1,7 @@
 """A few small images in every public layout; task by task, functions that write its folders."""
 
 import numpy as np
+from PIL import Image
 from public_layouts import (
     add_ade20k,
     add_flying_chairs,
@@ -13,9 +14,12 @@ from public_layouts import (
     add_sintel_stereo,
     add_stereo_scene,
     add_taskonomy,
+    write_nyuv2_labeled,
+    write_nyuv2_splits,
 )
-from tiny_images import colours
+from tiny_images import colours, made
 
+from generation.geometry import look_at
 from training.downstream.datasets.taskonomy import TARGETS
 
 SIZE = (40, 48)
@@ -65,6 +69,14 @@ def nyuv2(root):
         depth_mm[0] = 0
         names = f"{split}/a/rgb_{number}.png", f"{split}/a/sync_depth_{number}.png"
         add_nyuv2(root, *names, image, depth_mm)
+
+
+def nyuv2_labeled(root):
+    """As nyuv2, in the .mat of its owners."""
+    images = np.stack([shades(number) for number in range(5)])
+    depths_m = 1 + np.float32(4 / 255) * images[..., 0]
+    write_nyuv2_labeled(root, images, depths_m, [f"room_{number:04d}" for number in range(5)])
+    write_nyuv2_splits(root, train=[1, 2, 3], test=[4, 5])
 
 
 def ade20k(root):
@@ -156,6 +168,47 @@ def scene_flow(root):
     for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/A/0000/0007", "TEST/A/0000/0006")):
         images = dict.fromkeys(("clean", "final"), pair(number))
         add_scene_flow(root, name, images, disparity()[0])
+
+
+def arc(number):
+    """Cameras along an arc that look at one point."""
+    angle = 0.1 * number
+    return look_at(np.array([np.sin(angle), 0.1 * number, -np.cos(angle)]), np.array([0, 0, 1.0]))
+
+
+def depth_mm(size):
+    values = np.linspace(800, 2500, size[0] * size[1]).reshape(size).astype(np.uint16)
+    values[0] = 0
+    return values
+
+
+def seven_scenes(root):
+    """Two sequences to train on and one to test, 24 x 30 pixels."""
+    numbers = iter(range(100))
+    for sequence, frames in ((1, (0, 2, 4)), (2, (1, 3, 5)), (3, (2.5, 4.5))):
+        for frame, place in enumerate(frames):
+            start = root / f"chess/seq-{sequence:02}/frame-{frame:06}"
+            image = Image.fromarray(colours(next(numbers), (24, 30)))
+            image.save(made(start.with_name(f"{start.name}.color.png")))
+            depth = Image.fromarray(depth_mm((24, 30)))
+            depth.save(start.with_name(f"{start.name}.depth.png"))
+            np.savetxt(start.with_name(f"{start.name}.pose.txt"), arc(place))
+    (root / "chess/TrainSplit.txt").write_text("sequence1\nsequence2\n")
+    (root / "chess/TestSplit.txt").write_text("sequence3\n")
+
+
+def scannet1500(root):
+    """Two pairs of a scene, 40 x 50 pixels."""
+    folder = root / "scannet_test_1500/scene0707_00"
+    intrinsics = np.diag([45.0, 45, 1, 1])
+    intrinsics[:2, 2] = 24.5, 19.5
+    for frame in (0, 15, 30):
+        image = Image.fromarray(colours(frame, (40, 50)))
+        image.save(made(folder / f"color/{frame}.jpg"))
+        Image.fromarray(depth_mm((40, 50))).save(made(folder / f"depth/{frame}.png"))
+        np.savetxt(made(folder / f"pose/{frame}.txt"), arc(frame / 10))
+    np.savetxt(made(folder / "intrinsic/intrinsic_depth.txt"), intrinsics)
+    np.savez(root / "test.npz", name=np.array([[707, 0, 0, 15], [707, 0, 15, 30]]))
 
 
 LAYOUTS = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-import scipy.io
 from PIL import Image
-from public_layouts import add_nyuv2
+from public_layouts import add_nyuv2, write_nyuv2_labeled, write_nyuv2_splits
 from torch.utils.data import DataLoader
 
 from generation.errors import CrossviewError
@@ -23,27 +22,13 @@ SCENES = ("bathroom_0001", "kitchen_0002", "bathroom_0001", "office_0003", "kitc
 
 
 def write_labeled(root, *, num_depths=NUM_IMAGES):
-    """As MATLAB 7.3 does: axes in reverse, text as arrays of codes behind references."""
-    with h5py.File(root / LABELED, "w", userblock_size=512) as file:
-        file["images"] = IMAGES.transpose(0, 3, 2, 1)  # MATLAB: H x W x 3 x N
-        file["depths"] = DEPTHS_M[:num_depths].transpose(0, 2, 1)
-        references = []
-        for number, scene in enumerate(SCENES):
-            text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, scene))]).T)
-            references.append(text.ref)
-        scenes = file.create_dataset("scenes", (1, NUM_IMAGES), h5py.ref_dtype)
-        scenes[0] = references
-
-
-def write_splits(root, train, test):
-    columns = {"trainNdxs": np.array([train]).T, "testNdxs": np.array([test]).T}
-    scipy.io.savemat(root / "splits.mat", columns)
+    write_nyuv2_labeled(root, IMAGES, DEPTHS_M[:num_depths], SCENES)
 
 
 @pytest.fixture
 def labeled(tmp_path):
     write_labeled(tmp_path)
-    write_splits(tmp_path, train=[5, 2], test=[1, 3])
+    write_nyuv2_splits(tmp_path, train=[5, 2], test=[1, 3])
     return tmp_path
 
 
@@ -86,7 +71,7 @@ def test_workers_read_what_the_main_process_reads(labeled, start):
     ("train", "test"), [([0, 1], [2]), ([1, 2], [6]), ([1, 2], [2]), ([1, 2], [])]
 )
 def test_a_split_that_does_not_fit_is_refused(labeled, train, test):
-    write_splits(labeled, train, test)
+    write_nyuv2_splits(labeled, train, test)
     with pytest.raises(CrossviewError, match=r"splits\.mat: .*from 1 to the 5 images"):
         open_nyuv2(labeled)
 

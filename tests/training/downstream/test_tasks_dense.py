@@ -10,7 +10,7 @@ import torch
 from micro import MICRO
 from synthetic import texture
 from tiny_images import colours, save_image
-from tiny_layouts import LAYOUTS, SIZE
+from tiny_layouts import LAYOUTS, SIZE, nyuv2_labeled
 
 from generation.errors import CrossviewError
 from training.downstream import taskonomy
@@ -72,7 +72,16 @@ def judged(task, splits, *, seed=0, config=MODEL, report=lambda step, loss: None
 
 @pytest.mark.parametrize(("task", "layout"), ALL)
 def test_a_task_runs_on_a_public_layout(opened, task, layout):
-    outcome = judged(task, opened(task, layout))
+    check_run(task, opened(task, layout))
+
+
+def test_depth_runs_on_the_file_of_its_owners(tmp_path):
+    nyuv2_labeled(tmp_path)
+    check_run("depth", TASKS["depth"].datasets["nyuv2"](tmp_path))
+
+
+def check_run(task, splits):
+    outcome = judged(task, splits)
     expected = [metric.name for metric in TASKS[task].metrics]
     assert list(outcome.metrics) == expected
     assert np.isfinite(list(outcome.metrics.values())).all()
@@ -481,12 +490,18 @@ def test_an_empty_folder_says_how_it_should_look(tmp_path, task, layout):
     [
         ("depth", "nyuv2", "train/a/sync_depth_1.png"),
         ("flow", "flying_chairs", "data/00001_img2.ppm"),
+        ("flow", "kitti", "training/image_2/000001_11.png"),
+        ("flow", "sintel_final", "training/occlusions/alley_1/frame_0001.png"),
+        ("stereo", "kitti", "training/image_3/000001_10.png"),
+        ("stereo", "eth3d", "two_view_training/delivery_area_1l/mask0nocc.png"),
         ("stereo", "middlebury", "trainingH/ArtL/mask0nocc.png"),
+        ("stereo", "scene_flow_clean", "frames_cleanpass/TRAIN/A/0000/right/0006.png"),
+        ("stereo", "sintel_stereo_clean", "training/outofframe/alley_1/frame_0001.png"),
         ("segmentation", "ade20k", "annotations/training/ADE_train_00000001.png"),
         ("taskonomy_normal", "taskonomy", "a/normal/point_0_view_0_domain_normal.png"),
     ],
 )
-def test_truth_of_another_size_than_its_image_is_named(tmp_path, task, layout, file):
+def test_a_file_of_another_size_than_its_image_is_named(tmp_path, task, layout, file):
     LAYOUTS[task][layout](tmp_path)
     save_image(tmp_path / file, np.zeros((8, 8, 3) if file.endswith("ppm") else (8, 8)))
     splits = TASKS[task].datasets[layout](tmp_path)

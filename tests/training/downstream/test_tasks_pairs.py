@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from micro import MICRO
-from PIL import Image
 from synthetic import plane_pair
-from tiny_images import colours, made
+from tiny_images import colours
+from tiny_layouts import scannet1500, seven_scenes
 from torch import nn
 
 from generation.errors import CrossviewError
@@ -39,47 +39,6 @@ MODEL = ModelConfig(**MICRO["model"], pos_embed="rope100")
 MAE = replace(MODEL, decoder="self")
 RECIPE = Recipe(max_steps=2, batch_size=2, lr=1e-3, head_width=16, precision="float32")
 MOTION = "camera2_from_camera1"
-
-
-def camera(number):
-    """Cameras along an arc that look at one point."""
-    angle = 0.1 * number
-    return look_at(np.array([np.sin(angle), 0.1 * number, -np.cos(angle)]), np.array([0, 0, 1.0]))
-
-
-def depth_mm(size):
-    values = np.linspace(800, 2500, size[0] * size[1]).reshape(size).astype(np.uint16)
-    values[0] = 0
-    return values
-
-
-def seven_scenes(root):
-    """Two sequences to train on and one to test, 24 x 30 pixels."""
-    numbers = iter(range(100))
-    for sequence, frames in ((1, (0, 2, 4)), (2, (1, 3, 5)), (3, (2.5, 4.5))):
-        for frame, place in enumerate(frames):
-            start = root / f"chess/seq-{sequence:02}/frame-{frame:06}"
-            image = Image.fromarray(colours(next(numbers), (24, 30)))
-            image.save(made(start.with_name(f"{start.name}.color.png")))
-            depth = Image.fromarray(depth_mm((24, 30)))
-            depth.save(start.with_name(f"{start.name}.depth.png"))
-            np.savetxt(start.with_name(f"{start.name}.pose.txt"), camera(place))
-    (root / "chess/TrainSplit.txt").write_text("sequence1\nsequence2\n")
-    (root / "chess/TestSplit.txt").write_text("sequence3\n")
-
-
-def scannet1500(root):
-    """Two pairs of a scene, 40 x 50 pixels."""
-    folder = root / "scannet_test_1500/scene0707_00"
-    intrinsics = np.diag([45.0, 45, 1, 1])
-    intrinsics[:2, 2] = 24.5, 19.5
-    for frame in (0, 15, 30):
-        image = Image.fromarray(colours(frame, (40, 50)))
-        image.save(made(folder / f"color/{frame}.jpg"))
-        Image.fromarray(depth_mm((40, 50))).save(made(folder / f"depth/{frame}.png"))
-        np.savetxt(made(folder / f"pose/{frame}.txt"), camera(frame / 10))
-    np.savetxt(made(folder / "intrinsic/intrinsic_depth.txt"), intrinsics)
-    np.savez(root / "test.npz", name=np.array([[707, 0, 0, 15], [707, 0, 15, 30]]))
 
 
 @pytest.fixture(scope="module")
