@@ -27,6 +27,7 @@ from training.downstream.evaluation import (
     VERSION,
     Outcome,
     evaluate,
+    evaluate_constant,
     untrained,
     weights_digest,
 )
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 SCRATCH = "scratch"
 """Label of the network that is not pre-trained."""
+CONSTANT = "constant"
+"""Label of what says the same of every example."""
 SEED = "{seed}"
 SHARDS = "shards"
 """The layout of our own datasets."""
@@ -192,6 +195,10 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
                 f"--weights: two models would be called {label!r}; give them names, as in "
                 f"--weights first={path_of_first}"
             )
+        if label == CONSTANT:
+            raise CrossviewError(
+                f"--weights: {CONSTANT!r} is a row that needs no model; give another"
+            )
         if not label or "/" in label or label.startswith("."):
             raise CrossviewError(f"--weights: {label!r} cannot be a folder's name; give another")
     read = cache(lambda path: Weights.of(load_model(path)))
@@ -220,8 +227,9 @@ def evaluate_all(
     """Judge every model on every benchmark with seeds 0, 1, ...; a cell that is there is kept.
 
     Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures; one that fails does not keep
-    the others from being made. Raises CrossviewError, before anything is trained, where a dataset
-    cannot be opened, a task cannot use a model, or a cell was made otherwise.
+    the others from being made. What says the same of every example has a cell of each benchmark.
+    Raises CrossviewError, before anything is trained, where a dataset cannot be opened, a task
+    cannot use a model, or a cell was made otherwise.
     """
     with join(device) as process:  # type: ignore[arg-type]
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
@@ -229,18 +237,18 @@ def evaluate_all(
             splits.val[0]  # what it complains of is rather known now than after the training
         jobs = [
             _Job(benchmark, splits, model, seed, out, process.device)
-            for (benchmark, splits), model, seed in itertools.product(
-                zip(benchmarks, opened), models, range(seeds)
-            )
+            for benchmark, splits in zip(benchmarks, opened)
+            for model, seed in (*itertools.product(models, range(seeds)), (None, 0))
         ]
         records = [_recorded(job.folder, job.request) for job in jobs]
         new = [job for job, record in zip(jobs, records) if record is None]
-        for job in {(job.benchmark.name, job.weights.config): job for job in new}.values():
-            _require_fit(job.benchmark, job.splits, job.weights.config)
+        for (_, config), job in {(job.benchmark.name, job.config): job for job in new}.items():
+            if config:
+                _require_fit(job.benchmark, job.splits, config)
         cells: list[Cell] = []
         failures: list[Failure] = []
         for job, record in zip(jobs, records):
-            key = (job.benchmark.name, job.contender.label, job.seed)
+            key = (job.benchmark.name, job.label, job.seed)
             try:
                 cells.append(_cell_of(record or _made(job, num_workers), *key))
             except CrossviewError as error:
@@ -274,18 +282,23 @@ class _Job:
 
     benchmark: Benchmark
     splits: Splits
-    contender: Contender
+    contender: Contender | None
+    """None: what says the same of every example."""
     seed: int
     out: Path
     device: torch.device
 
     @property
-    def weights(self) -> Weights:
-        return self.contender.weights[self.seed]
+    def label(self) -> str:
+        return self.contender.label if self.contender else CONSTANT
+
+    @property
+    def config(self) -> ModelConfig | None:
+        return self.contender.weights[self.seed].config if self.contender else None
 
     @property
     def folder(self) -> Path:
-        return self.out / self.benchmark.name / self.contender.label / f"seed_{self.seed}"
+        return self.out / self.benchmark.name / self.label / f"seed_{self.seed}"
 
     @cached_property
     def request(self) -> Plain:
@@ -299,23 +312,36 @@ class _Job:
             "val_data": None if benchmark.val is None else benchmark.val.record,
             "num_train": len(self.splits.train),
             "num_val": len(self.splits.val),
-            "model": to_plain(self.weights.config),
-            "weights": self.weights.sha256,
-            "recipe": to_plain(benchmark.recipe),
-            "precision": resolved_precision(benchmark.recipe.precision, self.device),
+            **(self._of_model(self.contender) if self.contender else self._of_constant),
+        }
+
+    def _of_model(self, contender: Contender) -> Plain:
+        weights, recipe = contender.weights[self.seed], self.benchmark.recipe
+        return {
+            "model": to_plain(weights.config),
+            "weights": weights.sha256,
+            "recipe": to_plain(recipe),
+            "precision": resolved_precision(recipe.precision, self.device),
             "seed": self.seed,
         }
+
+    @property
+    def _of_constant(self) -> Plain:
+        return {"resize": to_plain(self.benchmark.recipe.resize)}
 
 
 def _made(job: _Job, num_workers: int) -> Plain:
     """Fine-tune, judge and record."""
-    where = f"{job.benchmark.name}, {job.contender.label}, seed {job.seed}"
+    where = f"{job.benchmark.name}, {job.label}, seed {job.seed}"
+    task, recipe = job.benchmark.task, job.benchmark.recipe
+    if job.contender is None:
+        return _write(job, evaluate_constant(task, job.splits, recipe, num_workers=num_workers))
     try:
         outcome = evaluate(
-            job.benchmark.task,
+            task,
             job.contender.model(job.seed),
             job.splits,
-            job.benchmark.recipe,
+            recipe,
             seed=job.seed,
             device=job.device,
             num_workers=num_workers,
@@ -323,7 +349,7 @@ def _made(job: _Job, num_workers: int) -> Plain:
         )
     except torch.OutOfMemoryError as error:
         raise CrossviewError(
-            f"batch_size = {job.benchmark.recipe.batch_size}: does not fit into the device's "
+            f"batch_size = {recipe.batch_size}: does not fit into the device's "
             "memory; take a smaller one, or a smaller crop"
         ) from error
     record = _write(job, outcome)
@@ -366,7 +392,7 @@ def _write(job: _Job, outcome: Outcome) -> Plain:
         save_panels(folder / f"picture_{number}.png", name, panels)
     record: dict[str, Any] = {
         "request": job.request,
-        "path": job.contender.path,
+        "path": job.contender.path if job.contender else None,
         **{name: getattr(outcome, name) for name in _OUTCOME},
         "machine": processor(),
     }

@@ -41,10 +41,15 @@ class Bars:
     labels: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     """Of each label, one a seed; none where it is missing."""
+    constant: tuple[float, ...] = ()
+    """What one reaches without looking, where there is such an answer."""
 
 
 def bars_figure(charts: Sequence[Bars]) -> Figure:
-    """Return all charts on one sheet; whiskers are two standard errors."""
+    """Return all charts on one sheet; whiskers are two standard errors.
+
+    A dotted line is what one reaches without looking.
+    """
     columns = min(_COLUMNS, len(charts))
     rows = math.ceil(len(charts) / columns)
     tallest = max(len(chart.labels) for chart in charts)
@@ -70,6 +75,8 @@ def _draw(axes: Any, chart: Bars) -> None:
                 fmean(values), place, xerr=error, color=LIGHT.ink, capsize=3, linewidth=1.2
             )
         axes.plot(values, [place] * len(values), "o", color=LIGHT.ink, markersize=3, alpha=0.6)
+    for value in chart.constant:
+        axes.axvline(value, color=LIGHT.soft, linestyle=":", linewidth=1.4)
     axes.set_yticks(range(len(chart.labels)), chart.labels, color=LIGHT.ink, fontsize=9)
     axes.set_ylim(len(chart.labels) - 0.5, -0.5)
     axes.set_xlim(left=0)

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from generation.shards.files import write_text_whole
-from pipelines.evaluate import Benchmark, Cell, Contender, Failure
+from pipelines.evaluate import CONSTANT, Benchmark, Cell, Contender, Failure
 from pipelines.evaluation_figures import Bars, bars_figure
 from pipelines.figures import save_figure
 from training.downstream.metrics import mean_rank
@@ -98,6 +98,9 @@ def _section(
         minutes = _minutes(cells, benchmark.name, label)
         shown = MISSING if minutes is None else f"{minutes:.1f}"
         rows.append([label, *values, str(len(own)), shown])
+    constant = [summary(cells, benchmark.name, CONSTANT, m.name).text(m.digits) for m in metrics]
+    if any(value != MISSING for value in constant):
+        rows.append([CONSTANT, *constant, MISSING, MISSING])
     done = [cell.num_steps for cell in cells if cell.benchmark == benchmark.name]
     steps = max(done, default=0)
     trained = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
@@ -155,7 +158,7 @@ def _plain(
     failures: Sequence[Failure],
 ) -> list[dict[str, Any]]:
     rows = []
-    for benchmark, label in itertools.product(benchmarks, labels):
+    for benchmark, label in itertools.product(benchmarks, (*labels, CONSTANT)):
         minutes = _minutes(cells, benchmark.name, label)
         failed = [
             {"seed": failure.seed, "reason": failure.reason}
@@ -165,6 +168,8 @@ def _plain(
         for metric in benchmark.task.metrics:
             found = summary(cells, benchmark.name, label, metric.name)
             known = found.values
+            if label == CONSTANT and not known:
+                continue
             rows.append(
                 {
                     "benchmark": benchmark.name,
@@ -191,4 +196,5 @@ def _bars(
         axis=_heading(metric),
         labels=tuple(labels),
         values=tuple(each.values for each in found),
+        constant=summary(cells, benchmark, CONSTANT, metric.name).values,
     )

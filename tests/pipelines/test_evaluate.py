@@ -80,7 +80,9 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys, mo
     ]
     assert evaluate(*arguments) == 0
     found = records(tmp_path)
-    assert {label for _, label, _ in found} == {"two", "one", "scratch"}
+    assert {label for _, label, _ in found} == {"two", "one", "scratch", "constant"}
+    assert len(found["depth", "constant", "rmse_m"]) == 1
+    assert ("correspondence", "constant", "attention_pck") not in found
     assert all(len(found["depth", label, "rmse_m"]) == 2 for label in ("two", "one", "scratch"))
     # Without a decoder that sees the second view there is no attention: missing, never zero.
     assert found["correspondence", "one", "attention_pck"] == []
@@ -273,12 +275,13 @@ def test_what_fails_does_not_cost_the_rest(data, weights, tmp_path, capsys, num_
     )
     assert evaluate(*arguments) == 2
     shown = capsys.readouterr()
-    assert "crossview: 1 of the results failed:\n  depth, two-0, seed 0: " in shown.err
+    assert "crossview: 2 of the results failed:\n  depth, two-0, seed 0: " in shown.err
     assert "Traceback" not in shown.err
     text = (out / "results.md").read_text()
     assert text.strip() in shown.out
     assert re.search(
-        r"\| two-0 (\| - )+\| 0 \| - \|\n\nMissing:\n\n- two-0, seed 0: .*damaged", text
+        r"\| two-0 (\| - )+\| 0 \| - \|\n\nMissing:\n\n- two-0, seed 0: .*damaged.*\n- constant",
+        text,
     )
     found = json.loads((out / "results.json").read_text())
     for record in found:
@@ -311,7 +314,7 @@ def test_too_little_memory_is_one_sentence(data, weights, tmp_path):
     models = contenders([str(weights / "one")], seeds=1, scratch=False)
     benchmark = Benchmark(task=Hungry(), data=ours, recipe=recipe)
     cells, failures = evaluate_all([benchmark], models, seeds=1, out=tmp_path, device="cpu")
-    assert cells == []
+    assert [cell.label for cell in cells] == ["constant"]
     assert str(failures[0]).startswith("depth, one, seed 0: batch_size = 2: does not fit into")
 
 
@@ -361,6 +364,7 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
         (["--task", "depth", "--data", "{data}", "--set", "crop=[20, 20]"], ["crop", "patch_size"]),
         (["--task", "pose", "--data", "{data}", "--set", "head=linear"], ["pose: head", "dpt"]),
         (["--task", "depth", "--data", "{data}", "--weights", "{one}"], ["called 'one'"]),
+        (["--task", "depth", "--data", "{data}", "--weights", "constant={one}"], ["'constant'"]),
     ],
 )
 def test_bad_input_is_named(data, weights, tmp_path, capsys, arguments, words):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.downstream.constants import label_counts
 from training.downstream.datasets.imagenet import open_imagenet
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.example import Example, Splits, one_view
@@ -20,7 +21,7 @@ from training.downstream.heads import LinearHead
 from training.downstream.labels import class_loss, num_classes, require_class
 from training.downstream.metrics import Scores, averaged, classification_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented, central, covering, cropped, resized, size_of
 from training.model.croco import CroCo
 
@@ -91,6 +92,11 @@ class Classification:
         (image,) = images_of(middle, device_of(network))
         images = torch.cat([image, image.flip(-1)]) if recipe.flip_test else image
         return {"logits": network(images).float().mean(0).cpu().numpy()}
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say the most frequent classes."""
+        counts = label_counts(splits, "label").astype(np.float32)
+        return (lambda example: {"logits": counts}) if counts.any() else None
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of one image."""

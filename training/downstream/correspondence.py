@@ -23,7 +23,7 @@ from training.downstream.dense import device_of, images_of
 from training.downstream.example import Example, Splits
 from training.downstream.metrics import Scores, averaged, correspondence_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import central, size_of
 from training.downstream.two_views import true_pixels
 from training.model.croco import CroCo
@@ -87,6 +87,10 @@ class Correspondence:
             "grid": np.array((side, patch)),
             **{way: rows[0].cpu().numpy() for way, rows in maps.items()},
         }
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Return None: nothing is trained, so that chance and copying are known."""
+        return None
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return each way's GeometryCounts.sums, PCK (within a patch's width) and mean distance."""

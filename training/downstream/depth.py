@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.downstream.colours import error_picture, scalar_picture, span_of
+from training.downstream.constants import constant_map
 from training.downstream.datasets.nyuv2 import open_nyuv2
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import (
@@ -25,7 +26,7 @@ from training.downstream.example import Example, Splits, one_view
 from training.downstream.losses import berhu_loss
 from training.downstream.metrics import Scores, averaged, depth_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented
 from training.model.croco import CroCo
 
@@ -78,6 +79,10 @@ class Depth:
         (image,) = images_of(one_view(example), device_of(network))
         output = predicted(network, [image], recipe)
         return {"depth_m": _depth_m(output)[0].cpu().numpy()}
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say that everything is as far as half of the pixels are."""
+        return constant_map(splits, "depth_m")
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of one image."""

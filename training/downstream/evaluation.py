@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,9 +77,7 @@ def evaluate(
     shown = {int(n) for n in spread(len(splits.val), num_pictures)}
     scores, pictures = [], {}
     with torch.inference_mode(), precision(recipe, device):
-        read = partial(_brought_to_size, splits.val, recipe)
-        examples = read_all(read, range(len(splits.val)), num_workers)
-        for number, example in enumerate(examples):
+        for number, example in enumerate(_judged_on(splits, recipe, num_workers)):
             prediction = task.predict(network, example, recipe)
             scores.append(task.score(prediction, example))
             if number in shown:
@@ -92,6 +90,27 @@ def evaluate(
         num_parameters=sum(weight.numel() for weight in network.parameters()),
         pictures=pictures,
     )
+
+
+def evaluate_constant(
+    task: Task, splits: Splits, recipe: Recipe, *, num_workers: int = 0
+) -> Outcome:
+    """Judge the task's constant answer on splits.val; no metrics where there is no such answer."""
+    began = time.perf_counter()
+    metrics = {}
+    if answer := task.constant(splits):
+        examples = _judged_on(splits, recipe, num_workers)
+        scores = [task.score(answer(example), example) for example in examples]
+        metrics = _known(task, task.summarise(scores))
+    seconds = time.perf_counter() - began
+    return Outcome(
+        metrics=metrics, num_steps=0, train_s=0.0, test_s=seconds, num_parameters=0, pictures={}
+    )
+
+
+def _judged_on(splits: Splits, recipe: Recipe, num_workers: int) -> Iterator[Example]:
+    read = partial(_brought_to_size, splits.val, recipe)
+    return read_all(read, range(len(splits.val)), num_workers)
 
 
 def _brought_to_size(examples: Examples, recipe: Recipe, number: int) -> Example:

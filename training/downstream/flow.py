@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from training.downstream.colours import error_picture, flow_picture, span_of
+from training.downstream.constants import constant_map
 from training.downstream.datasets.flying_chairs import open_flying_chairs
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.shards import open_shards
@@ -30,7 +31,7 @@ from training.downstream.example import Example, Splits
 from training.downstream.losses import laplacian_loss
 from training.downstream.metrics import Scores, endpoint_errors, flow_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented, seen_only
 from training.model.croco import CroCo
 
@@ -90,6 +91,10 @@ class Flow:
         images = images_of(example, device_of(network))
         output = predicted(network, images, recipe, negated=(0,), scale_channel=2)
         return {"flow": output[0, :2].permute(1, 2, 0).cpu().numpy()}
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say that everything moves alike: in general, not at all."""
+        return constant_map(splits, "flow")
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of all pixels, and of those that are known to be seen twice."""

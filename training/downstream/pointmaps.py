@@ -36,7 +36,7 @@ from training.downstream.metrics import (
 )
 from training.downstream.pose import POSE_METRICS, pose_summary_of, refuse_mirrored_tests
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import altered, middle
 from training.downstream.two_views import (
     dotted,
@@ -139,6 +139,10 @@ class Pointmaps:
             descriptors.permute(0, 2, 3, 1).cpu().numpy(),
             view.truth["intrinsics2"],
         )
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Return None: points, descriptors and matches have no middle."""
+        return None
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of both views' points, depth, pose and matches of a pair."""

@@ -22,7 +22,7 @@ from training.downstream.heads import PoseHead
 from training.downstream.losses import rotation_loss, translation_loss
 from training.downstream.metrics import Scores, pose_scores, pose_summary
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import altered, middle
 from training.downstream.two_views import pose_pictures
 from training.model.croco import CroCo
@@ -81,6 +81,10 @@ class Pose:
         images = images_of(middle(example, recipe.crop_size), device_of(network))
         found: Tensor = network(*images)
         return {"camera2_from_camera1": found[0].double().cpu().numpy()}
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say that the camera stays where it is."""
+        return lambda example: {"camera2_from_camera1": np.eye(4)}
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the errors of one pose."""

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from training.downstream.colours import error_picture, label_picture
+from training.downstream.constants import label_counts
 from training.downstream.datasets.ade20k import open_ade20k
 from training.downstream.dense import device_of, images_of, predicted, tensors_of
 from training.downstream.dpt import upsampled
@@ -22,7 +23,7 @@ from training.downstream.heads import SegmentationHead
 from training.downstream.labels import class_loss, num_classes
 from training.downstream.metrics import Scores, confusion_matrix, segmentation_summary
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented, covering, size_of
 from training.model.croco import CroCo
 
@@ -76,6 +77,15 @@ class Segmentation:
         return {
             "labels": logits[0].argmax(0).cpu().numpy(),
             "num_classes": np.array(logits.shape[1]),
+        }
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say the most frequent class."""
+        if not (counts := label_counts(splits, "labels")).any():
+            return None
+        return lambda example: {
+            "labels": np.full_like(example.truth["labels"], counts.argmax()),
+            "num_classes": np.array(len(counts)),
         }
 
     def score(self, prediction: Prediction, example: Example) -> Scores:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from generation.errors import CrossviewError
 from training.downstream.colours import error_picture, scalar_picture, span_of
+from training.downstream.constants import constant_map
 from training.downstream.datasets.eth3d import open_eth3d
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.middlebury import open_middlebury
@@ -32,7 +33,7 @@ from training.downstream.example import Example, Splits
 from training.downstream.losses import laplacian_loss
 from training.downstream.metrics import Scores, disparity_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented, seen_only, size_of
 from training.model.croco import CroCo
 
@@ -107,6 +108,10 @@ class Stereo:
         images = images_of(example, device_of(network))
         output = predicted(network, images, recipe, scale_channel=1)
         return {"disparity": output[0, 0].cpu().numpy()}
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say that everything has one disparity."""
+        return constant_map(splits, "disparity")
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of all pixels, and of those that are known to be seen twice.

@@ -21,6 +21,7 @@ Batch = dict[str, Tensor]
 """Training samples side by side, B first; images are (B, 3, H, W) in 0..1."""
 Prediction = dict[str, NDArray[Any]]
 """Of one example, by the names of Example.truth, at its size and in its units."""
+Answer = Callable[[Example], Prediction]
 Panels = list[tuple[str, UInt8]]
 """Titles and (H, W, 3) pictures: input, truth, prediction, error."""
 Open = Callable[[Path], Splits]
@@ -88,6 +89,10 @@ class Task(Protocol):
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return what the network says of a whole, resized example."""
+        ...
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Return what says the same of every example; None where there is no such answer."""
         ...
 
     def score(self, prediction: Prediction, example: Example) -> Scores:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from generation.geometry import Bool, Float32, UInt8
 from training.downstream.colours import UNKNOWN_COLOUR, error_picture, scalar_picture, span_of
+from training.downstream.constants import constant_map
 from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
 from training.downstream.dense import (
     DenseNetwork,
@@ -28,7 +29,7 @@ from training.downstream.example import Example, Splits, at_most, one_view
 from training.downstream.losses import l1_loss, normal_loss
 from training.downstream.metrics import Scores, averaged, normal_scores, regression_scores
 from training.downstream.recipe import Recipe
-from training.downstream.task import Batch, Metric, Open, Panels, Prediction
+from training.downstream.task import Answer, Batch, Metric, Open, Panels, Prediction
 from training.downstream.transforms import augmented
 from training.model.croco import CroCo
 
@@ -87,6 +88,10 @@ class Taskonomy:
         (image,) = images_of(one_view(example), device_of(network))
         output = predicted(network, [image], recipe, negated=(0,) if self._is_normal else ())
         return {self.target: output[0].permute(1, 2, 0).cpu().numpy()}
+
+    def constant(self, splits: Splits) -> Answer | None:
+        """Say that all pixels have one value."""
+        return constant_map(splits, self.target)
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of one image."""
