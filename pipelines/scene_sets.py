@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from generation.scenes.sets import FoundScene, SceneSet
-from pipelines.config import build, load_yaml
+from pipelines.config import MANIFESTS, build, load_yaml
 from pipelines.tables import format_table
 
-MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests" / "scenes"
+SCENE_SETS = MANIFESTS / "scenes"
 
 
 @cache
@@ -17,7 +17,7 @@ def scene_sets() -> dict[str, SceneSet]:
     """Return every set by its name, that of its manifest's file. Raises ConfigError."""
     return {
         path.stem: build(SceneSet, {"name": path.stem, **load_yaml(path)}, source=path)
-        for path in sorted(MANIFESTS.glob("*.yaml"))
+        for path in sorted(SCENE_SETS.glob("*.yaml"))
     }
 
 

@@ -11,7 +11,7 @@ import webdataset
 
 from generation.scenes.sources import resolve_scenes
 from pipelines.cli import main
-from pipelines.scene_sets import MANIFESTS, scene_sets
+from pipelines.scene_sets import SCENE_SETS, scene_sets
 
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "hm3d": (
@@ -53,7 +53,7 @@ def resolved(name: str, root: Path, split: str = ""):
 
 def test_every_manifest_says_what_a_user_needs():
     assert set(scene_sets()) == {*LAYOUTS, "procedural"}
-    for path in MANIFESTS.glob("*.yaml"):
+    for path in SCENE_SETS.glob("*.yaml"):
         scene_set = scene_sets()[path.stem]
         assert scene_set.title
         assert scene_set.licence
