@@ -77,6 +77,16 @@ def _draw(axes: Any, chart: Bars) -> None:
         axes.plot(values, [place] * len(values), "o", color=LIGHT.ink, markersize=3, alpha=0.6)
     for value in chart.constant:
         axes.axvline(value, color=LIGHT.soft, linestyle=":", linewidth=1.4)
+        axes.annotate(
+            "constant",
+            (value, 0.03),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            rotation=90,
+            color=LIGHT.soft,
+            fontsize=7,
+        )
     axes.set_yticks(range(len(chart.labels)), chart.labels, color=LIGHT.ink, fontsize=9)
     axes.set_ylim(len(chart.labels) - 0.5, -0.5)
     axes.set_xlim(left=0)
