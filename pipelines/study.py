@@ -64,7 +64,7 @@ class Section:
     curve: str | None = None
     """A metric to be drawn over the steps of all runs."""
     axis: str | None = None
-    """What the labels measure, where they are numbers: the last metric is drawn over them."""
+    """What the labels measure, where they are numbers: the metrics are drawn over them."""
     evaluation: str | None = None
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
     samples: tuple[str, ...] = ()

@@ -129,23 +129,24 @@ def _run_parts(pictures: Pictures, section: Section, runs: Sequence[Runs]) -> li
         figure = _curves(section.curve, runs)
         parts.append(pictures.draw("curve", f"{section.curve} over steps", figure))
     if section.axis:
-        metric = section.metrics[-1]
-        figure = _over_axis(section.axis, metric, runs)
-        parts.append(pictures.draw("axis", f"{metric} over {section.axis}", figure))
+        figure = _over_axis(section.axis, section.metrics, runs)
+        parts.append(pictures.draw("axis", f"the metrics over {section.axis}", figure))
     return parts
 
 
-def _axes(height: float = 3.2) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    axes = figure.subplots()
-    axes.tick_params(colors=LIGHT.soft)
-    strip(axes)
-    return figure, axes
+def _axes(count: int, width: float) -> tuple[Figure, list[Any]]:
+    """Return a figure of count charts of this width in inches, side by side."""
+    figure = Figure(figsize=(width * count, 3.2), layout="constrained")
+    charts = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes in charts:
+        axes.tick_params(colors=LIGHT.soft)
+        strip(axes)
+    return figure, charts
 
 
 def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
     """Draw a metric over the steps of training, a line a seed, and what chance is, where known."""
-    figure, axes = _axes()
+    figure, (axes,) = _axes(1, 6.4)
     chance = [value for each in runs for value in each.last(f"{metric}_random")]
     if chance:
         axes.axhline(fmean(chance), color=LIGHT.soft, linestyle=":", label="a random patch")
@@ -167,22 +168,23 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
     return figure
 
 
-def _over_axis(axis: str, metric: str, runs: Sequence[Runs]) -> Figure:
-    """Draw a metric at the end over what the labels measure, with two standard errors."""
-    figure, axes = _axes()
-    points = [(float(each.label), each.last(metric)) for each in runs if each.last(metric)]
-    for place, values in points:
-        axes.plot([place] * len(values), values, "o", color=LIGHT.soft, markersize=3)
-    axes.errorbar(
-        [place for place, _ in points],
-        [fmean(values) for _, values in points],
-        [2 * standard_error(values) if len(values) > 1 else 0.0 for _, values in points],
-        color=PALETTE[0],
-        marker="o",
-        capsize=4,
-    )
-    axes.set_xlabel(axis, color=LIGHT.ink)
-    axes.set_ylabel(metric, color=LIGHT.ink)
+def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figure:
+    """Draw metrics at the end over what the labels measure, with two standard errors."""
+    figure, charts = _axes(len(metrics), 3.2)
+    for number, (axes, metric) in enumerate(zip(charts, metrics)):
+        points = [(float(each.label), each.last(metric)) for each in runs if each.last(metric)]
+        for place, values in points:
+            axes.plot([place] * len(values), values, "o", color=LIGHT.soft, markersize=3)
+        axes.errorbar(
+            [place for place, _ in points],
+            [fmean(values) for _, values in points],
+            [2 * standard_error(values) if len(values) > 1 else 0.0 for _, values in points],
+            color=PALETTE[number % len(PALETTE)],
+            marker="o",
+            capsize=4,
+        )
+        axes.set_title(metric, color=LIGHT.ink, fontsize=10)
+        axes.set_xlabel(axis, color=LIGHT.soft, fontsize=8)
     return figure
 
 
