@@ -58,6 +58,7 @@ def test_variables_become_options_of_pretrain(make: Make) -> None:
 def test_variables_that_are_not_given_leave_no_option(make: Make) -> None:
     assert make.given("demo") == ["run", "demo"]
     assert make.given("bench") == ["bench"]
+    assert make.given("evidence") == ["study", "evidence", "--report", "."]
     assert make.given("render-pairs", "OUT=d", "DEPTH=0") == ["render-pairs", "--out", "d"]
 
 

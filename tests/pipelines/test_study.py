@@ -14,6 +14,7 @@ from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.config import build
 from pipelines.study import STUDIES, Study, jobs_of, load_study, run_study
+from pipelines.study_report import write_study_report
 from training.downstream.tasks import TASKS
 
 
@@ -43,6 +44,30 @@ def test_a_failed_command_is_told_and_the_next_stage_does_not_begin(tmp_path: Pa
     assert "bad: exit status 2" in problem
     assert "nothing" in problem
     assert {path.stem for path in (tmp_path / "done").iterdir()} == {"good"}
+
+
+def test_what_lacks_its_scans_is_left_out_and_told(tmp_path: Path, caplog):
+    scans = tmp_path / "scans"
+    first = {
+        "commands": {"with": "index --help", "on-scans": "evaluate --help --out {out}/on-scans"},
+        "needs": {"on-scans": str(scans)},
+    }
+    stages = {"one": first, "two": {"commands": {"later": "index --help"}}}
+    sections = [{"heading": "On scans", "evaluation": "on-scans"}]
+    values = {"title": "T", "out": str(tmp_path / "out"), "stages": stages, "sections": sections}
+    ours = build(Study, values, source="test")
+
+    def done() -> set[str]:
+        return {path.stem for path in (ours.out / "done").iterdir()}
+
+    assert run_study(ours) == []
+    assert done() == {"with", "later"}
+    assert f"on-scans: left out, there is no {scans}" in caplog.text
+    assert f"Left out: there is no {scans} here." in write_study_report(ours, tmp_path)
+    scans.mkdir()
+    assert "Not run yet." in write_study_report(ours, tmp_path)
+    assert run_study(ours) == []
+    assert done() == {"with", "later", "on-scans"}
 
 
 def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_path: Path):
