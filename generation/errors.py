@@ -1,4 +1,8 @@
-"""The one base of all errors that a user can fix."""
+"""The one base of all errors that a user can fix, and how they name many things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class CrossviewError(ValueError):
@@ -6,3 +10,11 @@ class CrossviewError(ValueError):
 
     The command line prints its message without a traceback and exits with status 2.
     """
+
+
+def first_few(names: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+    """Return the first names for a message, and how many more there are."""
+    texts = [str(name) for name in names]
+    text = separator.join(texts[:most])
+    more = len(texts) - most
+    return f"{text} and {more} more" if more > 0 else text

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from generation.bounds import require
 from generation.covisibility import seen_pixels
+from generation.errors import first_few
 from generation.geometry import UInt8
 from generation.overlap import OverlapBand
 from generation.renderers.embree import EmbreeRenderer
@@ -105,7 +106,7 @@ def write_report(
         table=table,
         num_scenes=len(index.scenes),
         num_held_out=len(held_out.scenes),
-        held_out=", ".join(held_out.scenes),
+        held_out=first_few(held_out.scenes),
         image_size=index.config["pairs"]["image_size"],
         band=str(band),
         gallery=[

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from generation.errors import first_few
 from generation.locations import location
 from pipelines.commands.options import EXIT_BAD_INPUT
 
@@ -70,7 +71,7 @@ def verdict_table(verdict: Verdict) -> str:
         for problem in verdict.problems:
             problems.setdefault(problem.file, []).append(problem.what)
         return format_table(
-            [(file, len(what), _first_few(what)) for file, what in problems.items()],
+            [(file, len(what), first_few(what, NAMED, "; ")) for file, what in problems.items()],
             ("file", "problems", "what is wrong"),
         )
     scenes: dict[str, list[ShardEntry]] = {}
@@ -88,11 +89,6 @@ def _sums(entries: Sequence[ShardEntry]) -> tuple[int, int, int]:
         sum(entry.count for entry in entries),
         sum(entry.size_bytes for entry in entries),
     )
-
-
-def _first_few(what: list[str]) -> str:
-    more = f"; and {len(what) - NAMED} more" if len(what) > NAMED else ""
-    return "; ".join(what[:NAMED]) + more
 
 
 def _with_progress(findings: Iterator[ShardFindings], total: int) -> Iterator[ShardFindings]:

@@ -8,11 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from training.model.croco import CroCo, ModelConfig
-
-NAMED = 5
-"""Differences that are spelt out."""
 
 
 def model_of(config: ModelConfig, weights: Mapping[str, Tensor], where: Path | str) -> CroCo:
@@ -29,8 +26,7 @@ def load_weights(model: CroCo, weights: Mapping[str, Tensor], where: Path | str)
     """Load weights by name. Raises CrossviewError naming tensors that the model has otherwise."""
     problems = differences(shapes_of(model.state_dict()), shapes_of(weights))
     if problems:
-        more = f", and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise CrossviewError(f"{where}: of another model: {', '.join(problems[:NAMED])}{more}")
+        raise CrossviewError(f"{where}: of another model: {first_few(problems)}")
     model.load_state_dict(weights)
 
 

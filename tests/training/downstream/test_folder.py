@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from training.downstream.datasets.folder import (
     Layout,
     files_in,
-    listing,
     paired,
     read_channels,
     read_integers,
@@ -56,8 +55,8 @@ def test_a_folder_that_is_not_there_names_the_last_one_that_is(tmp_path):
 
 
 def test_up_to_five_are_named():
-    assert listing("abcde") == "a, b, c, d, e"
-    assert listing("abcdefg") == "a, b, c, d, e and 2 more"
+    assert first_few("abcde") == "a, b, c, d, e"
+    assert first_few("abcdefg") == "a, b, c, d, e and 2 more"
 
 
 def test_files_are_sorted_and_hidden_ones_not_seen(tmp_path):

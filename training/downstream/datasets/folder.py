@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.geometry import Float64, Int32, UInt8
 from training.downstream.example import Example, Splits
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
-_NUM_NAMED = 5
 
 Entry = TypeVar("Entry")
 
@@ -49,7 +48,7 @@ class Layout:
             raise self.error(root, "no such folder")
         missing = [name for name in names if not (root / name).exists()]
         if missing:
-            raise self.error(root, f"there is no {listing(missing)}")
+            raise self.error(root, f"there is no {first_few(missing)}")
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,13 @@ def splits(
     return Splits(train=FromFiles(train, read), val=FromFiles(val, read))
 
 
-def listing(names: Iterable[object]) -> str:
-    """Return up to five names, and how many more there are."""
-    texts = [str(name) for name in names]
-    text = ", ".join(texts[:_NUM_NAMED])
-    more = len(texts) - _NUM_NAMED
-    return f"{text} and {more} more" if more > 0 else text
-
-
 def _found(root: Path) -> str:
     if not root.exists():
         parent = next(folder for folder in root.absolute().parents if folder.exists())
         return f"only {parent}"
     if not root.is_dir():
         return "a file"
-    return listing(sorted(path.name for path in root.iterdir())) or "an empty folder"
+    return first_few(sorted(path.name for path in root.iterdir())) or "an empty folder"
 
 
 def files_in(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> list[Path]:
@@ -126,7 +117,7 @@ def paired(folder: Path, kinds: Mapping[str, Iterable[str]]) -> list[str]:
     for kind, some in keys.items():
         if missing := sorted(all_keys - some):
             raise CrossviewError(
-                f"{folder}: no {kind} for {len(missing)} of {len(all_keys)}: {listing(missing)}; "
+                f"{folder}: no {kind} for {len(missing)} of {len(all_keys)}: {first_few(missing)}; "
                 "unpack the dataset again, or remove the odd files"
             )
     return sorted(all_keys)
@@ -137,7 +128,7 @@ def require_files(folder: Path, paths: Sequence[Path], needed_by: str) -> None:
     if missing := [path for path in paths if not path.is_file()]:
         raise CrossviewError(
             f"{folder}: {len(missing)} of {len(paths)} files that {needed_by} needs are missing: "
-            f"{listing(path.relative_to(folder) for path in missing)}; unpack the dataset again"
+            f"{first_few(path.relative_to(folder) for path in missing)}; unpack the dataset again"
         )
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from training.downstream.datasets.folder import (
     FromFiles,
     Layout,
     files_in,
     folders_in,
-    listing,
     read_rgb,
 )
 from training.downstream.example import Example, Splits
@@ -43,7 +42,7 @@ def open_imagenet(root: Path) -> Splits:
     if unknown := sorted({folder.name for folder in folders_in(root / "val")} - set(classes)):
         raise CrossviewError(
             f"{root / 'val'}: {len(unknown)} classes that {root / 'train'} has not: "
-            f"{listing(unknown)}; both need the same classes"
+            f"{first_few(unknown)}; both need the same classes"
         )
     return Splits(
         train=_images(root, "train", classes), val=_images(root, "val", classes), classes=classes
@@ -54,7 +53,7 @@ def _images(root: Path, split: str, classes: tuple[str, ...]) -> FromFiles[bytes
     folders = folders_in(root / split)
     images = [(folder.name, files_in(folder)) for folder in folders]
     if empty := [name for name, paths in images if not paths]:
-        raise LAYOUT.error(root, f"no images in {split}/ of the classes {listing(empty)}")
+        raise LAYOUT.error(root, f"no images in {split}/ of the classes {first_few(empty)}")
     if not images:
         raise LAYOUT.error(root, f"no folder of a class in {split}/")
     # A million strings would be 150 MB, copied by every worker that counts references to them.

@@ -14,13 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.geometry import Bool, Float32
 from training.downstream.datasets.folder import (
     FromFiles,
     Layout,
     files_in,
-    listing,
     paired,
     read_channels,
     read_rgb,
@@ -107,7 +106,7 @@ def open_taskonomy(root: Path, targets: Sequence[str] = tuple(TARGETS)) -> Split
     """
     if unknown := [name for name in targets if name not in TARGETS]:
         raise CrossviewError(
-            f"Taskonomy has no target {listing(unknown)}; expected some of {', '.join(TARGETS)}"
+            f"Taskonomy has no target {first_few(unknown)}; expected some of {', '.join(TARGETS)}"
         )
     pattern, buildings = _arrangement(root)
     folders = _Folders(root, pattern, _mask(root, pattern, buildings[0]))
@@ -179,7 +178,7 @@ def _mask(root: Path, pattern: str, building: str) -> tuple[str, str]:
 def _split(root: Path, buildings: list[str]) -> tuple[list[str], list[str]]:
     tables = sorted(root.glob("train_val_test_*.csv"))
     if len(tables) > 1:
-        names = listing(path.name for path in tables)
+        names = first_few(path.name for path in tables)
         raise CrossviewError(f"{root}: several tables of splits ({names}); keep one")
     if not tables:
         logger.warning("%s: no train_val_test_*.csv; judging on each fifth building", root)
@@ -191,7 +190,7 @@ def _split(root: Path, buildings: list[str]) -> tuple[list[str], list[str]]:
     for name, some in zip(("train", "test"), split):
         if not some:
             raise CrossviewError(
-                f"{where}, no building is left for {name}; found {listing(buildings)}"
+                f"{where}, no building is left for {name}; found {first_few(buildings)}"
             )
     return split
 
