@@ -17,4 +17,4 @@ def first_few(names: Iterable[object], most: int = 5, separator: str = ", ") -> 
     texts = [str(name) for name in names]
     text = separator.join(texts[:most])
     more = len(texts) - most
-    return f"{text} and {more} more" if more > 0 else text
+    return f"{text}{separator}and {more} more" if more > 0 else text

@@ -22,6 +22,7 @@ from pipelines.evaluation_figures import save_panels
 from pipelines.machine import processor
 from training.checkpoint import load_model
 from training.distributed import join, resolved_precision
+from training.downstream import constants
 from training.downstream.datasets.shards import open_all, open_shards
 from training.downstream.evaluation import (
     VERSION,
@@ -197,7 +198,8 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
             )
         if label == CONSTANT:
             raise CrossviewError(
-                f"--weights: {CONSTANT!r} is a row that needs no model; give another"
+                f"--weights: {CONSTANT!r} is the row of what needs no model; give it another name, "
+                f"as in --weights mine={path_of_first}"
             )
         if not label or "/" in label or label.startswith("."):
             raise CrossviewError(f"--weights: {label!r} cannot be a folder's name; give another")
@@ -250,7 +252,8 @@ def evaluate_all(
         for job, record in zip(jobs, records):
             key = (job.benchmark.name, job.label, job.seed)
             try:
-                cells.append(_cell_of(record or _made(job, num_workers), *key))
+                if record := record or _made(job, num_workers):
+                    cells.append(_cell_of(record, *key))
             except CrossviewError as error:
                 reason = " ".join(str(error).split())
                 benchmark, label, seed = key
@@ -287,6 +290,9 @@ class _Job:
     seed: int
     out: Path
     device: torch.device
+
+    def __str__(self) -> str:
+        return f"{self.benchmark.name}, {self.label}, seed {self.seed}"
 
     @property
     def label(self) -> str:
@@ -327,35 +333,47 @@ class _Job:
 
     @property
     def _of_constant(self) -> Plain:
-        return {"resize": to_plain(self.benchmark.recipe.resize)}
+        return {
+            "constants": constants.VERSION,
+            "num_fitted": constants.NUM_FITTED,
+            "resize": to_plain(self.benchmark.recipe.resize),
+        }
 
 
-def _made(job: _Job, num_workers: int) -> Plain:
-    """Fine-tune, judge and record."""
-    where = f"{job.benchmark.name}, {job.label}, seed {job.seed}"
+def _made(job: _Job, num_workers: int) -> Plain | None:
+    """Judge and record; None where there is no constant answer."""
     task, recipe = job.benchmark.task, job.benchmark.recipe
-    if job.contender is None:
-        return _write(job, evaluate_constant(task, job.splits, recipe, num_workers=num_workers))
+    outcome = (
+        _fine_tuned(job, job.contender, num_workers)
+        if job.contender
+        else evaluate_constant(task, job.splits, recipe, num_workers=num_workers)
+    )
+    if outcome is None:
+        return None
+    record = _write(job, outcome)
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
+    logger.info("%s: %s  (%.0f s)", job, shown, outcome.train_s + outcome.test_s)
+    return record
+
+
+def _fine_tuned(job: _Job, contender: Contender, num_workers: int) -> Outcome:
+    recipe = job.benchmark.recipe
     try:
-        outcome = evaluate(
-            task,
-            job.contender.model(job.seed),
+        return evaluate(
+            job.benchmark.task,
+            contender.model(job.seed),
             job.splits,
             recipe,
             seed=job.seed,
             device=job.device,
             num_workers=num_workers,
-            report=lambda step, loss: logger.info("%s: step %d, loss %.4f", where, step, loss),
+            report=lambda step, loss: logger.info("%s: step %d, loss %.4f", job, step, loss),
         )
     except torch.OutOfMemoryError as error:
         raise CrossviewError(
-            f"batch_size = {recipe.batch_size}: does not fit into the device's "
-            "memory; take a smaller one, or a smaller crop"
+            f"batch_size = {recipe.batch_size}: does not fit into the device's memory; take a "
+            "smaller one, or a smaller crop"
         ) from error
-    record = _write(job, outcome)
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
-    logger.info("%s: %s  (%.0f s)", where, shown, outcome.train_s + outcome.test_s)
-    return record
 
 
 _OUTCOME = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")

@@ -41,7 +41,7 @@ class Bars:
     labels: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     """Of each label, one a seed; none where it is missing."""
-    constant: tuple[float, ...] = ()
+    constant: float | None = None
     """What one reaches without looking, where there is such an answer."""
 
 
@@ -75,17 +75,18 @@ def _draw(axes: Any, chart: Bars) -> None:
                 fmean(values), place, xerr=error, color=LIGHT.ink, capsize=3, linewidth=1.2
             )
         axes.plot(values, [place] * len(values), "o", color=LIGHT.ink, markersize=3, alpha=0.6)
-    for value in chart.constant:
-        axes.axvline(value, color=LIGHT.soft, linestyle=":", linewidth=1.4)
+    if chart.constant is not None:
+        axes.axvline(chart.constant, color=LIGHT.soft, linestyle=":", linewidth=1.4)
         axes.annotate(
             "constant",
-            (value, 0.03),
+            (chart.constant, 0.03),
             xycoords=("data", "axes fraction"),
             xytext=(3, 0),
             textcoords="offset points",
             rotation=90,
             color=LIGHT.soft,
             fontsize=7,
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
         )
     axes.set_yticks(range(len(chart.labels)), chart.labels, color=LIGHT.ink, fontsize=9)
     axes.set_ylim(len(chart.labels) - 0.5, -0.5)

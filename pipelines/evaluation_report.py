@@ -19,6 +19,7 @@ from training.downstream.metrics import mean_rank
 from training.downstream.task import Metric
 
 MISSING = "-"
+ABOUT_CONSTANT = "constant says the same of every example, without looking at any."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ def write_report(
     text = "\n\n".join(
         [f"# {title}", *(_section(each, labels, cells, failures) for each in benchmarks)]
         + _ranks(benchmarks, labels, cells)
+        + ([ABOUT_CONSTANT] if any(cell.label == CONSTANT for cell in cells) else [])
     )
     records = _plain(benchmarks, labels, cells, failures)
     out.mkdir(parents=True, exist_ok=True)
@@ -101,10 +103,11 @@ def _section(
     constant = [summary(cells, benchmark.name, CONSTANT, m.name).text(m.digits) for m in metrics]
     if any(value != MISSING for value in constant):
         rows.append([CONSTANT, *constant, MISSING, MISSING])
-    done = [cell.num_steps for cell in cells if cell.benchmark == benchmark.name]
+    trained = [cell for cell in cells if cell.label != CONSTANT]
+    done = [cell.num_steps for cell in trained if cell.benchmark == benchmark.name]
     steps = max(done, default=0)
-    trained = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
-    about = f"{benchmark.task.summary} ({trained}.)" if done else benchmark.task.summary
+    training = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
+    about = f"{benchmark.task.summary} ({training}.)" if done else benchmark.task.summary
     parts = [f"## {benchmark.name}", about, markdown_table(headers, rows)]
     if failed:
         reasons = [f"- {each.label}, seed {each.seed}: {each.reason}" for each in failed]
@@ -168,7 +171,7 @@ def _plain(
         for metric in benchmark.task.metrics:
             found = summary(cells, benchmark.name, label, metric.name)
             known = found.values
-            if label == CONSTANT and not known:
+            if label == CONSTANT and not known and not failed:
                 continue
             rows.append(
                 {
@@ -191,10 +194,11 @@ def _bars(
     title: str, metric: Metric, labels: Sequence[str], benchmark: str, cells: Sequence[Cell]
 ) -> Bars:
     found = [summary(cells, benchmark, label, metric.name) for label in labels]
+    constant = summary(cells, benchmark, CONSTANT, metric.name).mean
     return Bars(
         title=title,
         axis=_heading(metric),
         labels=tuple(labels),
         values=tuple(each.values for each in found),
-        constant=summary(cells, benchmark, CONSTANT, metric.name).values,
+        constant=None if math.isnan(constant) else constant,
     )

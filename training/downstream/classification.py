@@ -94,9 +94,10 @@ class Classification:
         return {"logits": network(images).float().mean(0).cpu().numpy()}
 
     def constant(self, splits: Splits) -> Answer | None:
-        """Say the most frequent classes."""
-        counts = label_counts(splits, "label").astype(np.float32)
-        return (lambda example: {"logits": counts}) if counts.any() else None
+        """Say the most frequent classes; of equally frequent ones, those that come first."""
+        counts = label_counts(splits, "label")
+        logits = (counts - np.arange(len(counts)) / len(counts)).astype(np.float32)
+        return (lambda example: {"logits": logits}) if counts.any() else None
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of one image."""

@@ -10,6 +10,8 @@ from training.downstream.example import UNKNOWN_LABEL, Example, Splits, at_most
 from training.downstream.labels import require_class
 from training.downstream.task import Answer, Prediction
 
+VERSION = 1
+"""Raised when constant answers change."""
 NUM_FITTED = 100
 """Training examples that it is fitted to, evenly spread."""
 
@@ -21,7 +23,7 @@ def constant_map(splits: Splits, name: str) -> Answer | None:
     """
     medians = [
         np.median(known, axis=0)
-        for example in _fitted(splits)
+        for example in fitted(splits)
         if len(known := _known(example.truth[name]))
     ]
     if not medians:
@@ -40,14 +42,15 @@ def label_counts(splits: Splits, name: str) -> np.ndarray:
     Raises CrossviewError for a label that the dataset does not name.
     """
     counts = np.zeros(len(splits.classes), np.int64)
-    for example in _fitted(splits):
+    for example in fitted(splits):
         labels = example.truth[name]
         require_class(int(labels.max()), len(counts))
         counts += np.bincount(labels[labels != UNKNOWN_LABEL], minlength=len(counts))
     return counts
 
 
-def _fitted(splits: Splits) -> Iterator[Example]:
+def fitted(splits: Splits) -> Iterator[Example]:
+    """Yield the training examples that a constant answer is fitted to."""
     examples = at_most(splits.train, NUM_FITTED)
     return (examples[number] for number in range(len(examples)))
 

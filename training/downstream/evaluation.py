@@ -6,8 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -94,27 +93,42 @@ def evaluate(
 
 def evaluate_constant(
     task: Task, splits: Splits, recipe: Recipe, *, num_workers: int = 0
-) -> Outcome:
-    """Judge the task's constant answer on splits.val; no metrics where there is no such answer."""
+) -> Outcome | None:
+    """Judge the task's constant answer on splits.val; None where it has none."""
     began = time.perf_counter()
-    metrics = {}
-    if answer := task.constant(splits):
-        examples = _judged_on(splits, recipe, num_workers)
-        scores = [task.score(answer(example), example) for example in examples]
-        metrics = _known(task, task.summarise(scores))
-    seconds = time.perf_counter() - began
+    answer = task.constant(replace(splits, train=_Sized(splits.train, recipe)))
+    if answer is None:
+        return None
+    fitted = time.perf_counter()
+    examples = _judged_on(splits, recipe, num_workers)
+    metrics = task.summarise([task.score(answer(example), example) for example in examples])
     return Outcome(
-        metrics=metrics, num_steps=0, train_s=0.0, test_s=seconds, num_parameters=0, pictures={}
+        metrics=_known(task, metrics),
+        num_steps=0,
+        train_s=fitted - began,
+        test_s=time.perf_counter() - fitted,
+        num_parameters=0,
+        pictures={},
     )
 
 
 def _judged_on(splits: Splits, recipe: Recipe, num_workers: int) -> Iterator[Example]:
-    read = partial(_brought_to_size, splits.val, recipe)
-    return read_all(read, range(len(splits.val)), num_workers)
+    examples = _Sized(splits.val, recipe)
+    return read_all(examples.__getitem__, range(len(examples)), num_workers)
 
 
-def _brought_to_size(examples: Examples, recipe: Recipe, number: int) -> Example:
-    return covering(examples[number], recipe.resize)
+@dataclass(frozen=True)
+class _Sized:
+    """Examples at the size that a recipe says."""
+
+    examples: Examples
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, number: int) -> Example:
+        return covering(self.examples[number], self.recipe.resize)
 
 
 def _known(task: Task, values: dict[str, float]) -> dict[str, float]:

@@ -22,6 +22,7 @@ Batch = dict[str, Tensor]
 Prediction = dict[str, NDArray[Any]]
 """Of one example, by the names of Example.truth, at its size and in its units."""
 Answer = Callable[[Example], Prediction]
+"""Says something of an example, at its size."""
 Panels = list[tuple[str, UInt8]]
 """Titles and (H, W, 3) pictures: input, truth, prediction, error."""
 Open = Callable[[Path], Splits]
@@ -92,7 +93,7 @@ class Task(Protocol):
         ...
 
     def constant(self, splits: Splits) -> Answer | None:
-        """Return what says the same of every example; None where there is no such answer."""
+        """Return what says the same of every example, fitted to those to train on, or None."""
         ...
 
     def score(self, prediction: Prediction, example: Example) -> Scores:

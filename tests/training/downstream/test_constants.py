@@ -19,9 +19,13 @@ def example(image=None, **truth):
     return Example(name="one", images=(image, image), truth=truth)
 
 
-def metrics(task, train, val, classes=()):
+def judged(task, train, val, classes=(), **changes):
     splits = Splits(train=train, val=val, classes=classes)
-    return evaluate_constant(TASKS[task], splits, Recipe()).metrics
+    return evaluate_constant(TASKS[task], splits, Recipe(**changes))
+
+
+def metrics(*arguments, **changes):
+    return judged(*arguments, **changes).metrics
 
 
 NAN = np.nan
@@ -35,8 +39,8 @@ def test_depth_is_the_middle_of_what_is_known():
     found = metrics("depth", [*train, blank], val)
     assert found["delta1"] == pytest.approx(2 / 3)
     assert found["rmse_m"] == pytest.approx(np.sqrt(3))
-    assert metrics("depth", [blank], val) == {}
-    assert metrics("depth", [], val) == {}
+    assert judged("depth", [blank], val) is None
+    assert judged("depth", [], val) is None
 
 
 def test_flow_is_of_each_direction_by_itself():
@@ -45,13 +49,26 @@ def test_flow_is_of_each_direction_by_itself():
     assert metrics("flow", train, val)["epe_px"] == pytest.approx(4)
 
 
-def test_a_camera_that_does_not_move_is_wrong_by_how_it_moves():
-    motion = np.eye(4)
-    motion[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
-    motion[:3, 3] = 0, 3, 4
-    found = metrics("pose", [], [example(camera2_from_camera1=motion)])
+def test_pixels_are_those_of_the_size_that_is_judged():
+    """16 px from one image to the other are 8 where both are halved."""
+    image, flow = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 2), 16, np.float32)
+    same = [example(image, flow=flow)]
+    assert metrics("flow", same, same, resize=(4, 4))["epe_px"] == 0
+
+
+def test_a_camera_moves_as_in_the_middle_of_training_and_does_not_turn():
+    def motion(translation_m):
+        turned = np.eye(4)
+        turned[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+        turned[:3, 3] = translation_m
+        return example(camera2_from_camera1=turned)
+
+    train = [motion((0, 0, z)) for z in (0.5, 1, 9)]
+    found = metrics("pose", train, [motion((0, 4, 4))])
     assert found["median_rotation_deg"] == pytest.approx(90)
     assert found["median_translation_m"] == pytest.approx(5)
+    assert found["median_direction_deg"] == pytest.approx(45)
+    assert judged("pose", [], train) is None
 
 
 def test_classes_are_the_most_frequent_ones():
@@ -62,13 +79,15 @@ def test_classes_are_the_most_frequent_ones():
     train = [example(label=label) for label in (2, 2, 0)]
     val = [example(label=label) for label in (2, 2, 0, 1)]
     assert metrics("classification", train, val, names)["top1"] == 0.5
+    even = metrics("classification", [example(label=label) for label in (0, 1, 2)], val, names)
+    assert even["top1"] == 0.25
     with pytest.raises(CrossviewError, match="a label is class 3"):
         metrics("classification", [example(label=3)], val, names)
 
 
 @pytest.mark.parametrize("task", ["correspondence", "pointmaps"])
 def test_some_tasks_have_none(task):
-    assert metrics(task, [], [example()]) == {}
+    assert judged(task, [], [example()]) is None
 
 
 @pytest.mark.parametrize(

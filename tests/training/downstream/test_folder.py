@@ -56,7 +56,7 @@ def test_a_folder_that_is_not_there_names_the_last_one_that_is(tmp_path):
 
 def test_up_to_five_are_named():
     assert first_few("abcde") == "a, b, c, d, e"
-    assert first_few("abcdefg") == "a, b, c, d, e and 2 more"
+    assert first_few("abcdefg") == "a, b, c, d, e, and 2 more"
 
 
 def test_files_are_sorted_and_hidden_ones_not_seen(tmp_path):
@@ -67,7 +67,7 @@ def test_files_are_sorted_and_hidden_ones_not_seen(tmp_path):
 
 def test_what_does_not_pair_up_is_named(tmp_path):
     assert paired(tmp_path, {"image": "ba", "depth": "ab"}) == ["a", "b"]
-    with pytest.raises(CrossviewError, match="no depth for 6 of 7: b, c, d, e, f and 1 more;"):
+    with pytest.raises(CrossviewError, match="no depth for 6 of 7: b, c, d, e, f, and 1 more;"):
         paired(tmp_path, {"image": "abcdefg", "depth": "a"})
     with pytest.raises(CrossviewError, match="no image for 1 of 2: b;"):
         paired(tmp_path, {"image": "a", "depth": "ab"})
