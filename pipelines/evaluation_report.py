@@ -74,9 +74,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     write_text_whole(out / "results.md", text + "\n")
     write_text_whole(out / "results.json", json.dumps(records, indent=1))
-    charts = [
-        _bars(each.name, each.task.metrics[0], labels, each.name, cells) for each in benchmarks
-    ]
+    charts = [bars_of(records, each.name, each.task.metrics[0].name) for each in benchmarks]
     save_figure(out / "results.png", bars_figure(charts))
     return text
 
@@ -190,15 +188,16 @@ def _plain(
     return rows
 
 
-def _bars(
-    title: str, metric: Metric, labels: Sequence[str], benchmark: str, cells: Sequence[Cell]
-) -> Bars:
-    found = [summary(cells, benchmark, label, metric.name) for label in labels]
-    constant = summary(cells, benchmark, CONSTANT, metric.name).mean
+def bars_of(records: Sequence[dict[str, Any]], benchmark: str, metric: str) -> Bars:
+    """Return the bars of one metric, from the records of results.json."""
+    own = [each for each in records if (each["benchmark"], each["metric"]) == (benchmark, metric)]
+    shown = [each for each in own if each["weights"] != CONSTANT]
+    constant = [value for each in own if each["weights"] == CONSTANT for value in each["values"]]
+    about = {name: own[0][name] for name in ("unit", "higher_is_better")}
     return Bars(
-        title=title,
-        axis=_heading(metric),
-        labels=tuple(labels),
-        values=tuple(each.values for each in found),
-        constant=None if math.isnan(constant) else constant,
+        title=benchmark,
+        axis=_heading(Metric(name=metric, **about)),
+        labels=tuple(each["weights"] for each in shown),
+        values=tuple(tuple(each["values"]) for each in shown),
+        constant=constant[0] if constant else None,
     )

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
-from pipelines.evaluation_report import MISSING, Summary, markdown_table
+from pipelines.evaluation_figures import bars_figure
+from pipelines.evaluation_report import MISSING, Summary, bars_of, markdown_table
 from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
 from pipelines.study import Job, Section, Study, is_done, jobs_of, minutes_of, record_of
 from training.metrics import read_lines
@@ -202,13 +203,15 @@ def _evaluation_parts(
             possible = job.needs is None or job.needs.exists()
             return ["Not run yet." if possible else f"Left out: there is no {job.needs} here."]
     tables = (folder / "results.md").read_text().partition("\n")[2].strip()
-    parts = [
-        tables.replace("\n## ", "\n### ").replace("## ", "### ", 1),
-        pictures.copy("bars", "the first metric of each benchmark", folder / "results.png"),
-    ]
-    if section.claims:
+    parts = [tables.replace("\n## ", "\n### ").replace("## ", "### ", 1)]
+    if section.decisive:
         records = json.loads((folder / "results.json").read_text())
-        parts.append(_claims(records, section))
+        figure = bars_figure([bars_of(records, *what) for what in section.decisive.items()])
+        parts.append(pictures.draw("bars", "the metrics that decide", figure))
+        parts += [_claims(records, section)] if section.claims else []
+    else:
+        title = "the first metric of each benchmark"
+        parts.append(pictures.copy("bars", title, folder / "results.png"))
     for number, sample in enumerate(section.samples):
         if (folder / sample).exists():
             parts.append(f"{Path(sample).parent.as_posix()}:")

@@ -363,6 +363,10 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
         (["--task", "depth", "--data", "{data}", "--set", "stepz=1"], ["stepz", "max_steps"]),
         (["--task", "depth", "--data", "{data}", "--set", "crop=[20, 20]"], ["crop", "patch_size"]),
         (["--task", "pose", "--data", "{data}", "--set", "head=linear"], ["pose: head", "dpt"]),
+        (
+            ["--task", "depth,correspondence", "--data", "{data}", "--set", "epochs=1"],
+            ["correspondence: epochs = 1", "not trained"],
+        ),
         (["--task", "depth", "--data", "{data}", "--weights", "{one}"], ["called 'one'"]),
         (["--task", "depth", "--data", "{data}", "--weights", "constant={one}"], ["'constant'"]),
     ],

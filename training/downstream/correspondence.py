@@ -58,7 +58,12 @@ class Correspondence:
     recipes: Mapping[str, Recipe] = {"short": Recipe(epochs=0), "published": Recipe(epochs=0)}
 
     def network(self, model: CroCo, splits: Splits, recipe: Recipe) -> nn.Module:
-        """Return the model as it is."""
+        """Return the model as it is. Raises CrossviewError for a recipe that trains."""
+        if recipe.epochs:
+            raise CrossviewError(
+                f"correspondence: epochs = {recipe.epochs:g}: expected 0, for it is not trained; "
+                "give it a command of its own"
+            )
         return model.eval()
 
     def sample(self, example: Example, recipe: Recipe, random: np.random.Generator) -> Batch:

@@ -202,6 +202,10 @@ def test_every_recipe_fits_the_published_model(task):
                 "precision": "float32",
             },
         ),
+        (
+            "pointmaps",  # as DUSt3R
+            {"epochs": 100, "batch_size": 128, "lr": 1e-4, "min_lr": 1e-6, "warmup": 0.1},
+        ),
     ],
 )
 def test_published_recipes_are_the_papers(task, expected):
