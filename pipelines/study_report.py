@@ -257,7 +257,9 @@ def _lead(
 
 
 def _cost(study: Study, jobs: Sequence[Job]) -> str:
-    rows = [[name, f"{minutes:.1f}"] for name, minutes in minutes_of(study)]
+    minutes = dict(minutes_of(study))
+    minutes["all"] = sum(minutes.values())
+    rows = [[name, f"{value:.1f}"] for name, value in minutes.items()]
     records = [record for job in jobs if (record := record_of(study.out, job))]
     machines = sorted({record["machine"] for record in records})
     commits = sorted({record["commit"] for record in records if record.get("commit")})
