@@ -256,13 +256,19 @@ def _lead(
     return [shown, errors, "yes" if lead > 2 * both else "no"]
 
 
+def _short(commit: str) -> str:
+    """Return a commit by its first digits, and whether files had changed since."""
+    digest, dash, dirty = commit.partition("-")
+    return digest[:10] + dash + dirty
+
+
 def _cost(study: Study, jobs: Sequence[Job]) -> str:
     minutes = dict(minutes_of(study))
     minutes["all"] = sum(minutes.values())
     rows = [[name, f"{value:.1f}"] for name, value in minutes.items()]
     records = [record for job in jobs if (record := record_of(study.out, job))]
     machines = sorted({record["machine"] for record in records})
-    commits = sorted({record["commit"] for record in records if record.get("commit")})
+    commits = sorted({_short(record["commit"]) for record in records if record.get("commit")})
     table = markdown_table(["stage", "minutes of all commands"], rows)
     return (
         f"{table}\n\nMachine: {'; '.join(machines) or 'none yet'}. "
