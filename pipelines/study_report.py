@@ -234,7 +234,7 @@ def _claims(records: Sequence[dict[str, Any]], section: Section) -> str:
         *("claimed to be ahead", "of", "benchmark", "metric"),
         *("lead (below 0: behind)", "standard errors", "more than two"),
     ]
-    return f"The claims, by metrics that were named beforehand:\n\n{markdown_table(headers, rows)}"
+    return "The claims, by metrics named before the judging:\n\n" + markdown_table(headers, rows)
 
 
 def _lead(
