@@ -1,4 +1,4 @@
-"""A study: stages of crossview commands, many at a time, each done once.
+"""A study: stages of crossview commands, as many at a time as there are cores, each done once.
 
 Every command goes on from what it finds, so that a study that was stopped, is started again. What
 is done is recorded in OUT/done, a file a command; another command line under the same name is
@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Stage:
     folder, {seed} for the seed, {NAME} for a phrase of the study."""
     seeds: int = 1
     """How often each is run, with seeds 0, 1, ... The name then ends in -SEED."""
+    after: tuple[str, ...] | None = None
+    """Stages before it that must be done when it begins; None: all of them."""
     threads: int = 1
     """Threads of each command; as many run at once as there are cores for."""
     needs: dict[str, Path] = field(default_factory=dict)
@@ -157,21 +160,30 @@ def _filled(text: str, study: Study, seed: int, name: str) -> str:
 def run_study(study: Study, cores: int | None = None) -> list[str]:
     """Do what is not done; return the failures, a line each.
 
-    A stage begins when those before it are done, and none after one that has failed. The commands
-    of a stage go on when one fails. SIGTERM and Ctrl-C end those that run, which are not done then.
+    Where a command fails, all go on but the stages that come after its own. SIGTERM and Ctrl-C end
+    those that run, which are not done then. Raises CrossviewError for a stage after an unknown one.
     """
-    stages = {name: jobs_of(study, stage) for name, stage in study.stages.items()}
+    stages = {name: list(_possible(jobs_of(study, stage))) for name, stage in study.stages.items()}
+    before = _before(study)
     for folder in ("done", "logs"):
         (study.out / folder).mkdir(parents=True, exist_ok=True)
-    with locked(study.out), StopRequest() as stop:
-        for name, jobs in stages.items():
-            possible = list(_possible(jobs))
-            failures = _run_stage(study.out, name, possible, cores or os.cpu_count() or 1, stop)
-            if stop():
-                return ["stopped; the same command goes on from here"]
-            if failures:
-                return failures
-    return []
+    with locked(study.out), StopRequest() as stop, _minutes_added(_study_minutes_path(study)):
+        failures = _run_stages(study.out, stages, before, cores or os.cpu_count() or 1, stop)
+        return ["stopped; the same command goes on from here"] if stop() else failures
+
+
+def _before(study: Study) -> dict[str, set[str]]:
+    """Return all stages that must be done before each."""
+    before: dict[str, set[str]] = {}
+    for name, stage in study.stages.items():
+        after = list(before) if stage.after is None else stage.after
+        if unknown := [each for each in after if each not in before]:
+            raise CrossviewError(
+                f"stage {name!r}: after {unknown[0]!r}, which is no stage before it; those are: "
+                f"{', '.join(before) or 'none'}"
+            )
+        before[name] = set(after).union(*(before[each] for each in after))
+    return before
 
 
 def _possible(jobs: Sequence[Job]) -> Iterator[Job]:
@@ -182,17 +194,40 @@ def _possible(jobs: Sequence[Job]) -> Iterator[Job]:
             logger.warning("%s: left out, there is no %s", job.name, job.needs)
 
 
-def _run_stage(
-    out: Path, stage: str, jobs: Sequence[Job], cores: int, stop: StopRequest
+def _run_stages(
+    out: Path,
+    stages: dict[str, list[Job]],
+    before: dict[str, set[str]],
+    cores: int,
+    stop: StopRequest,
 ) -> list[str]:
-    left = [job for job in jobs if not is_done(out, job)]
-    logger.info("%s: %d of %d commands left", stage, len(left), len(jobs))
+    left = {name: [job for job in jobs if not is_done(out, job)] for name, jobs in stages.items()}
+    for name, jobs in left.items():
+        logger.info("%s: %d of %d commands left", name, len(jobs), len(stages[name]))
+    begun: set[Job] = set()
+    running: dict[Future[str | None], tuple[str, Job]] = {}
     failures = []
-    at_once = max(1, cores // max([job.threads for job in jobs], default=1))
-    with ThreadPoolExecutor(at_once) as pool:
-        for job, problem in zip(left, pool.map(lambda job: _run(out, job, stop), left)):
-            if problem:
-                failures.append(f"{job.name}: {problem}")
+    with ThreadPoolExecutor(cores) as pool:
+        while not stop():
+            possible = [
+                (name, job)
+                for name, jobs in left.items()
+                for job in jobs
+                if job not in begun and not any(left[each] for each in before[name])
+            ]
+            for name, job in possible:
+                used = sum(other.threads for _, other in running.values())
+                if not running or used + job.threads <= cores:
+                    begun.add(job)
+                    running[pool.submit(_run, out, job, stop)] = (name, job)
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name, job = running.pop(future)
+                if problem := future.result():
+                    failures.append(f"{job.name}: {problem}")
+                else:
+                    left[name].remove(job)
     return failures
 
 
@@ -214,8 +249,27 @@ def _done_path(out: Path, job: Job) -> Path:
     return out / "done" / f"{job.name}.json"
 
 
-def _times_path(out: Path, job: Job) -> Path:
+def _minutes_path(out: Path, job: Job) -> Path:
     return out / "logs" / f"{job.name}.minutes"
+
+
+def _study_minutes_path(study: Study) -> Path:
+    return study.out / "minutes"
+
+
+@contextmanager
+def _minutes_added(path: Path) -> Iterator[None]:
+    """Add a line to a file: how long this block took."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        with open(path, "a") as stream:
+            stream.write(f"{(time.monotonic() - began) / 60:.3f}\n")
+
+
+def _minutes_in(path: Path) -> float:
+    return sum(map(float, path.read_text().split())) if path.exists() else 0.0
 
 
 def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
@@ -225,8 +279,7 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
     log = out / "logs" / f"{job.name}.log"
     logger.info("%s: %s", job.name, job.line)
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    began = time.monotonic()
-    with open(log, "a") as stream:
+    with open(log, "a") as stream, _minutes_added(_minutes_path(out, job)):
         stream.write(f"$ {job.line}\n")
         stream.flush()
         process = subprocess.Popen(
@@ -238,21 +291,18 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
             start_new_session=True,  # Ctrl-C reaches it by way of us
         )
         status = _end_of(process, stop)
-    minutes = (time.monotonic() - began) / 60
-    with open(_times_path(out, job), "a") as stream:
-        stream.write(f"{minutes:.3f}\n")
     if stop():  # whatever the status: training that was told to stop saves, and exits with 0
         return "stopped"
     if status:
         tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
-        return f"exit status {status} after {minutes:.1f} min; {log} ends:\n    {tail}"
+        return f"exit status {status}; {log} ends:\n    {tail}"
     record = {
         "command": job.line,
         "machine": f"{os.cpu_count()} cores, {processor()}",
         "commit": git_commit(MANIFESTS.parent),
     }
     write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
-    logger.info("%s: done in %.1f min", job.name, minutes)
+    logger.info("%s: done after %.1f min", job.name, _minutes_in(_minutes_path(out, job)))
     return None
 
 
@@ -267,12 +317,17 @@ def _end_of(process: subprocess.Popen[bytes], stop: StopRequest) -> int:
                 return process.wait()
 
 
-def minutes_of(study: Study) -> Iterator[tuple[str, float]]:
-    """Yield how long each stage took, in minutes of all commands, those that failed too.
+def minutes_of(study: Study) -> dict[str, float]:
+    """Return how long the commands of each stage took in all, those that failed too.
 
     What a command took that was killed with -9 together with the study is not known.
     """
-    for name, stage in study.stages.items():
-        paths = [_times_path(study.out, job) for job in jobs_of(study, stage)]
-        lines = [line for path in paths if path.exists() for line in path.read_text().split()]
-        yield name, sum(map(float, lines))
+    return {
+        name: sum(_minutes_in(_minutes_path(study.out, job)) for job in jobs_of(study, stage))
+        for name, stage in study.stages.items()
+    }
+
+
+def wall_minutes(study: Study) -> float:
+    """Return for how long the study ran, as often as it was started; 0 where it is not known."""
+    return _minutes_in(_study_minutes_path(study))

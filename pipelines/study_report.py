@@ -19,7 +19,16 @@ from generation.shards.files import write_text_whole
 from pipelines.evaluation_figures import bars_figure
 from pipelines.evaluation_report import MISSING, Summary, bars_of, markdown_table
 from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
-from pipelines.study import Job, Section, Study, is_done, jobs_of, minutes_of, record_of
+from pipelines.study import (
+    Job,
+    Section,
+    Study,
+    is_done,
+    jobs_of,
+    minutes_of,
+    record_of,
+    wall_minutes,
+)
 from training.metrics import read_lines
 
 REPORT_NAME = "RESULTS.md"
@@ -263,9 +272,10 @@ def _short(commit: str) -> str:
 
 
 def _cost(study: Study, jobs: Sequence[Job]) -> str:
-    minutes = dict(minutes_of(study))
+    minutes = minutes_of(study)
     minutes["all"] = sum(minutes.values())
-    rows = [[name, f"{value:.1f}"] for name, value in minutes.items()]
+    minutes["by the clock"] = wall_minutes(study)
+    rows = [[name, f"{value:.1f}" if value else MISSING] for name, value in minutes.items()]
     records = [record for job in jobs if (record := record_of(study.out, job))]
     machines = sorted({record["machine"] for record in records})
     commits = sorted({_short(record["commit"]) for record in records if record.get("commit")})

@@ -1,8 +1,11 @@
 """Studies: commands that are each done once, and a report of what came out."""
 
 import json
+import os
 import re
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from generation.errors import CrossviewError
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.config import build
-from pipelines.study import STUDIES, Study, jobs_of, load_study, run_study
+from pipelines.study import STUDIES, Job, Study, jobs_of, load_study, run_study
 from pipelines.study_report import write_study_report
 from training.downstream.tasks import TASKS
 
@@ -44,6 +47,67 @@ def test_a_failed_command_is_told_and_the_next_stage_does_not_begin(tmp_path: Pa
     assert "bad: exit status 2" in problem
     assert "nothing" in problem
     assert {path.stem for path in (tmp_path / "done").iterdir()} == {"good"}
+
+
+def test_a_stage_waits_for_those_it_comes_after_and_for_no_other(tmp_path: Path, monkeypatch):
+    def done(**after: list[str]) -> list[str]:
+        """Run four stages, of which the first fails; return the commands that were done."""
+        stages = {
+            "one": {"commands": {"bad": "verify"}},
+            "two": {"commands": {}, "after": ["one"]},
+            "three": {"commands": {"third": "verify"}},
+            "four": {"commands": {"fourth": "verify"}},
+        }
+        for name, names in after.items():
+            stages[name]["after"] = names
+        values = {"title": "T", "out": str(tmp_path), "stages": stages}
+        begun = []
+
+        def run(_out: Path, job: Job, _stop: object) -> str | None:
+            begun.append(job.name)
+            return "broken" if job.name == "bad" else None
+
+        monkeypatch.setattr("pipelines.study._run", run)
+        assert run_study(build(Study, values, source="test")) == ["bad: broken"]
+        return begun[1:]
+
+    assert done() == []
+    assert done(three=[]) == ["third"]
+    assert done(four=["three"]) == []
+    assert done(three=[], four=["three"]) == ["third", "fourth"]
+    # What has no commands passes on what it waits for.
+    assert done(three=[], four=["two"]) == ["third"]
+
+
+def test_a_stage_after_one_that_is_not_before_it_is_told(tmp_path: Path):
+    stages = {"one": {"commands": {}}, "two": {"commands": {}, "after": ["two"]}}
+    ours = build(Study, {"title": "T", "out": str(tmp_path), "stages": stages}, source="test")
+    with pytest.raises(CrossviewError, match=r"stage 'two': after 'two'.*those are: one"):
+        run_study(ours)
+
+
+def test_commands_run_at_once_as_far_as_their_threads_have_cores(tmp_path: Path, monkeypatch):
+    now: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def busy(_out: Path, job: Job, _stop: object) -> None:
+        with lock:
+            now.append(job.threads)
+            most.append(sum(now))
+        time.sleep(0.2)
+        with lock:
+            now.remove(job.threads)
+
+    monkeypatch.setattr("pipelines.study._run", busy)
+    commands = dict.fromkeys("abcd", "verify")
+    for cores, threads, expected in ((4, 1, 4), (4, 2, 4), (3, 2, 2), (1, 2, 2)):
+        most.clear()
+        stages = {"one": {"commands": commands, "threads": threads}}
+        values = {"title": "T", "out": str(tmp_path), "stages": stages}
+        assert run_study(build(Study, values, source="test"), cores) == []
+        assert max(most) == expected
+        assert len(most) == 4
 
 
 def test_what_lacks_its_scans_is_left_out_and_told(tmp_path: Path, caplog):
@@ -203,6 +267,9 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     minutes = re.search(r"\| models \| ([\d.]+) \|", text)
     assert minutes
     assert float(minutes[1]) > 0
+    wall = re.search(r"\| by the clock \| ([\d.]+) \|", text)
+    assert wall
+    assert float(wall[1]) >= float(minutes[1]) / (os.cpu_count() or 1)
     for two in ("croco | mae", "croco | scratch", "mae | scratch"):
         assert re.search(
             rf"\| {re.escape(two)} \| depth \| delta1 \| [-+][\d.]+ .*\| (yes|no) \|", text
