@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from generation.errors import CrossviewError
+from generation.locations import location
 from generation.plain import Plain, diff_plain, to_plain
 from generation.shards.files import write_text_whole
 from generation.shards.schema import INDEX_NAME
@@ -26,9 +28,11 @@ from training.downstream import constants
 from training.downstream.datasets.shards import open_all, open_shards
 from training.downstream.evaluation import (
     VERSION,
+    Fitted,
     Outcome,
-    evaluate,
-    evaluate_constant,
+    constant,
+    fine_tuned,
+    judged,
     untrained,
     weights_digest,
 )
@@ -47,6 +51,8 @@ SEED = "{seed}"
 SHARDS = "shards"
 """The layout of our own datasets."""
 RESULT_NAME = "result.json"
+NUM_PICTURES = 4
+"""Of predictions, of each cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +102,8 @@ class Source:
     layout: str
     """A key of Task.datasets."""
     root: Path
+    label: str | None = None
+    """Tells it from other shards that are judged on."""
 
     @cached_property
     def record(self) -> Plain:
@@ -119,8 +127,9 @@ class Benchmark:
     @property
     def name(self) -> str:
         """As folders and tables call it: by what is judged on."""
-        layout = (self.val or self.data).layout
-        return self.task.name if layout == SHARDS else f"{self.task.name}-{layout}"
+        source = self.val or self.data
+        label = source.label if source.layout == SHARDS else source.layout
+        return f"{self.task.name}-{label}" if label else self.task.name
 
     def open(self, num_train: int | None, num_val: int | None) -> Splits:
         """Open the dataset, or at most so many examples of it, evenly spread."""
@@ -185,8 +194,8 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
     """
     named: list[tuple[str, str | None]] = []
     for text in texts:
-        label, equals, path = text.partition("=")
-        named.append((label, path) if equals else (Path(text).resolve().name, text))
+        label, path = _label_and_path(text)
+        named.append((Path(text).resolve().name if label is None else label, path))
     if scratch:
         named.append((SCRATCH, None))
     labels = [label for label, _ in named]
@@ -201,8 +210,7 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
                 f"--weights: {CONSTANT!r} is the row of what needs no model; give it another name, "
                 f"as in --weights mine={path_of_first}"
             )
-        if not label or "/" in label or label.startswith("."):
-            raise CrossviewError(f"--weights: {label!r} cannot be a folder's name; give another")
+        _require_folder_name("--weights", label)
     read = cache(lambda path: Weights.of(load_model(path)))
     found: list[Contender] = []
     for label, pattern in named:
@@ -213,6 +221,17 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
             weights = [read(pattern.replace(SEED, str(seed))) for seed in range(seeds)]
         found.append(Contender(label=label, path=pattern, weights=tuple(weights)))
     return found
+
+
+def _label_and_path(text: str) -> tuple[str | None, str]:
+    """Split LABEL=PATH; None for a path alone, which may have an equals sign in its folders."""
+    label, equals, path = text.partition("=")
+    return (label, path) if equals and "/" not in label else (None, text)
+
+
+def _require_folder_name(flag: str, label: str) -> None:
+    if not label or "/" in label or label.startswith("."):
+        raise CrossviewError(f"{flag}: {label!r} cannot be a folder's name; give another")
 
 
 def evaluate_all(
@@ -229,9 +248,10 @@ def evaluate_all(
     """Judge every model on every benchmark with seeds 0, 1, ...; a cell that is there is kept.
 
     Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures; one that fails does not keep
-    the others from being made. What says the same of every example has a cell of each benchmark.
-    Raises CrossviewError, before anything is trained, where a dataset cannot be opened, a task
-    cannot use a model, or a cell was made otherwise.
+    the others from being made. What is trained alike is trained once, and judged on each of its
+    benchmarks. What says the same of every example has a cell of each benchmark. Raises
+    CrossviewError, before anything is trained, where a dataset cannot be opened, a task cannot use
+    a model, or a cell was made otherwise.
     """
     with join(device) as process:  # type: ignore[arg-type]
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
@@ -242,24 +262,19 @@ def evaluate_all(
             for benchmark, splits in zip(benchmarks, opened)
             for model, seed in (*itertools.product(models, range(seeds)), (None, 0))
         ]
-        records = [_recorded(job.folder, job.request) for job in jobs]
-        new = [job for job, record in zip(jobs, records) if record is None]
+        results: dict[Path, Cell | Failure | None] = {job.folder: _recorded(job) for job in jobs}
+        new = [job for job in jobs if results[job.folder] is None]
         for (_, config), job in {(job.benchmark.name, job.config): job for job in new}.items():
             if config:
                 _require_fit(job.benchmark, job.splits, config)
-        cells: list[Cell] = []
-        failures: list[Failure] = []
-        for job, record in zip(jobs, records):
-            key = (job.benchmark.name, job.label, job.seed)
-            try:
-                if record := record or _made(job, num_workers):
-                    cells.append(_cell_of(record, *key))
-            except CrossviewError as error:
-                reason = " ".join(str(error).split())
-                benchmark, label, seed = key
-                failures.append(Failure(benchmark=benchmark, label=label, seed=seed, reason=reason))
-                logger.warning("failed: %s", failures[-1])
-        return cells, failures
+        for group in _trained_alike(new):
+            for job, result in _made(group, num_workers):
+                results[job.folder] = result
+        found = list(results.values())
+        return (
+            [result for result in found if isinstance(result, Cell)],
+            [result for result in found if isinstance(result, Failure)],
+        )
 
 
 def _require_fit(benchmark: Benchmark, splits: Splits, config: ModelConfig) -> None:
@@ -306,6 +321,16 @@ class _Job:
     def folder(self) -> Path:
         return self.out / self.benchmark.name / self.label / f"seed_{self.seed}"
 
+    def trained_as(self, other: _Job) -> bool:
+        """Return whether both are the same until they are judged."""
+        mine, its = self.benchmark, other.benchmark
+        return (
+            (mine.task, mine.data, mine.recipe) == (its.task, its.data, its.recipe)
+            and (self.label, self.seed) == (other.label, other.seed)
+            # Of shards, those are trained on that are not judged on.
+            and (mine.data.layout != SHARDS or self.splits.train == other.splits.train)
+        )
+
     @cached_property
     def request(self) -> Plain:
         """Return what decides the numbers."""
@@ -340,28 +365,48 @@ class _Job:
         }
 
 
-def _made(job: _Job, num_workers: int) -> Plain | None:
-    """Judge and record; None where there is no constant answer."""
-    task, recipe = job.benchmark.task, job.benchmark.recipe
-    outcome = (
-        _fine_tuned(job, job.contender, num_workers)
-        if job.contender
-        else evaluate_constant(task, job.splits, recipe, num_workers=num_workers)
-    )
-    if outcome is None:
-        return None
-    record = _write(job, outcome)
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
-    logger.info("%s: %s  (%.0f s)", job, shown, outcome.train_s + outcome.test_s)
-    return record
+def _trained_alike(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    groups: list[list[_Job]] = []
+    for job in jobs:
+        group = next((group for group in groups if job.trained_as(group[0])), None)
+        if group is None:
+            groups.append([job])
+        else:
+            group.append(job)
+    return groups
 
 
-def _fine_tuned(job: _Job, contender: Contender, num_workers: int) -> Outcome:
-    recipe = job.benchmark.recipe
+def _made(group: Sequence[_Job], num_workers: int) -> Iterator[tuple[_Job, Cell | Failure | None]]:
+    """Train once, judge and record each; None where there is no constant answer."""
     try:
-        return evaluate(
-            job.benchmark.task,
-            contender.model(job.seed),
+        fitted = _fitted(group[0], num_workers)
+    except CrossviewError as error:
+        yield from ((job, _failed(job, error)) for job in group)
+        return
+    for job in group:
+        result: Cell | Failure | None
+        try:
+            result = _judged(job, fitted, num_workers) if fitted else None
+        except CrossviewError as error:
+            result = _failed(job, error)
+        yield job, result
+
+
+def _failed(job: _Job, error: CrossviewError) -> Failure:
+    reason = " ".join(str(error).split())
+    failure = Failure(benchmark=job.benchmark.name, label=job.label, seed=job.seed, reason=reason)
+    logger.warning("failed: %s", failure)
+    return failure
+
+
+def _fitted(job: _Job, num_workers: int) -> Fitted | None:
+    task, recipe = job.benchmark.task, job.benchmark.recipe
+    if job.contender is None:
+        return constant(task, job.splits, recipe)
+    with _told_of_memory(recipe):
+        return fine_tuned(
+            task,
+            job.contender.model(job.seed),
             job.splits,
             recipe,
             seed=job.seed,
@@ -369,6 +414,27 @@ def _fine_tuned(job: _Job, contender: Contender, num_workers: int) -> Outcome:
             num_workers=num_workers,
             report=lambda step, loss: logger.info("%s: step %d, loss %.4f", job, step, loss),
         )
+
+
+def _judged(job: _Job, fitted: Fitted, num_workers: int) -> Cell:
+    with _told_of_memory(fitted.recipe):
+        outcome = judged(
+            job.benchmark.task,
+            fitted,
+            job.splits.val,
+            num_pictures=NUM_PICTURES if job.contender else 0,
+            num_workers=num_workers,
+        )
+    cell = _write(job, fitted, outcome)
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
+    logger.info("%s: %s  (%.0f s)", job, shown, cell.cost_s)
+    return cell
+
+
+@contextmanager
+def _told_of_memory(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise CrossviewError(
             f"batch_size = {recipe.batch_size}: does not fit into the device's memory; take a "
@@ -376,46 +442,49 @@ def _fine_tuned(job: _Job, contender: Contender, num_workers: int) -> Outcome:
         ) from error
 
 
-_OUTCOME = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")
+_MEASURED = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")
 
 
-def _cell_of(record: Plain, benchmark: str, label: str, seed: int) -> Cell:
-    outcome = {name: record[name] for name in _OUTCOME}
-    return Cell(benchmark=benchmark, label=label, seed=seed, **outcome)
+def _cell_of(job: _Job, record: Plain) -> Cell:
+    measured = {name: record[name] for name in _MEASURED}
+    return Cell(benchmark=job.benchmark.name, label=job.label, seed=job.seed, **measured)
 
 
-def _recorded(folder: Path, request: Plain) -> Plain | None:
-    """Return a cell's record, where it is there."""
-    path = folder / RESULT_NAME
+def _recorded(job: _Job) -> Cell | None:
+    """Return a cell that is there. Raises CrossviewError where it was made otherwise."""
+    path = job.folder / RESULT_NAME
     if not path.exists():
         return None
     try:
         record: Plain = json.loads(path.read_text())
-        lines = diff_plain(record["request"], request)
-        _cell_of(record, "", "", 0)
+        lines = diff_plain(record["request"], job.request)
+        cell = _cell_of(job, record)
     except (ValueError, KeyError, TypeError) as error:
         raise CrossviewError(f"{path}: damaged ({error!r}); remove it") from error
     if lines:
         raise CrossviewError(
-            f"{folder} holds a result that was made otherwise; take another --out, or remove it:\n"
-            "  " + "\n  ".join(lines)
+            f"{job.folder} holds a result that was made otherwise; take another --out, or remove "
+            "it:\n  " + "\n  ".join(lines)
         )
-    return record
+    return cell
 
 
-def _write(job: _Job, outcome: Outcome) -> Plain:
-    folder = job.folder
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(job: _Job, fitted: Fitted, outcome: Outcome) -> Cell:
+    job.folder.mkdir(parents=True, exist_ok=True)
     for number, (name, panels) in enumerate(outcome.pictures.items()):
-        save_panels(folder / f"picture_{number}.png", name, panels)
+        save_panels(job.folder / f"picture_{number}.png", name, panels)
     record: dict[str, Any] = {
         "request": job.request,
         "path": job.contender.path if job.contender else None,
-        **{name: getattr(outcome, name) for name in _OUTCOME},
+        "metrics": outcome.metrics,
+        "num_steps": fitted.num_steps,
+        "train_s": fitted.train_s,
+        "test_s": outcome.test_s,
+        "num_parameters": fitted.num_parameters,
         "machine": processor(),
     }
-    write_text_whole(folder / RESULT_NAME, json.dumps(record, indent=1) + "\n")
-    return record
+    write_text_whole(job.folder / RESULT_NAME, json.dumps(record, indent=1) + "\n")
+    return _cell_of(job, record)
 
 
 def benchmarks(
@@ -454,6 +523,22 @@ def benchmarks(
                 f"{name}: several datasets to train on, one to judge on; give one at a time"
             )
     return found
+
+
+def shard_sources(flag: str, texts: Sequence[str]) -> list[Source]:
+    """Turn [LABEL=]DIR texts of an option into sources of our shards, each with another label."""
+    found: dict[str | None, Source] = {}
+    for text in texts:
+        label, root = _label_and_path(text)
+        if label in found:
+            raise CrossviewError(
+                f"{flag} {text}: there is {found[label].root} already; label it, as in "
+                f"{flag} other={root}"
+            )
+        if label is not None:
+            _require_folder_name(flag, label)
+        found[label] = Source(layout=SHARDS, root=location(root), label=label)
+    return list(found.values())
 
 
 def named_sources(flag: str, texts: Sequence[str]) -> list[Source]:

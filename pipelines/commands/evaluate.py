@@ -40,8 +40,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder or URL of our shards, with depth")
     parser.add_argument(
         "--val-data",
-        metavar="DIR",
-        help="other shards to judge on, all of them; their scenes are not trained on",
+        action="append",
+        default=[],
+        metavar="[LABEL=]DIR",
+        help="other shards to judge on, all of them; their scenes are not trained on; once for "
+        "each, one without a label",
     )
     parser.add_argument(
         "--dataset",
@@ -94,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
         contenders,
         evaluate_all,
         named_sources,
+        shard_sources,
     )
     from pipelines.evaluation_report import write_report
     from training.downstream.recipe import Recipe
@@ -114,14 +118,12 @@ def run(options: argparse.Namespace) -> int:
         values = merge(to_plain(task.recipes[options.recipe]), overrides)
         return build(Recipe, values, source=f"recipe of {task.name}")
 
-    def sources(shards: str | None, name: str, texts: list[str]) -> list[Source]:
-        ours = [Source(layout=SHARDS, root=location(shards))] if shards else []
-        return ours + named_sources(name, texts)
-
+    ours = [Source(layout=SHARDS, root=location(options.data))] if options.data else []
     chosen = benchmarks(
         named_tasks(options.task),
-        sources(options.data, "--dataset", options.dataset),
-        sources(options.val_data, "--val-dataset", options.val_dataset),
+        ours + named_sources("--dataset", options.dataset),
+        shard_sources("--val-data", options.val_data)
+        + named_sources("--val-dataset", options.val_dataset),
         recipe,
     )
     models = contenders(options.weights, seeds=options.seeds, scratch=options.scratch)

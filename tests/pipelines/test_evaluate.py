@@ -18,6 +18,7 @@ from tiny_layouts import (
     nyuv2,
     scannet1500,
     seven_scenes,
+    sintel,
     taskonomy_views,
 )
 
@@ -214,6 +215,58 @@ def test_scenes_that_are_judged_are_not_trained_on(data, weights, tmp_path, caps
     assert evaluate(*arguments, *other, *untrained) == 0
 
 
+@pytest.fixture
+def trained(monkeypatch) -> list[int]:
+    """Gather the numbers of examples of all trainings."""
+    found: list[int] = []
+    real = module.fine_tuned
+
+    def counted(task, model, splits, *arguments, **more):
+        found.append(len(splits.train))
+        return real(task, model, splits, *arguments, **more)
+
+    monkeypatch.setattr(module, "fine_tuned", counted)
+    return found
+
+
+def test_what_is_trained_alike_is_trained_once(data, weights, tmp_path, trained):
+    """Rooms of other scenes leave the training as it is; those of its own leave it less."""
+    other = write_dataset(tmp_path / "other", first_scene=10)
+    more = write_dataset(tmp_path / "more", first_scene=20)
+    own = write_dataset(tmp_path / "own", scenes=1)
+    judge = ("--weights", weights / "one", "--task", "depth", "--data", data, "--num-val", 3)
+    texts = (other, f"more={more}", f"own={own}")
+    several = [word for text in texts for word in ("--val-data", text)]
+    assert evaluate(*judge, *several, "--out", tmp_path / "out") == 0
+    assert trained == [48, 36]
+    found = records(tmp_path / "out")
+    names = ("depth", "depth-more", "depth-own")
+    assert {name for name, *_ in found} == set(names)
+    values = [found[name, "one", "rmse_m"] for name in names]
+    assert len({value for (value,) in values}) == 3
+
+    # One by one they are the same, and one that is added takes nothing from those that are there.
+    assert evaluate(*judge, "--val-data", f"more={more}", "--out", tmp_path / "single") == 0
+    alone = records(tmp_path / "single")
+    assert alone == {key: value for key, value in found.items() if key[0] == "depth-more"}
+    assert evaluate(*judge, *several, "--out", tmp_path / "single") == 0
+    assert trained == [48, 36, 48, 48, 36]
+    assert records(tmp_path / "single") == found
+
+
+def test_one_training_is_judged_on_several_public_datasets(weights, tmp_path, trained):
+    layouts = {"flying_chairs": flying_chairs, "kitti": kitti_flow, "sintel_clean": sintel}
+    for name, write in layouts.items():
+        write(tmp_path / name)
+    chairs, *others = (f"{name}={tmp_path / name}" for name in layouts)
+    vals = [word for layout in others for word in ("--val-dataset", layout)]
+    judge = ("--weights", weights / "two-0", "--task", "flow", "--out", tmp_path / "out")
+    assert evaluate(*judge, "--dataset", chairs, *vals) == 0
+    assert trained == [2]
+    names = {name for name, *_ in records(tmp_path / "out")}
+    assert names == {"flow-kitti", "flow-sintel_clean"}
+
+
 def test_shards_of_one_scene_go_with_a_public_dataset(weights, tmp_path):
     one_scene = write_dataset(tmp_path / "one", scenes=1)
     public = Source(layout="nyuv2", root=nyuv2(tmp_path / "nyu") or tmp_path / "nyu")
@@ -239,8 +292,9 @@ def test_a_dataset_is_the_same_by_another_spelling_of_its_path(
 def test_a_path_of_weights_may_have_an_equals_sign(weights, tmp_path):
     shutil.copytree(weights / "one", tmp_path / "w=1" / "one")
     path = f"{tmp_path}/w=1/one"
-    (contender,) = contenders([f"A={path}"], seeds=1, scratch=False)
-    assert (contender.label, contender.path) == ("A", path)
+    named, alone = contenders([f"A={path}", path], seeds=1, scratch=False)
+    assert (named.label, named.path) == ("A", path)
+    assert (alone.label, alone.path) == ("one", path)
 
 
 def test_weights_that_change_meanwhile_are_refused(weights, tmp_path):
@@ -252,15 +306,13 @@ def test_weights_that_change_meanwhile_are_refused(weights, tmp_path):
         contender.model(0)
 
 
-def damage_training_images(folder: Path) -> None:
-    """Zero the first images of all scenes that are not held out; the files keep their sizes."""
-    for entry in open_split(DataConfig(path=folder)).train.shards:
-        tar = folder / entry.name
-        contents = bytearray(tar.read_bytes())
-        for members in Sidecar.read(sidecar_path(tar)).samples.values():
-            offset, size = members["view1.jpg"]
-            contents[offset : offset + size] = bytes(size)
-        tar.write_bytes(contents)
+def damage(tar: Path, keep: int = 0) -> None:
+    """Zero the first images of all pairs but the first ones; the file keeps its size."""
+    contents = bytearray(tar.read_bytes())
+    for members in list(Sidecar.read(sidecar_path(tar)).samples.values())[keep:]:
+        offset, size = members["view1.jpg"]
+        contents[offset : offset + size] = bytes(size)
+    tar.write_bytes(contents)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -268,7 +320,8 @@ def test_what_fails_does_not_cost_the_rest(data, weights, tmp_path, capsys, num_
     """Depth trains on damaged images; correspondence is judged on scenes that are whole."""
     folder, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(data, folder)
-    damage_training_images(folder)
+    for entry in open_split(DataConfig(path=folder)).train.shards:
+        damage(folder / entry.name)
     arguments = (
         *("--weights", weights / "two-0", "--task", "depth,correspondence", "--data", folder),
         *("--num-val", 2, "--num-workers", num_workers, "--out", out),
@@ -292,6 +345,18 @@ def test_what_fails_does_not_cost_the_rest(data, weights, tmp_path, capsys, num_
     shutil.copytree(data, folder, dirs_exist_ok=True)
     assert evaluate(*arguments) == 0
     assert "Missing" not in (out / "results.md").read_text()
+
+
+def test_what_cannot_be_judged_on_one_dataset_is_judged_on_the_others(data, weights, tmp_path):
+    whole = write_dataset(tmp_path / "whole", scenes=1, first_scene=10)
+    damaged = write_dataset(tmp_path / "damaged", scenes=1, first_scene=11)
+    damage(next(damaged.glob("*.tar")), keep=1)
+    vals = ("--val-data", f"damaged={damaged}", "--val-data", f"whole={whole}")
+    arguments = ("--weights", weights / "one", "--task", "depth", "--data", data, *vals)
+    assert evaluate(*arguments, "--out", tmp_path / "out") == 2
+    found = records(tmp_path / "out")
+    assert found["depth-damaged", "one", "rmse_m"] == []
+    assert len(found["depth-whole", "one", "rmse_m"]) == 1
 
 
 def test_workers_that_read_change_no_result(data, weights, tmp_path):
@@ -355,6 +420,11 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
         (["--task", "depth", "--data", "{data}", "--set", "resize=[0, 9]"], ["resize"]),
         (["--task", "depth", "--data", "{data}", "--val-dataset", "kitti=x"], ["kitti", "none"]),
         (["--task", "depth", "--data", "{data}", "--val-data", "nowhere"], ["nowhere"]),
+        (
+            ["--task", "depth", "--data", "{data}", "--val-data", "a", "--val-data", "b"],
+            ["--val-data b", "there is a already", "--val-data other=b"],
+        ),
+        (["--task", "depth", "--data", "{data}", "--val-data", ".x=a"], ["--val-data: '.x'"]),
         (
             ["--task", "depth", "--dataset", "nyuv2=a", "--dataset", "nyuv2=b"],
             ["nyuv2=b", "already"],

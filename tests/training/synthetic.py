@@ -59,10 +59,12 @@ def pair_members(generator, size, shift_px, with_depth):
     return members
 
 
-def write_dataset(folder: Path, scenes=4, pairs=12, size=36, shards=1, with_depth=True) -> Path:
+def write_dataset(
+    folder: Path, scenes=4, pairs=12, size=36, shards=1, with_depth=True, first_scene=0
+) -> Path:
     """Write a dataset of this many scenes, each of shards x pairs plane pairs of size x size."""
     entries = []
-    for scene in range(scenes):
+    for scene in range(first_scene, first_scene + scenes):
         for shard in range(shards):
             generator = np.random.default_rng([scene, shard])
             path = folder / f"scene{scene}-{shard:04d}.tar"

@@ -1,11 +1,11 @@
-"""One cell of the table: a model, fine-tuned on a task with a seed, and judged."""
+"""A model is fine-tuned on a task with a seed, and judged."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from training.downstream.example import Example, Examples, Splits, spread
 from training.downstream.finetune import finetune, precision, read_all
 from training.downstream.recipe import Recipe
-from training.downstream.task import Panels, Task
+from training.downstream.task import Answer, Panels, Prediction, Task
 from training.downstream.transforms import covering
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.order import weights_seed
@@ -24,24 +24,33 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What can be judged: a fine-tuned network, or what says the same of every example."""
+
+    answer: Answer
+    """Of an example at the recipe's size."""
+    recipe: Recipe
+    num_steps: int = 0
+    """Of fine-tuning."""
+    train_s: float
+    """Wall time of fine-tuning, in seconds."""
+    num_parameters: int = 0
+    """Of the network, pre-trained ones and head."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What came out."""
 
     metrics: dict[str, float]
     """By name; one that no example says anything about is missing."""
-    num_steps: int
-    """Of fine-tuning."""
-    train_s: float
-    """Wall time of fine-tuning, in seconds."""
     test_s: float
     """Wall time of prediction and scoring, in seconds."""
-    num_parameters: int
-    """Of the network, pre-trained ones and head."""
     pictures: dict[str, Panels]
     """Of some examples, by their names."""
 
 
-def evaluate(
+def fine_tuned(
     task: Task,
     model: CroCo,
     splits: Splits,
@@ -49,20 +58,19 @@ def evaluate(
     *,
     seed: int,
     device: torch.device,
-    num_pictures: int = 4,
     num_workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
-) -> Outcome:
-    """Fine-tune a model on splits.train and judge it on splits.val.
+) -> Fitted:
+    """Fine-tune a model on splits.train.
 
     seed decides the head's weights and the order and crops of the training examples. model is
     changed. Raises CrossviewError where model, data and recipe do not go together.
     """
     recipe = recipe.for_model(model.config)
+    began = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = task.network(model, splits, recipe).to(device)
-        began = time.perf_counter()
         num_steps = finetune(
             task,
             network,
@@ -72,49 +80,47 @@ def evaluate(
             num_workers=num_workers,
             report=report,
         )
-    trained = time.perf_counter()
-    shown = {int(n) for n in spread(len(splits.val), num_pictures)}
-    scores, pictures = [], {}
-    with torch.inference_mode(), precision(recipe, device):
-        for number, example in enumerate(_judged_on(splits, recipe, num_workers)):
-            prediction = task.predict(network, example, recipe)
-            scores.append(task.score(prediction, example))
-            if number in shown:
-                pictures[example.name] = task.pictures(example, prediction)
-    return Outcome(
-        metrics=_known(task, task.summarise(scores)),
+
+    def answer(example: Example) -> Prediction:
+        with torch.inference_mode(), precision(recipe, device):
+            return task.predict(network, example, recipe)
+
+    return Fitted(
+        answer=answer,
+        recipe=recipe,
         num_steps=num_steps,
-        train_s=trained - began,
-        test_s=time.perf_counter() - trained,
+        train_s=time.perf_counter() - began,
         num_parameters=sum(weight.numel() for weight in network.parameters()),
-        pictures=pictures,
     )
 
 
-def evaluate_constant(
-    task: Task, splits: Splits, recipe: Recipe, *, num_workers: int = 0
-) -> Outcome | None:
-    """Judge the task's constant answer on splits.val; None where it has none."""
+def constant(task: Task, splits: Splits, recipe: Recipe) -> Fitted | None:
+    """Return what says the same of every example, fitted to splits.train; None where none can."""
     began = time.perf_counter()
     answer = task.constant(replace(splits, train=_Sized(splits.train, recipe)))
     if answer is None:
         return None
-    fitted = time.perf_counter()
-    examples = _judged_on(splits, recipe, num_workers)
-    metrics = task.summarise([task.score(answer(example), example) for example in examples])
+    return Fitted(answer=answer, recipe=recipe, train_s=time.perf_counter() - began)
+
+
+def judged(
+    task: Task, fitted: Fitted, examples: Examples, *, num_pictures: int = 0, num_workers: int = 0
+) -> Outcome:
+    """Judge on examples; num_pictures of them, evenly spread, are drawn."""
+    began = time.perf_counter()
+    shown = {int(n) for n in spread(len(examples), num_pictures)}
+    sized = _Sized(examples, fitted.recipe)
+    scores, pictures = [], {}
+    for number, example in enumerate(read_all(sized.__getitem__, range(len(sized)), num_workers)):
+        prediction = fitted.answer(example)
+        scores.append(task.score(prediction, example))
+        if number in shown:
+            pictures[example.name] = task.pictures(example, prediction)
     return Outcome(
-        metrics=_known(task, metrics),
-        num_steps=0,
-        train_s=fitted - began,
-        test_s=time.perf_counter() - fitted,
-        num_parameters=0,
-        pictures={},
+        metrics=_known(task, task.summarise(scores)),
+        test_s=time.perf_counter() - began,
+        pictures=pictures,
     )
-
-
-def _judged_on(splits: Splits, recipe: Recipe, num_workers: int) -> Iterator[Example]:
-    examples = _Sized(splits.val, recipe)
-    return read_all(examples.__getitem__, range(len(examples)), num_workers)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,10 @@ def one_view(example: Example) -> Example:
 
 
 class Examples(Protocol):
-    """The examples of one split, read from disk when they are asked for."""
+    """The examples of one split, read from disk when they are asked for.
+
+    Two that are equal hold the same examples.
+    """
 
     def __len__(self) -> int: ...
 

@@ -19,8 +19,9 @@ from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.correspondence import cameras_of
+from training.downstream import evaluation
 from training.downstream.datasets.shards import open_shards, reprojected
-from training.downstream.evaluation import evaluate, untrained
+from training.downstream.evaluation import fine_tuned, untrained
 from training.downstream.example import Chosen, Example, Splits
 from training.downstream.pointmaps import MATCHING_WEIGHT, NUM_PAIRS, prediction_of
 from training.downstream.recipe import Recipe
@@ -88,7 +89,9 @@ def planes(shift_px, size=36):
 def judged(task, splits, *, seed=0, config=MODEL, **changes):
     recipe = replace(RECIPE, **changes)
     model = untrained(config, 0)
-    return evaluate(TASKS[task], model, splits, recipe, seed=seed, device=torch.device("cpu"))
+    cpu = torch.device("cpu")
+    fitted = fine_tuned(TASKS[task], model, splits, recipe, seed=seed, device=cpu)
+    return evaluation.judged(TASKS[task], fitted, splits.val, num_pictures=4)
 
 
 # They run

@@ -45,6 +45,9 @@ class _Pairs:
         if len(self):
             self._pairs.members(0, DEPTHS)  # rendered without depth: better said now
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Pairs) and self._shards.index == other._shards.index
+
     def __len__(self) -> int:
         return self._pairs.num_pairs
 
