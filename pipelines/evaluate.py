@@ -5,27 +5,24 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from generation.errors import CrossviewError
-from generation.locations import location
 from generation.plain import Plain, diff_plain, to_plain
 from generation.shards.files import write_text_whole
-from generation.shards.schema import INDEX_NAME
-from generation.shards.writer import file_sha256
+from pipelines.benchmarks import SHARDS, Benchmark
+from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluation_figures import save_panels
 from pipelines.machine import processor
-from training.checkpoint import load_model
 from training.distributed import join, resolved_precision
 from training.downstream import constants
-from training.downstream.datasets.shards import open_all, open_shards
 from training.downstream.evaluation import (
     VERSION,
     Fitted,
@@ -33,124 +30,16 @@ from training.downstream.evaluation import (
     constant,
     fine_tuned,
     judged,
-    untrained,
-    weights_digest,
 )
-from training.downstream.example import Splits, at_most
+from training.downstream.example import Splits
 from training.downstream.recipe import Recipe
-from training.downstream.task import Task
 from training.model.croco import CroCo, ModelConfig
 
 logger = logging.getLogger(__name__)
 
-SCRATCH = "scratch"
-"""Label of the network that is not pre-trained."""
-CONSTANT = "constant"
-"""Label of what says the same of every example."""
-SEED = "{seed}"
-SHARDS = "shards"
-"""The layout of our own datasets."""
 RESULT_NAME = "result.json"
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """What is recorded of a model before it is fine-tuned."""
-
-    config: ModelConfig
-    sha256: str
-
-    @classmethod
-    def of(cls, model: CroCo) -> Weights:
-        """Describe a model."""
-        return cls(config=model.config, sha256=weights_digest(model))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A model to be judged, under a label."""
-
-    label: str
-    path: str | None
-    """What holds it; {seed} stands for the number of the seed. None: random weights."""
-    weights: tuple[Weights, ...]
-    """Of seeds 0, 1, ..."""
-
-    def model(self, seed: int) -> CroCo:
-        """Return the model that stands for a seed, new for every cell.
-
-        Raises CrossviewError where it is no longer the one of weights.
-        """
-        if self.path is None:
-            return untrained(self.weights[seed].config, seed)
-        path = self.path.replace(SEED, str(seed))
-        model = load_model(path)
-        if Weights.of(model) != self.weights[seed]:
-            raise CrossviewError(
-                f"{path}: other weights than when the evaluation began; give the same command "
-                "again when their training is over"
-            )
-        return model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A dataset on a disk."""
-
-    layout: str
-    """A key of Task.datasets."""
-    root: Path
-    label: str | None = None
-    """Tells it from other shards that are judged on."""
-
-    @cached_property
-    def record(self) -> Plain:
-        """Return what tells it from another."""
-        if self.layout == SHARDS:  # wherever it lies
-            return {"layout": self.layout, "sha256": file_sha256(self.root / INDEX_NAME)}
-        return {"layout": self.layout, "root": str(self.root.resolve())}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """A task on a dataset, with its recipe."""
-
-    task: Task
-    data: Source
-    recipe: Recipe
-    val: Source | None = None
-    """Another dataset to be judged on; of our shards, which have no split of their own, all is, and
-    scenes that both show are not trained on."""
-
-    @property
-    def name(self) -> str:
-        """As folders and tables call it: by what is judged on."""
-        source = self.val or self.data
-        label = source.label if source.layout == SHARDS else source.layout
-        return f"{self.task.name}-{label}" if label else self.task.name
-
-    def open(self, num_train: int | None, num_val: int | None) -> Splits:
-        """Open the dataset, or at most so many examples of it, evenly spread."""
-        if self.val is None:
-            splits = self.task.datasets[self.data.layout](self.data.root)
-        elif self.data.layout == self.val.layout == SHARDS:
-            splits = open_shards(self.data.root, val_root=self.val.root)
-        else:
-            splits = replace(self._whole(self.data), val=self._whole(self.val).val)
-        if not splits.val:
-            raise CrossviewError(f"{self.data.root}: no examples to judge {self.task.name} on")
-        return replace(
-            splits, train=at_most(splits.train, num_train), val=at_most(splits.val, num_val)
-        )
-
-    def _whole(self, source: Source) -> Splits:
-        """Open a dataset of which one split is used: of our shards, all scenes are in both."""
-        if source.layout != SHARDS:
-            return self.task.datasets[source.layout](source.root)
-        examples = open_all(source.root)
-        return Splits(train=examples, val=examples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,54 +73,6 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.benchmark}, {self.label}, seed {self.seed}: {self.reason}"
-
-
-def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Contender]:
-    """Turn [LABEL=]PATH texts into contenders; scratch adds one of the first's shape.
-
-    Every file is read once. Raises CrossviewError where two have one label, or a path holds no
-    model.
-    """
-    named: list[tuple[str, str | None]] = []
-    for text in texts:
-        label, path = _label_and_path(text)
-        named.append((Path(text).resolve().name if label is None else label, path))
-    if scratch:
-        named.append((SCRATCH, None))
-    labels = [label for label, _ in named]
-    for label, path_of_first in named:
-        if labels.count(label) > 1:
-            raise CrossviewError(
-                f"--weights: two models would be called {label!r}; give them names, as in "
-                f"--weights first={path_of_first}"
-            )
-        if label == CONSTANT:
-            raise CrossviewError(
-                f"--weights: {CONSTANT!r} is the row of what needs no model; give it another name, "
-                f"as in --weights mine={path_of_first}"
-            )
-        _require_folder_name("--weights", label)
-    read = cache(lambda path: Weights.of(load_model(path)))
-    found: list[Contender] = []
-    for label, pattern in named:
-        if pattern is None:
-            config = found[0].weights[0].config
-            weights = [Weights.of(untrained(config, seed)) for seed in range(seeds)]
-        else:
-            weights = [read(pattern.replace(SEED, str(seed))) for seed in range(seeds)]
-        found.append(Contender(label=label, path=pattern, weights=tuple(weights)))
-    return found
-
-
-def _label_and_path(text: str) -> tuple[str | None, str]:
-    """Split LABEL=PATH; None for a path alone, which may have an equals sign in its folders."""
-    label, equals, path = text.partition("=")
-    return (label, path) if equals and "/" not in label else (None, text)
-
-
-def _require_folder_name(flag: str, label: str) -> None:
-    if not label or "/" in label or label.startswith("."):
-        raise CrossviewError(f"{flag}: {label!r} cannot be a folder's name; give another")
 
 
 def evaluate_all(
@@ -485,76 +326,3 @@ def _write(job: _Job, fitted: Fitted, outcome: Outcome) -> Cell:
     }
     write_text_whole(job.folder / RESULT_NAME, json.dumps(record, indent=1) + "\n")
     return _cell_of(job, record)
-
-
-def benchmarks(
-    tasks: Sequence[Task],
-    sources: Sequence[Source],
-    val_sources: Sequence[Source],
-    recipe: Callable[[Task], Recipe],
-) -> list[Benchmark]:
-    """Pair every task with every dataset that it can be trained on and judged on.
-
-    Without val_sources it is judged on the split of the dataset itself, else on each of them.
-    Raises CrossviewError for a task without a dataset and a dataset without a task.
-    """
-    for source in (*sources, *val_sources):
-        if not any(source.layout in task.datasets for task in tasks):
-            layouts = ", ".join(sorted({name for task in tasks for name in task.datasets}))
-            raise CrossviewError(
-                f"{option(source.layout)}: none of the tasks takes it; they take {layouts}"
-            )
-    found = []
-    for task in tasks:
-        known = ", ".join(map(option, task.datasets))
-        own = [source for source in sources if source.layout in task.datasets]
-        vals = [source for source in val_sources if source.layout in task.datasets]
-        if not own:
-            raise CrossviewError(f"{task.name}: no dataset for it; it takes {known}")
-        if val_sources and not vals:
-            known = ", ".join(option(layout, judged_on=True) for layout in task.datasets)
-            raise CrossviewError(f"{task.name}: no dataset to judge it on; it takes {known}")
-        for source, val in itertools.product(own, vals or (None,)):
-            found.append(Benchmark(task=task, data=source, recipe=recipe(task), val=val))
-    names = [benchmark.name for benchmark in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise CrossviewError(
-                f"{name}: several datasets to train on, one to judge on; give one at a time"
-            )
-    return found
-
-
-def shard_sources(flag: str, texts: Sequence[str]) -> list[Source]:
-    """Turn [LABEL=]DIR texts of an option into sources of our shards, each with another label."""
-    found: dict[str | None, Source] = {}
-    for text in texts:
-        label, root = _label_and_path(text)
-        if label in found:
-            raise CrossviewError(
-                f"{flag} {text}: there is {found[label].root} already; label it, as in "
-                f"{flag} other={root}"
-            )
-        if label is not None:
-            _require_folder_name(flag, label)
-        found[label] = Source(layout=SHARDS, root=location(root), label=label)
-    return list(found.values())
-
-
-def named_sources(flag: str, texts: Sequence[str]) -> list[Source]:
-    """Turn LAYOUT=DIR texts of an option into sources, one of a layout at most."""
-    found: dict[str, Source] = {}
-    for text in texts:
-        layout, equals, root = text.partition("=")
-        if not equals or not root:
-            raise CrossviewError(f"{flag} {text}: expected LAYOUT=DIR")
-        if layout in found:
-            raise CrossviewError(f"{flag} {text}: there is {found[layout].root} already")
-        found[layout] = Source(layout=layout, root=Path(root))
-    return list(found.values())
-
-
-def option(layout: str, *, judged_on: bool = False) -> str:
-    """Return how a dataset of this layout is named on the command line."""
-    dashes = "--val-" if judged_on else "--"
-    return f"{dashes}data DIR" if layout == SHARDS else f"{dashes}dataset {layout}=DIR"

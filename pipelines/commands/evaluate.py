@@ -89,16 +89,10 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, print the table."""
     from generation.locations import location
     from generation.plain import merge, to_plain
+    from pipelines.benchmarks import SHARDS, Source, benchmarks, named_sources, shard_sources
     from pipelines.commands.options import report_failures
-    from pipelines.evaluate import (
-        SHARDS,
-        Source,
-        benchmarks,
-        contenders,
-        evaluate_all,
-        named_sources,
-        shard_sources,
-    )
+    from pipelines.contenders import contenders
+    from pipelines.evaluate import evaluate_all
     from pipelines.evaluation_report import write_report
     from training.downstream.recipe import Recipe
     from training.downstream.task import Task

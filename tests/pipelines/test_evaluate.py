@@ -24,17 +24,12 @@ from tiny_layouts import (
 
 from generation.errors import CrossviewError
 from generation.shards.schema import Sidecar, sidecar_path
+from pipelines import contenders as contenders_module
 from pipelines import evaluate as module
+from pipelines.benchmarks import Benchmark, Source
 from pipelines.cli import main
-from pipelines.evaluate import (
-    Benchmark,
-    Cell,
-    Contender,
-    Source,
-    Weights,
-    contenders,
-    evaluate_all,
-)
+from pipelines.contenders import Contender, Weights, contenders
+from pipelines.evaluate import Cell, evaluate_all
 from pipelines.evaluation_report import Summary, write_report
 from training.data import DataConfig, open_split
 from training.downstream.depth import Depth
@@ -106,9 +101,9 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys, mo
 
     # Each file of weights is read once, to compare it, and no network is built.
     read = []
-    real = module.load_model
+    real = contenders_module.load_model
     monkeypatch.setattr(
-        module, "load_model", lambda path: read.append(Path(path).name) or real(path)
+        contenders_module, "load_model", lambda path: read.append(Path(path).name) or real(path)
     )
     monkeypatch.delattr(module, "_require_fit")
     assert evaluate(*arguments) == 0
