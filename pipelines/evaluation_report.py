@@ -123,8 +123,8 @@ def _minutes(cells: Sequence[Cell], benchmark: str, label: str) -> float | None:
 
 def _heading(metric: Metric) -> str:
     arrow = "↑" if metric.higher_is_better else "↓"
-    unit = f" [{metric.unit}]" if metric.unit else ""
-    return f"{metric.name}{unit} {arrow}"
+    told = not metric.unit or metric.name.endswith(f"_{metric.unit}")
+    return f"{metric.name} {arrow}" if told else f"{metric.name} [{metric.unit}] {arrow}"
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

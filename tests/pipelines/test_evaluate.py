@@ -478,6 +478,7 @@ def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
     weights = (Weights(config=ModelConfig(), sha256=""),)
     models = [Contender(label=label, path=None, weights=weights) for label in ("a", "b")]
     text = write_report(tmp_path, "Evaluation", chosen, models, cells)
+    assert "rel ↓ | rmse_m ↓ | seeds" in text  # its name has the unit
     assert "mean rank in 2 benchmarks that all have" in text
     assert "| a | 1.50 |\n| b | 1.50 |" in text
     first = json.loads((tmp_path / "results.json").read_text())[0]
