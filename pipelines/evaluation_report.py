@@ -21,6 +21,7 @@ from training.downstream.metrics import mean_rank
 from training.downstream.task import Metric
 
 MISSING = "-"
+OVER_ALL = "Over all"
 ABOUT_CONSTANT = "constant says the same of every example, without looking at any."
 
 
@@ -151,7 +152,7 @@ def _ranks(
     rows = [[label, f"{rank:.2f}"] for label, rank in zip(labels, ranks)]
     heading = f"mean rank in {sum(known)} benchmarks that all have ↓"
     table_text = markdown_table(["weights", heading], rows)
-    return [f"## Over all\n\n{table_text}"]
+    return [f"## {OVER_ALL}\n\n{table_text}"]
 
 
 def _plain(

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,8 +50,6 @@ class Stage:
     """Stages before it that must be done when it begins; None: all of them."""
     threads: int = 1
     """Threads of each command; as many run at once as there are cores for."""
-    needs: dict[str, Path] = field(default_factory=dict)
-    """Command -> a file or folder without which it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +68,15 @@ class Section:
     """What the labels measure, where they are numbers: the metrics are drawn over them."""
     evaluation: str | None = None
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
+    judged_on: str | None = None
+    """Label of the shards of which alone the judgements are shown; None: all."""
     samples: tuple[str, ...] = ()
     """Pictures of the evaluation that are shown, by their paths below its folder."""
     claims: tuple[tuple[str, ...], ...] = ()
     """Labels of the evaluation, each of which is said to be ahead of those after it."""
     decisive: dict[str, str] = field(default_factory=dict)
-    """Benchmark -> the metric by which claims are judged, named before anything is run."""
+    """Benchmark, without the label of judged_on -> the metric by which claims are judged, named
+    before anything is run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ class Study:
     stages: dict[str, Stage]
     phrases: dict[str, str] = field(default_factory=dict)
     """Parts of command lines that many share, by name."""
+    needs: dict[str, Path] = field(default_factory=dict)
+    """Command or phrase -> a file or folder without which it is left out."""
     text: str = ""
     """What the report begins with."""
     pictures: Path = Path("pictures")
@@ -104,8 +107,6 @@ class Job:
     """That, and the seed where there are several."""
     arguments: tuple[str, ...]
     threads: int
-    needs: Path | None
-    """A file or folder without which it is left out."""
 
     @property
     def line(self) -> str:
@@ -138,7 +139,6 @@ def jobs_of(study: Study, stage: Stage) -> list[Job]:
                     name=f"{name}-{seed}" if stage.seeds > 1 else name,
                     arguments=tuple(shlex.split(_filled(text, study, seed, name))),
                     threads=stage.threads,
-                    needs=stage.needs.get(name),
                 )
             )
     return jobs
@@ -148,7 +148,10 @@ def _filled(text: str, study: Study, seed: int, name: str) -> str:
     """Put words for their names, those of phrases too; {{seed}} stays for the command."""
     words = {"out": shlex.quote(str(study.out)), "seed": str(seed)}
     try:
-        phrases = {key: value.format(**words) for key, value in study.phrases.items()}
+        phrases = {
+            key: "" if lacks(study, key) else value.format(**words)
+            for key, value in study.phrases.items()
+        }
         return text.format(**words, **phrases)
     except (KeyError, IndexError, ValueError) as error:
         raise CrossviewError(
@@ -163,7 +166,13 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     Where a command fails, all go on but the stages that come after its own. SIGTERM and Ctrl-C end
     those that run, which are not done then. Raises CrossviewError for a stage after an unknown one.
     """
-    stages = {name: list(_possible(jobs_of(study, stage))) for name, stage in study.stages.items()}
+    for name, needed in study.needs.items():
+        if lacks(study, name):
+            logger.warning("%s: left out, there is no %s", name, needed)
+    stages = {
+        name: [job for job in jobs_of(study, stage) if not lacks(study, job.command)]
+        for name, stage in study.stages.items()
+    }
     before = _before(study)
     for folder in ("done", "logs"):
         (study.out / folder).mkdir(parents=True, exist_ok=True)
@@ -186,12 +195,10 @@ def _before(study: Study) -> dict[str, set[str]]:
     return before
 
 
-def _possible(jobs: Sequence[Job]) -> Iterator[Job]:
-    for job in jobs:
-        if job.needs is None or job.needs.exists():
-            yield job
-        else:
-            logger.warning("%s: left out, there is no %s", job.name, job.needs)
+def lacks(study: Study, name: str) -> Path | None:
+    """Return what a command or phrase needs, where it is not there."""
+    needed = study.needs.get(name)
+    return None if needed is None or needed.exists() else needed
 
 
 def _run_stages(

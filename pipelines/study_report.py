@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
 from pipelines.evaluation_figures import bars_figure
-from pipelines.evaluation_report import MISSING, Summary, bars_of, markdown_table
+from pipelines.evaluation_report import MISSING, OVER_ALL, Summary, bars_of, markdown_table
 from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
 from pipelines.study import (
     Job,
@@ -25,6 +25,7 @@ from pipelines.study import (
     Study,
     is_done,
     jobs_of,
+    lacks,
     minutes_of,
     record_of,
     wall_minutes,
@@ -207,17 +208,22 @@ def _evaluation_parts(
     own = [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
     if not own:
         raise CrossviewError(f"section {section.heading!r}: no command writes {folder}")
-    for job in own:
-        if not is_done(study.out, job):
-            possible = job.needs is None or job.needs.exists()
-            return ["Not run yet." if possible else f"Left out: there is no {job.needs} here."]
-    tables = (folder / "results.md").read_text().partition("\n")[2].strip()
-    parts = [tables.replace("\n## ", "\n### ").replace("## ", "### ", 1)]
+    if not all(is_done(study.out, job) for job in own):
+        needed = next((needed for job in own if (needed := lacks(study, job.command))), None)
+        return [_left_out(needed) if needed else "Not run yet."]
+    records = json.loads((folder / "results.json").read_text())
+    suffix = f"-{section.judged_on}" if section.judged_on else ""
+    shown = {each["benchmark"] for each in records if each["benchmark"].endswith(suffix)}
+    if not shown:
+        if section.judged_on and (needed := lacks(study, section.judged_on)):
+            return [_left_out(needed)]
+        raise CrossviewError(f"section {section.heading!r}: nothing in {folder} is *{suffix}")
+    parts = _tables((folder / "results.md").read_text(), shown)
     if section.decisive:
-        records = json.loads((folder / "results.json").read_text())
-        figure = bars_figure([bars_of(records, *what) for what in section.decisive.items()])
+        decisive = {f"{name}{suffix}": metric for name, metric in section.decisive.items()}
+        figure = bars_figure([bars_of(records, *what) for what in decisive.items()])
         parts.append(pictures.draw("bars", "the metrics that decide", figure))
-        parts += [_claims(records, section)] if section.claims else []
+        parts += [_claims(records, section.claims, decisive)] if section.claims else []
     else:
         title = "the first metric of each benchmark"
         parts.append(pictures.copy("bars", title, folder / "results.png"))
@@ -230,14 +236,33 @@ def _evaluation_parts(
     return parts
 
 
-def _claims(records: Sequence[dict[str, Any]], section: Section) -> str:
+def _left_out(needed: Path) -> str:
+    return f"Left out: there is no {needed} here."
+
+
+def _tables(text: str, benchmarks: set[str]) -> list[str]:
+    """Return the parts of an evaluation's report that tell of these benchmarks alone."""
+    parts = {part.partition("\n")[0]: part for part in text.split("\n## ")[1:]}
+    others = parts.keys() - benchmarks - {OVER_ALL}
+    return [
+        f"### {part.strip()}"
+        for heading, part in parts.items()
+        if heading in benchmarks or (heading == OVER_ALL and not others)
+    ]
+
+
+def _claims(
+    records: Sequence[dict[str, Any]],
+    claims: Sequence[tuple[str, ...]],
+    decisive: dict[str, str],
+) -> str:
     """Return a table of how far each is ahead, in standard errors of the difference."""
     values = {(r["benchmark"], r["metric"], r["weights"]): r for r in records}
-    pairs = dict.fromkeys(pair for claim in section.claims for pair in combinations(claim, 2))
+    pairs = dict.fromkeys(pair for claim in claims for pair in combinations(claim, 2))
     rows = [
         [ahead, behind, benchmark, metric, *_lead(values, (benchmark, metric), ahead, behind)]
         for ahead, behind in pairs
-        for benchmark, metric in section.decisive.items()
+        for benchmark, metric in decisive.items()
     ]
     headers = [
         *("claimed to be ahead", "of", "benchmark", "metric"),

@@ -111,27 +111,37 @@ def test_commands_run_at_once_as_far_as_their_threads_have_cores(tmp_path: Path,
 
 
 def test_what_lacks_its_scans_is_left_out_and_told(tmp_path: Path, caplog):
+    """A command, and what another one would do with what it makes."""
     scans = tmp_path / "scans"
-    first = {
-        "commands": {"with": "index --help", "on-scans": "evaluate --help --out {out}/on-scans"},
-        "needs": {"on-scans": str(scans)},
+    commands = {
+        "with": "index --help",
+        "scans": "evaluate --help --out {out}/on-scans",
+        "both": "evaluate --help {scans} --out {out}/both",
     }
-    stages = {"one": first, "two": {"commands": {"later": "index --help"}}}
-    sections = [{"heading": "On scans", "evaluation": "on-scans"}]
-    values = {"title": "T", "out": str(tmp_path / "out"), "stages": stages, "sections": sections}
+    values = {
+        "title": "T",
+        "out": str(tmp_path / "out"),
+        "phrases": {"scans": "--val-data scans={out}/on-scans"},
+        "needs": {"scans": str(scans)},
+        "stages": {"one": {"commands": commands}, "two": {"commands": {"later": "index --help"}}},
+        "sections": [{"heading": "On scans", "evaluation": "on-scans"}],
+    }
     ours = build(Study, values, source="test")
 
-    def done() -> set[str]:
-        return {path.stem for path in (ours.out / "done").iterdir()}
+    def done() -> dict[str, str]:
+        records = {path.stem: path.read_text() for path in (ours.out / "done").iterdir()}
+        return {name: json.loads(text)["command"] for name, text in records.items()}
 
     assert run_study(ours) == []
-    assert done() == {"with", "later"}
-    assert f"on-scans: left out, there is no {scans}" in caplog.text
+    assert done().keys() == {"with", "both", "later"}
+    assert "--val-data" not in done()["both"]
+    assert f"scans: left out, there is no {scans}" in caplog.text
     assert f"Left out: there is no {scans} here." in write_study_report(ours, tmp_path)
     scans.mkdir()
     assert "Not run yet." in write_study_report(ours, tmp_path)
     assert run_study(ours) == []
-    assert done() == {"with", "later", "on-scans"}
+    assert done().keys() == {"with", "scans", "both", "later"}
+    assert f"--val-data scans={ours.out}/on-scans" in done()["both"]
 
 
 def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_path: Path):
@@ -219,12 +229,17 @@ phrases:
     model.enc_heads=2 model.dec_dim=16 model.dec_depth=1 model.dec_heads=2
     model.pos_embed=rope100 optim.max_steps=2 optim.batch_size=4 validation.num_pairs=4
     validation.every_steps=1
+  scans: --val-data scans={{out}}/others
+needs: {{scans: {scans}}}
 stages:
   pairs:
     commands:
       pairs: >-
         render-pairs --scenes procedural:0-1 --num-pairs 8 --image-size 20 --depth
         --executor serial --out {{out}}/pairs
+      others: >-
+        render-pairs --scenes procedural:10-11 --num-pairs 8 --image-size 20 --depth
+        --executor serial --out {{out}}/others
   models:
     seeds: 2
     commands:
@@ -237,7 +252,7 @@ stages:
       heads: >-
         evaluate --weights croco={{out}}/croco-{{{{seed}}}} --weights mae={{out}}/mae-{{{{seed}}}}
         --scratch --task depth,correspondence --data {{out}}/pairs --seeds 2 --set max_steps=1
-        head_width=8 batch_size=2 --out {{out}}/evaluation
+        head_width=8 batch_size=2 --val-data {{out}}/others {{scans}} --out {{out}}/evaluation
 sections:
   - heading: Models
     runs: {{CroCo: croco, MAE: mae}}
@@ -251,6 +266,11 @@ sections:
     claims: [[croco, mae, scratch], [croco, mae]]
     decisive: {{depth: delta1, correspondence: attention_moved}}
     samples: [depth/mae/seed_1/picture_0.png, depth/mae/seed_7/picture_0.png]
+  - heading: On scans
+    evaluation: evaluation
+    judged_on: scans
+    claims: [[croco, mae]]
+    decisive: {{depth: rel}}
 """
 
 
@@ -258,9 +278,14 @@ sections:
 def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsys):
     out = tmp_path / "out"
     path = tmp_path / "micro.yaml"
-    path.write_text(MICRO.format(out=out))
+    scans = tmp_path / "scans"
+    path.write_text(MICRO.format(out=out, scans=scans))
     report = tmp_path / "report"
-    assert main(["study", str(path), "--report", str(report)]) == 0
+    study = ["study", str(path), "--report", str(report)]
+    assert main(study) == 0
+    assert f"## On scans\n\nLeft out: there is no {scans} here." in capsys.readouterr().out
+    scans.mkdir()
+    assert main(study) == 0
     text = (report / "RESULTS.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert re.search(r"\| CroCo \| [\d.]+ ± [\d.]+ \|", text)
@@ -278,7 +303,9 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     assert "| mae | scratch | correspondence | attention_moved | - | - | - |" in text
     assert "Not run yet" not in text
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
-    assert len(pictures) == 4
+    assert len(pictures) == 5
+    assert [text.count(f"### {name}\n") for name in ("depth", "depth-scans")] == [1, 2]
+    assert re.search(r"\| croco \| mae \| depth-scans \| rel \| [-+][\d.]+ ", text)
     assert all((report / picture).stat().st_size > 5000 for picture in pictures)
     assert "There is no depth/mae/seed_7/picture_0.png." in text
     records = json.loads((out / "evaluation" / "results.json").read_text())
