@@ -31,7 +31,7 @@ class Source:
     """A key of Task.datasets."""
     root: Path
     label: str | None = None
-    """Tells it from other shards that are judged on."""
+    """Tells it from others that are judged on."""
 
     @cached_property
     def record(self) -> Plain:
@@ -55,8 +55,7 @@ class Benchmark:
     @property
     def name(self) -> str:
         """As folders and tables call it: by what is judged on."""
-        source = self.val or self.data
-        label = source.label if source.layout == SHARDS else source.layout
+        label = (self.val or self.data).label
         return f"{self.task.name}-{label}" if label else self.task.name
 
     def open(self, num_train: int | None, num_val: int | None) -> Splits:
@@ -114,7 +113,8 @@ def benchmarks(
     for name in names:
         if names.count(name) > 1:
             raise CrossviewError(
-                f"{name}: several datasets to train on, one to judge on; give one at a time"
+                f"{name}: several datasets to train on, or two to judge on, would be called this; "
+                "give one at a time, or label those of --val-data otherwise"
             )
     return found
 
@@ -123,7 +123,7 @@ def shard_sources(flag: str, texts: Sequence[str]) -> list[Source]:
     """Turn [LABEL=]DIR texts of an option into sources of our shards, each with another label."""
     found: dict[str | None, Source] = {}
     for text in texts:
-        label, root = label_and_path(text)
+        label, root = label_and_path(flag, text)
         if label in found:
             raise CrossviewError(
                 f"{flag} {text}: there is {found[label].root} already; label it, as in "
@@ -144,7 +144,7 @@ def named_sources(flag: str, texts: Sequence[str]) -> list[Source]:
             raise CrossviewError(f"{flag} {text}: expected LAYOUT=DIR")
         if layout in found:
             raise CrossviewError(f"{flag} {text}: there is {found[layout].root} already")
-        found[layout] = Source(layout=layout, root=Path(root))
+        found[layout] = Source(layout=layout, root=Path(root), label=layout)
     return list(found.values())
 
 

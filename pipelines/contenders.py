@@ -68,7 +68,7 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
     """
     named: list[tuple[str, str | None]] = []
     for text in texts:
-        label, path = label_and_path(text)
+        label, path = label_and_path("--weights", text)
         named.append((Path(text).resolve().name if label is None else label, path))
     if scratch:
         named.append((SCRATCH, None))

@@ -57,7 +57,7 @@ class Cell:
 
     @property
     def cost_s(self) -> float:
-        """Wall time, in seconds."""
+        """Wall time in seconds, with the training that it may share with other cells."""
         return self.train_s + self.test_s
 
 

@@ -21,8 +21,7 @@ from training.downstream.metrics import mean_rank
 from training.downstream.task import Metric
 
 MISSING = "-"
-OVER_ALL = "Over all"
-ABOUT_CONSTANT = "constant says the same of every example, without looking at any."
+CONSTANT_ROW = f"{CONSTANT} (the same of every example)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +67,13 @@ def write_report(
 ) -> str:
     """Write results.json, results.md and results.png into out; return the Markdown."""
     labels = [model.label for model in models]
-    text = "\n\n".join(
-        [f"# {title}", *(_section(each, labels, cells, failures) for each in benchmarks)]
-        + _ranks(benchmarks, labels, cells)
-        + ([ABOUT_CONSTANT] if any(cell.label == CONSTANT for cell in cells) else [])
-    )
     records = _plain(benchmarks, labels, cells, failures)
+    sections = [_section(each, labels, cells, failures) for each in benchmarks]
+    text = "\n\n".join([f"# {title}", *sections, *ranks_of(records)])
     out.mkdir(parents=True, exist_ok=True)
     write_text_whole(out / "results.md", text + "\n")
     write_text_whole(out / "results.json", json.dumps(records, indent=1))
-    charts = [bars_of(records, each.name, each.task.metrics[0].name) for each in benchmarks]
+    charts = [bars_of(records, *what) for what in first_metrics(records).items()]
     save_figure(out / "results.png", bars_figure(charts))
     return text
 
@@ -103,7 +99,7 @@ def _section(
         rows.append([label, *values, str(len(own)), shown])
     constant = [summary(cells, benchmark.name, CONSTANT, m.name).text(m.digits) for m in metrics]
     if any(value != MISSING for value in constant):
-        rows.append([CONSTANT, *constant, MISSING, MISSING])
+        rows.append([CONSTANT_ROW, *constant, MISSING, MISSING])
     trained = [cell for cell in cells if cell.label != CONSTANT]
     done = [cell.num_steps for cell in trained if cell.benchmark == benchmark.name]
     steps = max(done, default=0)
@@ -134,25 +130,32 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (headers, rule, *rows))
 
 
-def _ranks(
-    benchmarks: Sequence[Benchmark], labels: Sequence[str], cells: Sequence[Cell]
-) -> list[str]:
-    """Return the mean rank over all benchmarks by their first metric, where there are several."""
-    if len(benchmarks) < 2 or len(labels) < 2:
+def first_metrics(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return the metric of each benchmark by which models are ranked and plotted."""
+    found: dict[str, str] = {}
+    for each in records:
+        found.setdefault(each["benchmark"], each["metric"])
+    return found
+
+
+def ranks_of(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return mean ranks over benchmarks by their first metric, from the records of results.json.
+
+    None where fewer than two models, or fewer than two benchmarks that all have, are to be ranked.
+    """
+    first = first_metrics(records)
+    own = [each for each in records if each["metric"] == first[each["benchmark"]]]
+    means = {(each["weights"], each["benchmark"]): each["mean"] for each in own}
+    labels = list(dict.fromkeys(label for label, _ in means if label != CONSTANT))
+    known = [name for name in first if all(means[label, name] is not None for label in labels)]
+    if min(len(labels), len(known)) < 2:
         return []
-    table = [
-        [summary(cells, each.name, label, each.task.metrics[0].name).mean for each in benchmarks]
-        for label in labels
-    ]
-    known = [not any(map(math.isnan, column)) for column in zip(*table)]
-    if sum(known) < 2:
-        return []
-    higher = [each.task.metrics[0].higher_is_better for each in benchmarks]
-    ranks = mean_rank(table, higher)
+    higher = {each["benchmark"]: each["higher_is_better"] for each in own}
+    table = [[means[label, name] for name in known] for label in labels]
+    ranks = mean_rank(table, [higher[name] for name in known])
     rows = [[label, f"{rank:.2f}"] for label, rank in zip(labels, ranks)]
-    heading = f"mean rank in {sum(known)} benchmarks that all have ↓"
-    table_text = markdown_table(["weights", heading], rows)
-    return [f"## {OVER_ALL}\n\n{table_text}"]
+    heading = f"mean rank in {len(known)} benchmarks that all have ↓"
+    return [f"## Over all\n\n{markdown_table(['weights', heading], rows)}"]
 
 
 def _plain(

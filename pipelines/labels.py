@@ -5,10 +5,16 @@ from __future__ import annotations
 from generation.errors import CrossviewError
 
 
-def label_and_path(text: str) -> tuple[str | None, str]:
-    """Split LABEL=PATH; None for a path alone, which may have an equals sign in its folders."""
+def label_and_path(flag: str, text: str) -> tuple[str | None, str]:
+    """Split LABEL=PATH; None for a path alone, which may have an equals sign in its folders.
+
+    Raises CrossviewError where there is no path.
+    """
     label, equals, path = text.partition("=")
-    return (label, path) if equals and "/" not in label else (None, text)
+    labelled = bool(equals) and "/" not in label
+    if not (path if labelled else text):
+        raise CrossviewError(f"{flag} {text}: expected a path")
+    return (label, path) if labelled else (None, text)
 
 
 def require_folder_name(flag: str, label: str) -> None:

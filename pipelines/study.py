@@ -14,13 +14,14 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.plain import merge
@@ -51,6 +52,10 @@ class Stage:
     threads: int = 1
     """Threads of each command; as many run at once as there are cores for."""
 
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        require(self.threads >= 1, "threads", self.threads, "at least 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -69,7 +74,8 @@ class Section:
     evaluation: str | None = None
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
     judged_on: str | None = None
-    """Label of the shards of which alone the judgements are shown; None: all."""
+    """Label of the shards of which alone the judgements are shown, also their name in
+    Study.needs, where they need something; None: all."""
     samples: tuple[str, ...] = ()
     """Pictures of the evaluation that are shown, by their paths below its folder."""
     claims: tuple[tuple[str, ...], ...] = ()
@@ -89,7 +95,7 @@ class Study:
     phrases: dict[str, str] = field(default_factory=dict)
     """Parts of command lines that many share, by name."""
     needs: dict[str, Path] = field(default_factory=dict)
-    """Command or phrase -> a file or folder without which it is left out."""
+    """Command or phrase, or both of one name -> a file or folder without which it is left out."""
     text: str = ""
     """What the report begins with."""
     pictures: Path = Path("pictures")
@@ -101,6 +107,7 @@ class Study:
 class Job:
     """One command, with one seed."""
 
+    stage: str
     command: str
     """Its name in the stage."""
     name: str
@@ -128,31 +135,37 @@ def load_study(name: str, overrides: dict[str, Any]) -> Study:
     return build(Study, merge(load_yaml(path), overrides), source=path)
 
 
-def jobs_of(study: Study, stage: Stage) -> list[Job]:
-    """Return a stage's commands for every seed. Raises CrossviewError for unknown phrases."""
-    jobs = []
-    for name, text in stage.commands.items():
-        for seed in range(stage.seeds):
-            jobs.append(
-                Job(
-                    command=name,
-                    name=f"{name}-{seed}" if stage.seeds > 1 else name,
-                    arguments=tuple(shlex.split(_filled(text, study, seed, name))),
+def jobs_of(study: Study) -> list[Job]:
+    """Return all commands with all seeds, in the order of stages.
+
+    Raises CrossviewError for unknown phrases, and for two commands of one name.
+    """
+    jobs: dict[str, Job] = {}
+    for stage_name, stage in study.stages.items():
+        for command, text in stage.commands.items():
+            for seed in range(stage.seeds):
+                name = f"{command}-{seed}" if stage.seeds > 1 else command
+                if name in jobs:
+                    raise CrossviewError(f"stage {stage_name!r}: there is a {name!r} already")
+                jobs[name] = Job(
+                    stage=stage_name,
+                    command=command,
+                    name=name,
+                    arguments=tuple(_filled(text, study, seed, command)),
                     threads=stage.threads,
                 )
-            )
-    return jobs
+    return list(jobs.values())
 
 
-def _filled(text: str, study: Study, seed: int, name: str) -> str:
-    """Put words for their names, those of phrases too; {{seed}} stays for the command."""
+def _filled(text: str, study: Study, seed: int, name: str) -> list[str]:
+    """Put values for names, those of phrases too; {{seed}} stays for the command."""
     words = {"out": shlex.quote(str(study.out)), "seed": str(seed)}
     try:
         phrases = {
             key: "" if lacks(study, key) else value.format(**words)
             for key, value in study.phrases.items()
         }
-        return text.format(**words, **phrases)
+        return shlex.split(text.format(**words, **phrases))
     except (KeyError, IndexError, ValueError) as error:
         raise CrossviewError(
             f"command {name!r}: {error} is not to be filled in; known: out, seed, "
@@ -164,25 +177,27 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     """Do what is not done; return the failures, a line each.
 
     Where a command fails, all go on but the stages that come after its own. SIGTERM and Ctrl-C end
-    those that run, which are not done then. Raises CrossviewError for a stage after an unknown one.
+    those that run, which are not done then. Raises CrossviewError as jobs_of does, for a stage
+    after one that is not before it, and for needs of what there is not.
     """
+    cores = cores or os.cpu_count() or 1
+    require(cores >= 1, "--cores", cores, "at least 1")
+    jobs, before = jobs_of(study), stages_before(study)
+    known = {*study.phrases, *(job.command for job in jobs)}
     for name, needed in study.needs.items():
+        require(name in known, "needs", name, "a command or a phrase")
         if lacks(study, name):
             logger.warning("%s: left out, there is no %s", name, needed)
-    stages = {
-        name: [job for job in jobs_of(study, stage) if not lacks(study, job.command)]
-        for name, stage in study.stages.items()
-    }
-    before = _before(study)
     for folder in ("done", "logs"):
         (study.out / folder).mkdir(parents=True, exist_ok=True)
     with locked(study.out), StopRequest() as stop, _minutes_added(_study_minutes_path(study)):
-        failures = _run_stages(study.out, stages, before, cores or os.cpu_count() or 1, stop)
-        return ["stopped; the same command goes on from here"] if stop() else failures
+        possible = [job for job in jobs if not lacks(study, job.command)]
+        failures = _run_all(study.out, possible, before, cores, stop)
+        return [*failures, "stopped; the same command goes on from here"] if stop() else failures
 
 
-def _before(study: Study) -> dict[str, set[str]]:
-    """Return all stages that must be done before each."""
+def stages_before(study: Study) -> dict[str, set[str]]:
+    """Return all stages that must be done before each; raise CrossviewError as run_study does."""
     before: dict[str, set[str]] = {}
     for name, stage in study.stages.items():
         after = list(before) if stage.after is None else stage.after
@@ -196,45 +211,40 @@ def _before(study: Study) -> dict[str, set[str]]:
 
 
 def lacks(study: Study, name: str) -> Path | None:
-    """Return what a command or phrase needs, where it is not there."""
+    """Return what a command or phrase needs, where it neither is there nor was when it was done."""
     needed = study.needs.get(name)
-    return None if needed is None or needed.exists() else needed
+    done = any((study.out / "done" / f"{each}.json").exists() for each in (name, f"{name}-0"))
+    return None if needed is None or done or needed.exists() else needed
 
 
-def _run_stages(
-    out: Path,
-    stages: dict[str, list[Job]],
-    before: dict[str, set[str]],
-    cores: int,
-    stop: StopRequest,
+def _run_all(
+    out: Path, jobs: Sequence[Job], before: dict[str, set[str]], cores: int, stop: StopRequest
 ) -> list[str]:
-    left = {name: [job for job in jobs if not is_done(out, job)] for name, jobs in stages.items()}
-    for name, jobs in left.items():
-        logger.info("%s: %d of %d commands left", name, len(jobs), len(stages[name]))
-    begun: set[Job] = set()
-    running: dict[Future[str | None], tuple[str, Job]] = {}
+    """Run what is left, earlier stages first, as far as there are cores."""
+    left = [job for job in jobs if not is_done(out, job)]
+    for stage in before:
+        numbers = [sum(job.stage == stage for job in some) for some in (left, jobs)]
+        logger.info("%s: %d of %d commands left", stage, *numbers)
+    waiting = list(left)
+    running: dict[Future[str | None], Job] = {}
     failures = []
     with ThreadPoolExecutor(cores) as pool:
         while not stop():
-            possible = [
-                (name, job)
-                for name, jobs in left.items()
-                for job in jobs
-                if job not in begun and not any(left[each] for each in before[name])
-            ]
-            for name, job in possible:
-                used = sum(other.threads for _, other in running.values())
+            unfinished = {job.stage for job in left}
+            for job in [job for job in waiting if not before[job.stage] & unfinished]:
+                used = sum(other.threads for other in running.values())
                 if not running or used + job.threads <= cores:
-                    begun.add(job)
-                    running[pool.submit(_run, out, job, stop)] = (name, job)
+                    waiting.remove(job)
+                    running[pool.submit(_run, out, job, stop)] = job
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name, job = running.pop(future)
+                job = running.pop(future)
                 if problem := future.result():
                     failures.append(f"{job.name}: {problem}")
+                    logger.warning("failed: %s", failures[-1])
                 else:
-                    left[name].remove(job)
+                    left.remove(job)
     return failures
 
 
@@ -281,12 +291,31 @@ def _minutes_in(path: Path) -> float:
 
 def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
     """Run a command to its end; return what went wrong."""
-    if stop():
-        return "not begun"
-    log = out / "logs" / f"{job.name}.log"
     logger.info("%s: %s", job.name, job.line)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    with open(log, "a") as stream, _minutes_added(_minutes_path(out, job)):
+    log = out / "logs" / f"{job.name}.log"
+    try:
+        with _minutes_added(_minutes_path(out, job)):
+            status = _status_of(job, log, stop)
+        if stop():  # whatever the status: training that was told to stop saves, and exits with 0
+            return "stopped"
+        if status:
+            tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
+            return f"exit status {status}; {log} ends:\n    {tail}"
+        record = {
+            "command": job.line,
+            "machine": f"{os.cpu_count()} cores, {processor()}",
+            "commit": git_commit(MANIFESTS.parent),
+        }
+        write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
+    except OSError as error:  # the disk is full: said now, while others go on
+        return str(error)
+    logger.info("%s: done after %.1f min", job.name, _minutes_in(_minutes_path(out, job)))
+    return None
+
+
+def _status_of(job: Job, log: Path, stop: StopRequest) -> int:
+    """Run a command; return its exit status."""
+    with open(log, "a") as stream:
         stream.write(f"$ {job.line}\n")
         stream.flush()
         process = subprocess.Popen(
@@ -294,23 +323,10 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, "OMP_NUM_THREADS": str(job.threads)},
             start_new_session=True,  # Ctrl-C reaches it by way of us
         )
-        status = _end_of(process, stop)
-    if stop():  # whatever the status: training that was told to stop saves, and exits with 0
-        return "stopped"
-    if status:
-        tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
-        return f"exit status {status}; {log} ends:\n    {tail}"
-    record = {
-        "command": job.line,
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "commit": git_commit(MANIFESTS.parent),
-    }
-    write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
-    logger.info("%s: done after %.1f min", job.name, _minutes_in(_minutes_path(out, job)))
-    return None
+        return _end_of(process, stop)
 
 
 def _end_of(process: subprocess.Popen[bytes], stop: StopRequest) -> int:
@@ -329,12 +345,12 @@ def minutes_of(study: Study) -> dict[str, float]:
 
     What a command took that was killed with -9 together with the study is not known.
     """
-    return {
-        name: sum(_minutes_in(_minutes_path(study.out, job)) for job in jobs_of(study, stage))
-        for name, stage in study.stages.items()
-    }
+    minutes = dict.fromkeys(study.stages, 0.0)
+    for job in jobs_of(study):
+        minutes[job.stage] += _minutes_in(_minutes_path(study.out, job))
+    return minutes
 
 
 def wall_minutes(study: Study) -> float:
-    """Return for how long the study ran, as often as it was started; 0 where it is not known."""
+    """Return for how long the study ran, as often as it was started; what ended by -9 is lost."""
     return _minutes_in(_study_minutes_path(study))

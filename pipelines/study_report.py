@@ -17,7 +17,14 @@ from matplotlib.figure import Figure
 from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
 from pipelines.evaluation_figures import bars_figure
-from pipelines.evaluation_report import MISSING, OVER_ALL, Summary, bars_of, markdown_table
+from pipelines.evaluation_report import (
+    MISSING,
+    Summary,
+    bars_of,
+    first_metrics,
+    markdown_table,
+    ranks_of,
+)
 from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
 from pipelines.study import (
     Job,
@@ -55,7 +62,7 @@ class Runs:
 def write_study_report(study: Study, folder: Path) -> str:
     """Write folder/RESULTS.md and its pictures of what has been done so far; return the text."""
     parts = [f"# {study.title}", study.text.strip()]
-    jobs = [job for stage in study.stages.values() for job in jobs_of(study, stage)]
+    jobs = jobs_of(study)
     for number, section in enumerate(study.sections, 1):
         pictures = Pictures(folder=folder, below=study.pictures, prefix=f"section_{number}")
         parts.append(f"## {section.heading}")
@@ -208,25 +215,25 @@ def _evaluation_parts(
     own = [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
     if not own:
         raise CrossviewError(f"section {section.heading!r}: no command writes {folder}")
+    if not (folder / "results.json").exists():
+        return [_not_run(study, *(job.command for job in own))]
+    records = [
+        each
+        for each in json.loads((folder / "results.json").read_text())
+        if section.judged_on in (None, each["benchmark"].partition("-")[2])
+    ]
+    if not records:
+        return [_not_run(study, section.judged_on)]
+    parts = _tables((folder / "results.md").read_text(), records)
     if not all(is_done(study.out, job) for job in own):
-        needed = next((needed for job in own if (needed := lacks(study, job.command))), None)
-        return [_left_out(needed) if needed else "Not run yet."]
-    records = json.loads((folder / "results.json").read_text())
+        parts.insert(0, "Its command has not been done to its end, or is another by now.")
+    first = first_metrics(records)
     suffix = f"-{section.judged_on}" if section.judged_on else ""
-    shown = {each["benchmark"] for each in records if each["benchmark"].endswith(suffix)}
-    if not shown:
-        if section.judged_on and (needed := lacks(study, section.judged_on)):
-            return [_left_out(needed)]
-        raise CrossviewError(f"section {section.heading!r}: nothing in {folder} is *{suffix}")
-    parts = _tables((folder / "results.md").read_text(), shown)
-    if section.decisive:
-        decisive = {f"{name}{suffix}": metric for name, metric in section.decisive.items()}
-        figure = bars_figure([bars_of(records, *what) for what in decisive.items()])
-        parts.append(pictures.draw("bars", "the metrics that decide", figure))
-        parts += [_claims(records, section.claims, decisive)] if section.claims else []
-    else:
-        title = "the first metric of each benchmark"
-        parts.append(pictures.copy("bars", title, folder / "results.png"))
+    decisive = {f"{name}{suffix}": metric for name, metric in section.decisive.items()} or first
+    figure = bars_figure([bars_of(records, *what) for what in decisive.items() if what[0] in first])
+    title = "the metrics that decide" if section.decisive else "the first metric of each"
+    parts.append(pictures.draw("bars", title, figure))
+    parts += [_claims(records, section.claims, decisive)] if section.claims else []
     for number, sample in enumerate(section.samples):
         if (folder / sample).exists():
             parts.append(f"{Path(sample).parent.as_posix()}:")
@@ -236,19 +243,17 @@ def _evaluation_parts(
     return parts
 
 
-def _left_out(needed: Path) -> str:
-    return f"Left out: there is no {needed} here."
+def _not_run(study: Study, *names: str | None) -> str:
+    lacking = [needed for name in names if name and (needed := lacks(study, name))]
+    return f"Left out: there is no {lacking[0]} here." if lacking else "Not run yet."
 
 
-def _tables(text: str, benchmarks: set[str]) -> list[str]:
-    """Return the parts of an evaluation's report that tell of these benchmarks alone."""
-    parts = {part.partition("\n")[0]: part for part in text.split("\n## ")[1:]}
-    others = parts.keys() - benchmarks - {OVER_ALL}
-    return [
-        f"### {part.strip()}"
-        for heading, part in parts.items()
-        if heading in benchmarks or (heading == OVER_ALL and not others)
-    ]
+def _tables(text: str, records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the parts of an evaluation's report that tell of the benchmarks of some records."""
+    shown = {each["benchmark"] for each in records}
+    parts = [part.strip() for part in text.split("\n## ")[1:]]
+    own = [f"### {part}" for part in parts if part.partition("\n")[0] in shown]
+    return own + [f"#{ranks}" for ranks in ranks_of(records)]
 
 
 def _claims(
@@ -300,11 +305,11 @@ def _cost(study: Study, jobs: Sequence[Job]) -> str:
     minutes = minutes_of(study)
     minutes["all"] = sum(minutes.values())
     minutes["by the clock"] = wall_minutes(study)
-    rows = [[name, f"{value:.1f}" if value else MISSING] for name, value in minutes.items()]
+    rows = [[name, f"{value:.1f}"] for name, value in minutes.items()]
     records = [record for job in jobs if (record := record_of(study.out, job))]
     machines = sorted({record["machine"] for record in records})
     commits = sorted({_short(record["commit"]) for record in records if record.get("commit")})
-    table = markdown_table(["stage", "minutes of all commands"], rows)
+    table = markdown_table(["stage", "minutes"], rows)
     return (
         f"{table}\n\nMachine: {'; '.join(machines) or 'none yet'}. "
         f"Commits: {', '.join(commits) or 'not known'}."

@@ -420,6 +420,14 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
             ["--val-data b", "there is a already", "--val-data other=b"],
         ),
         (["--task", "depth", "--data", "{data}", "--val-data", ".x=a"], ["--val-data: '.x'"]),
+        (["--task", "depth", "--data", "{data}", "--val-data", "x="], ["--val-data x=: expected"]),
+        (
+            [
+                *("--task", "depth", "--data", "{data}"),
+                *("--val-data", "nyuv2=a", "--val-dataset", "nyuv2=b"),
+            ],
+            ["depth-nyuv2", "label those of --val-data otherwise"],
+        ),
         (
             ["--task", "depth", "--dataset", "nyuv2=a", "--dataset", "nyuv2=b"],
             ["nyuv2=b", "already"],

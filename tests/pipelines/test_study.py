@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from generation.errors import CrossviewError
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.config import build
-from pipelines.study import STUDIES, Job, Study, jobs_of, load_study, run_study
+from pipelines.study import STUDIES, Job, Study, jobs_of, load_study, run_study, stages_before
 from pipelines.study_report import write_study_report
 from training.downstream.tasks import TASKS
 
@@ -86,6 +87,43 @@ def test_a_stage_after_one_that_is_not_before_it_is_told(tmp_path: Path):
         run_study(ours)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"needs": {"nope": "x"}}, "needs = 'nope': expected a command or a phrase"),
+        ({"stages": {"one": {"commands": {"a": "'"}}}}, "'a'.*No closing quotation"),
+        (
+            {"stages": {name: {"commands": {"a": "verify"}} for name in ("one", "two")}},
+            "stage 'two': there is a 'a' already",
+        ),
+    ],
+)
+def test_a_study_that_cannot_be_run_is_told(tmp_path: Path, changes, words):
+    with pytest.raises(CrossviewError, match=words):
+        run_study(study(tmp_path, {"a": "verify"}, **changes))
+
+
+@pytest.mark.parametrize("field", ["seeds", "threads"])
+def test_a_stage_of_nothing_is_told(tmp_path: Path, field):
+    stages = {"one": {"commands": {}, field: 0}}
+    with pytest.raises(CrossviewError, match=f"{field} = 0: expected at least 1"):
+        build(Study, {"title": "T", "out": str(tmp_path), "stages": stages}, source="test")
+
+
+def test_there_is_a_core(tmp_path: Path):
+    with pytest.raises(CrossviewError, match="--cores = -1: expected at least 1"):
+        run_study(study(tmp_path, {"a": "verify"}), -1)
+
+
+def test_a_full_disk_is_a_failure_like_others(tmp_path: Path, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipelines.study._status_of", full)
+    two = {"a": "verify", "b": "verify"}
+    assert [text[:1] for text in run_study(study(tmp_path, two), 1)] == ["a", "b"]
+
+
 def test_commands_run_at_once_as_far_as_their_threads_have_cores(tmp_path: Path, monkeypatch):
     now: list[int] = []
     most: list[int] = []
@@ -150,7 +188,7 @@ def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_pat
     small = "model.image_size=36 optim.batch_size=4 log_every_steps=1"
     train = f"pretrain --preset tiny --data {dataset} --set {small} --out {{out}}/run"
     path = tmp_path / "study.yaml"
-    commands = {"first": train, "second": "index --help"}
+    commands = {"failed": "verify {out}/nothing", "first": train, "second": "index --help"}
     path.write_text(json.dumps({"title": "T", "stages": {"one": {"commands": commands}}}))
     out = tmp_path / "out"
     process = crossview("study", path, "--out", out, "--cores", "1")
@@ -160,6 +198,7 @@ def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_pat
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "the same command goes on from here" in told
+    assert "failed: exit status 2" in told
     assert "asked to stop: saved" in log.read_text()
     assert list((out / "done").iterdir()) == []
     assert not (out / "logs" / "second.log").exists()
@@ -174,7 +213,7 @@ def test_phrases_and_seeds_are_filled_in(tmp_path: Path):
         "stages": {"s": {"seeds": 2, "commands": {"m": "evaluate {base} --seed {seed} {{seed}}"}}},
     }
     made = build(Study, values, source="test")
-    names = [(job.name, job.arguments[1:]) for job in jobs_of(made, made.stages["s"])]
+    names = [(job.name, job.arguments[1:]) for job in jobs_of(made)]
     assert names == [
         (f"m-{seed}", ("--data", f"{tmp_path}/pairs", "--seed", str(seed), "{seed}"))
         for seed in (0, 1)
@@ -189,9 +228,7 @@ def test_an_unknown_phrase_is_named(tmp_path: Path):
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
     ours = load_study(path.stem, {"out": str(tmp_path)})
-    jobs = [job for stage in ours.stages.values() for job in jobs_of(ours, stage)]
-    names = [job.name for job in jobs]
-    assert len(names) == len(set(names))
+    jobs = jobs_of(ours)
     for job in jobs:
         options = _parser().parse_args(list(job.arguments))
         if options.command is pretrain.run:  # better complained of now than after hours
@@ -203,21 +240,37 @@ def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path: Path):
-    """A name misspelt would show after hours."""
+    """A name misspelt, or a stage that comes too soon, would show after hours."""
     ours = load_study(path.stem, {"out": str(tmp_path)})
-    jobs = [job for stage in ours.stages.values() for job in jobs_of(ours, stage)]
+    needed = {name: str(tmp_path) for name in ours.needs}  # there is
+    ours = replace(ours, needs={name: Path(path) for name, path in needed.items()})
+    jobs = jobs_of(ours)
+    assert ours.needs.keys() <= {*ours.phrases, *(job.command for job in jobs)}
     by_out = {Path(job.arguments[job.arguments.index("--out") + 1]): job for job in jobs}
+    before = stages_before(ours)
     for job in jobs:
         for word in re.findall(rf"{tmp_path}/[^\s']+", job.line):
-            made = Path(word.replace("{seed}", "0"))
-            assert made in by_out or made.parent in by_out, f"{job.name}: nobody makes {made}"
+            used = Path(word.replace("{seed}", "0"))
+            maker = by_out.get(used) or by_out[used.parent]
+            assert maker == job or maker.stage in before[job.stage], f"{job.name}: {maker.name}"
     for section in ours.sections:
-        if section.claims:
-            options = _parser().parse_args(list(by_out[tmp_path / section.evaluation].arguments))
-            labels = {"scratch", *(text.partition("=")[0] for text in options.weights)}
-            assert labels >= {label for claim in section.claims for label in claim}
+        if not section.evaluation:
+            continue
+        options = _parser().parse_args(list(by_out[tmp_path / section.evaluation].arguments))
+        judged_on = {text.rpartition("=")[0] or None for text in options.val_data}
+        assert section.judged_on in judged_on
+        labels = {"scratch", *(text.partition("=")[0] for text in options.weights)}
+        assert labels >= {label for claim in section.claims for label in claim}
         for task, metric in section.decisive.items():
             assert metric in {each.name for each in TASKS[task].metrics}
+        for sample in section.samples:
+            name, label, *_ = sample.split("/")
+            task, _, judged = name.partition("-")
+            assert (task in TASKS, judged or None, label in labels) == (
+                True,
+                section.judged_on,
+                True,
+            ), sample
 
 
 MICRO = """
