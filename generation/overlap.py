@@ -80,8 +80,15 @@ class OverlapBand:
         """
         if self.official:
             judged = official_covisibility(view1, view2)
-        else:
-            judged = covisibility_a_in_b(view1, view2)
-            if judged >= self.low:  # else the smaller of both directions is not in the band either
-                judged = min(judged, covisibility_a_in_b(view2, view1))
-        return measure_pair(view1, view2) if self.low <= judged <= self.high else None
+            return measure_pair(view1, view2) if self.low <= judged <= self.high else None
+        there = covisibility_a_in_b(view1, view2)
+        if there < self.low:  # then the smaller of both directions is not in the band either
+            return None
+        back = covisibility_a_in_b(view2, view1)
+        if not self.low <= min(there, back) <= self.high:
+            return None
+        return Covisibility(
+            covisibility_1_in_2=there,
+            covisibility_2_in_1=back,
+            covisibility_official=official_covisibility(view1, view2),
+        )
