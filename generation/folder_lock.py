@@ -58,9 +58,12 @@ def locked(folder: Path) -> Iterator[None]:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }
-        lock.truncate(0)
-        lock.write(json.dumps(holder) + "\n")
-        lock.flush()
+        try:
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), f"{json.dumps(holder)}\n".encode())
+        except OSError as error:
+            error.filename = lock.name  # which a full disk does not say
+            raise
         yield
 
 

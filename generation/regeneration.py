@@ -55,6 +55,11 @@ class RegenerateTask:
     """Folder of the dataset."""
 
     @property
+    def name(self) -> str:
+        """Of the shard."""
+        return self.recorded.name
+
+    @property
     def count(self) -> int:
         """Number of pairs."""
         return len(self.recorded.keys)
@@ -62,7 +67,7 @@ class RegenerateTask:
     @property
     def shard_path(self) -> Path:
         """Where the task's tar goes."""
-        return location(self.out) / f"{self.recorded.name}.tar"
+        return location(self.out) / f"{self.name}.tar"
 
     @property
     def identity(self) -> dict[str, Any]:

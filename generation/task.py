@@ -15,6 +15,7 @@ from generation.keep_last import keep_last
 from generation.locations import location
 from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
+from generation.scenes.digest import UNREADABLE
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
@@ -104,19 +105,19 @@ def finished_shard(
 ) -> Sidecar | None:
     """Return the sidecar of a shard that a task of this identity finished earlier, or None.
 
-    verify: also read the shard and compare it with all that the sidecar says.
+    verify: also read the shard and compare it with all that the sidecar says. A scene that cannot
+    be read now is taken for the one it was: that is no sign that it was edited.
     """
-    path = sidecar_path(shard_path)
-    if not path.exists():
-        return None
     try:
-        sidecar = Sidecar.read(path)
-    except ShardError:
-        return None  # damaged: the task is done again
+        sidecar = Sidecar.read(sidecar_path(shard_path))
+        size_bytes = shard_path.stat().st_size if sidecar.entry else 0
+    except (ShardError, FileNotFoundError):
+        return None  # none, or damaged: the task is done again
+    if identity.get("scene_digest") == UNREADABLE:
+        identity = {**identity, "scene_digest": sidecar.task.get("scene_digest")}
     if sidecar.task != identity:
         return None
-    entry = sidecar.entry
-    if entry and (not shard_path.exists() or shard_path.stat().st_size != entry.size_bytes):
+    if sidecar.entry and size_bytes != sidecar.entry.size_bytes:
         return None
     if verify and sidecar_flaws(shard_path, sidecar):
         return None

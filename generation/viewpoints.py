@@ -61,9 +61,9 @@ class FloorConfig:
     """Grid columns searched at full resolution; larger scenes are first searched coarsely."""
 
     def __post_init__(self) -> None:
-        for name in ("step_m", "enclosing_distance_m", "max_columns"):
+        for name in ("step_m", "max_climb_m", "enclosing_distance_m", "max_columns"):
             require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        for name in ("clearance_m", "max_climb_m", "max_furniture_m", "min_area_m2"):
+        for name in ("clearance_m", "max_furniture_m", "min_area_m2"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(0 <= self.min_enclosure <= 1, "min_enclosure", self.min_enclosure, "0 to 1")
         require(0 <= self.max_slope_deg < 90, "max_slope_deg", self.max_slope_deg, "0 to below 90")

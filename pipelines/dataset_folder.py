@@ -18,7 +18,7 @@ from generation.shards.schema import (
     SCHEMA_VERSION,
     ShardEntry,
     ShardError,
-    read_json,
+    read_config,
 )
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def other_configuration(out: Path, recipe: Plain) -> list[str]:
     """Say, a line each, in what a folder's dataset differs from a recipe; empty: in nothing."""
     path = out / CONFIG_NAME
     if path.exists():
-        recorded = read_json(path, "the configuration of a dataset")["config"]
+        recorded = read_config(path)
         return diff_plain({key: recorded.get(key) for key in recipe}, recipe)
     if any(out.glob("*.tar")):
         return [f"its tar files are of something else (no {CONFIG_NAME})"]
@@ -42,36 +42,31 @@ def claimed(out: Path, config: Plain, recipe: Plain) -> Iterator[None]:
     """Hold a dataset's folder for one run; write the resolved configuration before any work.
 
     recipe is the part of config that decides a pair's bytes. Raises ShardError where the folder
-    holds a dataset of another recipe, or another run is writing to it.
+    holds a dataset of another recipe, or another run is writing to it. Nothing half-written is
+    left, before or after: an orphan of a killed run, on a machine that was cut off, will find its
+    file gone, and fail.
     """
-    different = other_configuration(out, recipe)
-    if different:
-        raise ShardError(
-            f"{out} holds a dataset of another configuration; choose another --out, or remove the "
-            "folder:\n  " + "\n  ".join(different)
-        )
+    require_recipe(out, recipe)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ShardError(f"{out}: cannot make this output folder: {error}") from error
-    with begun(out, config):
-        yield
-
-
-@contextmanager
-def begun(folder: Path, config: Plain) -> Iterator[None]:
-    """Hold one folder and write its configuration; nothing half-written is left, before or after.
-
-    An orphan of a killed run, on a machine that was cut off, will find its file gone, and fail.
-    """
-    folder.mkdir(exist_ok=True)
-    with locked(folder):
-        remove_partial_files(folder)
-        _write_config(folder, config)
+    with locked(out):
+        remove_partial_files(out)
+        _write_config(out, config)
         try:
             yield
         finally:
-            remove_partial_files(folder)
+            remove_partial_files(out)
+
+
+def require_recipe(out: Path, recipe: Plain) -> None:
+    """Raise ShardError where a folder holds a dataset of another recipe."""
+    if different := other_configuration(out, recipe):
+        raise ShardError(
+            f"{out} holds a dataset of another configuration; choose another --out, or remove the "
+            "folder:\n  " + "\n  ".join(different)
+        )
 
 
 def _write_config(folder: Path, config: Plain) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from generation.renderers.gpu import has_gpu, is_gpu
 from pipelines.tables import format_table
+from pipelines.worker import OWN_PATH, import_path
 
 OK, WARN, MISSING, BROKEN = "ok", "warn", "missing", "broken"
 
@@ -486,14 +487,19 @@ def start_ray() -> None:
 
 def ask(probe: str, *arguments: str) -> Answer:
     """Run one of this module's probes in another process."""
-    code = f"import sys; from pipelines.doctor import {probe}; {probe}(*sys.argv[1:])"
+    code = f"{OWN_PATH}from pipelines.doctor import {probe}; {probe}(*sys.argv[1:])"
     return _run([sys.executable, "-c", code, *arguments], PROBE_SECONDS)
 
 
 def _run(command: list[str], seconds: float) -> Answer:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=seconds
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            env=os.environ | import_path(),
         )
     except OSError as error:
         return Answer("", f"{command[0]}: {error}")

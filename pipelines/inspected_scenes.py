@@ -28,7 +28,7 @@ from generation.shards.schema import (
     VIEWS,
     ShardEntry,
     Sidecar,
-    read_json,
+    read_config,
     sidecar_path,
 )
 from pipelines.pair_table import PairLocator, PairTable
@@ -97,7 +97,7 @@ class RecordedScenes:
         self._problem = ""
         path = index.folder / CONFIG_NAME
         try:
-            config = read_json(path, "the configuration of a dataset")["config"]
+            config = read_config(path)
             patterns = config.get("scenes") or []
             if patterns:
                 sources = resolve_scenes(patterns, sets=scene_sets())

@@ -24,23 +24,24 @@ from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import write_text_whole
-from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
     CONFIG_NAME,
     INDEX_NAME,
-    META,
     REGENERATED_NAME,
-    ShardEntry,
-    read_json,
+    Sidecar,
+    read_config,
 )
 from generation.task import ShardConfig, ShardReport
 from pipelines.card import write_card
 from pipelines.dataset_folder import claimed, warn_of_unlisted
 from pipelines.executors import Executor
+from pipelines.pair_table import PairLocator
 from pipelines.progress import Progress
 from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
+from pipelines.visible import awaited, not_seen
 
 logger = logging.getLogger(__name__)
 
@@ -151,8 +152,8 @@ def regenerate(
     with claimed(out, resolved, recipe):
         start = time.perf_counter()
         scenes = _scenes_of(record)
-        reports = _render_missing(tasks, scenes, executor, verify)
-        result = _collect(tasks, scenes, recipe, out)
+        finished, reports = _render_missing(tasks, scenes, executor, out, verify)
+        result = _collect(tasks, finished, scenes, recipe, out)
         append_run(
             out,
             executor=executor,
@@ -176,7 +177,10 @@ def read_record(config: RegenerateConfig) -> Record:
         pieces = read_published(
             path, roots, up=config.up, pairs_per_piece=ShardConfig().pairs_per_shard
         )
-        return Record(pieces=tuple(pieces))
+        record = Record(pieces=tuple(pieces))
+        if not record.pieces:
+            raise CrossviewError(f"{path}: it records no pairs")
+        return record
     index = ShardIndex.open(folder)
     pieces = read_dataset(index, roots, _known_scenes(folder))
     return Record(
@@ -192,7 +196,7 @@ def _known_scenes(folder: Path) -> list[SceneSource]:
     path = folder / CONFIG_NAME
     if not path.exists():
         return []
-    values = read_json(path, "the configuration of a dataset")["config"]
+    values = read_config(path)
     try:
         return resolve_scenes(values["scenes"], up=values.get("up") or "y", sets=scene_sets())
     except (CrossviewError, KeyError, TypeError) as error:
@@ -278,10 +282,12 @@ def _render_missing(
     tasks: list[RegenerateTask],
     scenes: dict[str, SceneAgreement],
     executor: Executor,
+    out: Path,
     verify: bool,
-) -> list[ShardReport]:
-    """Do the tasks that are not done; notes the failures in scenes."""
-    missing = [task for task in tasks if not task.finished(verify=verify)]
+) -> tuple[dict[str, Sidecar], list[ShardReport]]:
+    """Do the tasks that are not done; return what all left, and notes the failures in scenes."""
+    finished = {task.name: done for task in tasks if (done := task.finished(verify=verify))}
+    missing = [task for task in tasks if task.name not in finished]
     num_missing = sum(task.count for task in missing)
     logger.info(
         "%d scenes, %d pairs in %d shards; %d pairs to render with %s",
@@ -291,7 +297,7 @@ def _render_missing(
         num_missing,
         tasks[0].renderer,
     )
-    reports: list[ShardReport] = []
+    reports: dict[str, ShardReport] = {}
     outcomes = executor.run(
         regenerate_shard,
         missing,
@@ -304,34 +310,42 @@ def _render_missing(
                 scene = scenes[outcome.task.scene.scene_id]
                 scene.failures.append(outcome.error or "no reason given")
             else:
-                reports.append(outcome.report)
+                reports[outcome.task.name] = outcome.report
             progress.advance(outcome.task.count)
-    for device, number in Counter(report.device for report in reports).items():
+    for device, number in Counter(report.device for report in reports.values()).items():
         logger.info("%s rendered %d shards on %s", tasks[0].renderer, number, device)
-    return reports
+    for task, done in awaited(missing, reports, verify=verify):
+        if done:
+            finished[task.name] = done
+        elif task.name in reports:
+            scenes[task.scene.scene_id].failures.append(not_seen(task.name, out))
+    return finished, list(reports.values())
 
 
 def _collect(
-    tasks: list[RegenerateTask], scenes: dict[str, SceneAgreement], recipe: Plain, out: Path
+    tasks: list[RegenerateTask],
+    finished: dict[str, Sidecar],
+    scenes: dict[str, SceneAgreement],
+    recipe: Plain,
+    out: Path,
 ) -> RegenerateResult:
     """Write the index of all finished tasks and the report of how they agree with the record."""
-    finished: list[tuple[RegenerateTask, ShardEntry]] = []
-    for task in tasks:
-        sidecar = task.finished()
-        if sidecar and sidecar.entry:
-            finished.append((task, sidecar.entry))
-    index = ShardIndex(folder=out, config=recipe, shards=tuple(entry for _, entry in finished))
+    done = [
+        (task, entry)
+        for task in tasks
+        if task.name in finished and (entry := finished[task.name].entry)
+    ]
+    index = ShardIndex(folder=out, config=recipe, shards=tuple(entry for _, entry in done))
     index.write()
     warn_of_unlisted(out, index.shards)
-    reader = ShardReader(index)
-    for number, (task, entry) in enumerate(finished):
+    pairs, first = PairLocator(index), 0
+    for task, entry in done:
         scene = scenes[task.scene.scene_id]
         scene.done += entry.count
-        metas = [
-            json.loads(reader.read(number, sample, (META,))[1][0]) for sample in range(entry.count)
-        ]
+        records = [pairs.record(first + sample) for sample in range(entry.count)]
+        first += entry.count
         for name, recorded in task.recorded.covisibility.items():
-            now = np.array([meta[name] for meta in metas])
+            now = np.array([record[name] for record in records])
             scene.differences.setdefault(name, []).extend(np.abs(now - recorded).tolist())
     result = RegenerateResult(index=index, scenes=scenes)
     report = {

@@ -24,17 +24,20 @@ from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
 from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
 from pipelines.card import render_command, write_card
-from pipelines.dataset_folder import begun, claimed, other_configuration, warn_of_unlisted
+from pipelines.dataset_folder import (
+    claimed,
+    other_configuration,
+    require_recipe,
+    warn_of_unlisted,
+)
 from pipelines.executors import Executor
 from pipelines.progress import Progress
 from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
+from pipelines.visible import awaited, not_seen
 
 logger = logging.getLogger(__name__)
-
-VISIBLE_SECONDS = 60.0
-"""By then every machine sees what another wrote: NFS asks again for a name that was not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,18 +265,11 @@ def _render_missing(
             progress.advance(outcome.task.count * len(outcome.task.outputs))
     for device, number in Counter(r.device for r in reports.values()).items():
         logger.info("%s rendered %d shards on %s", config.renderer, number, device)
-    deadline = time.monotonic() + VISIBLE_SECONDS
-    for task in missing:
-        while not (done := task.finished()) and task.name in reports:
-            if time.monotonic() > deadline:
-                summaries[task.scene.scene_id].failures.append(
-                    f"a worker wrote {task.name}.tar, but it is not in {out}: every machine must "
-                    "see the same folder there, and have the same version of crossview"
-                )
-                break
-            time.sleep(1)
+    for task, done in awaited(missing, reports, verify=verify):
         if done:
             finished[task.name] = done
+        elif task.name in reports:
+            summaries[task.scene.scene_id].failures.append(not_seen(task.name, out))
     return _collect(config, tasks, finished, summaries, list(reports.values()), out)
 
 
@@ -322,12 +318,14 @@ def another_configuration(config: RenderPairsConfig, out: Path) -> list[str]:
 @contextmanager
 def _claimed(config: RenderPairsConfig, out: Path) -> Iterator[None]:
     """Hold the folder, and those of all levels in it, for one run."""
+    levels = {folder: band for folder, band in config.datasets(out).items() if folder != out}
+    for folder, band in levels.items():
+        require_recipe(folder, config.recipe(band))
     with ExitStack() as stack:
         stack.enter_context(claimed(out, to_plain(config), config.recipe()))
-        for folder, band in config.datasets(out).items():
-            if folder != out:
-                of_band = replace(config, pairs=config.pairs.of_band(band))
-                stack.enter_context(begun(folder, to_plain(of_band)))
+        for folder, band in levels.items():
+            of_band = replace(config, pairs=config.pairs.of_band(band))
+            stack.enter_context(claimed(folder, to_plain(of_band), config.recipe(band)))
         yield
 
 

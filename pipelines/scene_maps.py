@@ -86,8 +86,11 @@ class PlanDrawer:
         return Plan(image=np.asarray(image), extent=extent)
 
 
-def plan_of_views(views: Iterable[View], centres: Float64) -> Plan:
-    """Draw a storey from the surface points of views with depth, for want of the scene's mesh."""
+def plan_of_views(views: Iterable[View], centres: Float64) -> Plan | None:
+    """Draw a storey from the surface points of views with depth, for want of the scene's mesh.
+
+    None where they show nothing below the cameras.
+    """
     cut_height_m = float(centres[:, 1].max()) + CUT_M
     points, colors = [np.empty((0, 3))], [np.empty((0, 3), np.uint8)]
     for view in views:
@@ -96,6 +99,8 @@ def plan_of_views(views: Iterable[View], centres: Float64) -> Plan:
     all_points, all_colors = np.concatenate(points), np.concatenate(colors)
     below = np.flatnonzero(all_points[:, 1] < cut_height_m)
     below = below[np.argsort(all_points[below, 1], kind="stable")]  # the highest is drawn last
+    if not len(below):
+        return None
     bounds = np.stack([all_points[below].min(axis=0), all_points[below].max(axis=0)])
     extent = _extent(bounds, centres)
     camera = _camera_above(extent, cut_height_m, 0.5)
@@ -155,9 +160,10 @@ def _draw_scale(axes: Axes, x: float, z: float, longer: float) -> None:
 
 
 def _extent(bounds: NDArray[np.floating], centres: Float64) -> Extent:
-    """Return a plan's: (2, 3) bounds, as far as the cameras could be near."""
-    low = np.maximum(bounds[0], centres.min(axis=0) - REACH_M) - MARGIN_M
-    high = np.minimum(bounds[1], centres.max(axis=0) + REACH_M) + MARGIN_M
+    """Return a plan's: (2, 3) bounds as far as the cameras could be near, and all cameras."""
+    least, greatest = centres.min(axis=0), centres.max(axis=0)
+    low = np.minimum(np.maximum(bounds[0], least - REACH_M), least) - MARGIN_M
+    high = np.maximum(np.minimum(bounds[1], greatest + REACH_M), greatest) + MARGIN_M
     return float(low[0]), float(high[0]), float(low[2]), float(high[2])
 
 

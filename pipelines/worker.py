@@ -26,7 +26,9 @@ from generation.bounds import require
 from generation.errors import CrossviewError
 
 GIB = 2**30
-_CHILD = "import sys; from pipelines.worker import serve; serve(*map(int, sys.argv[1:]))"
+OWN_PATH = "import sys; sys.path = list(filter(None, sys.path)); "
+"""What a `python -c` begins with that is to import the same as this one, not what lies around."""
+_CHILD = f"{OWN_PATH}from pipelines.worker import serve; serve(*map(int, sys.argv[1:]))"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,8 +44,12 @@ class Limits:
     """How often a task is tried whose worker dies (killed, or crashed in native code)."""
 
     def __post_init__(self) -> None:
-        require(self.seconds > 0, "seconds", self.seconds, "more than 0")
-        require(self.memory_gib > 0, "memory_gib", self.memory_gib, "more than 0")
+        longest = 2_000_000.0  # poll() counts milliseconds in 31 bits
+        what = f"more than 0, at most {longest:,.0f}"
+        require(0 < self.seconds <= longest, "seconds", self.seconds, what)
+        most = 2.0**20
+        what = f"more than 0, at most {most:,.0f}"
+        require(0 < self.memory_gib <= most, "memory_gib", self.memory_gib, what)
         require(self.attempts >= 1, "attempts", self.attempts, "at least 1")
 
 
@@ -136,7 +142,7 @@ class Worker:
 
 def import_path() -> dict[str, str]:
     """Return the environment by which another Python imports what this one can."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
 def serve(pipe_fd: int, parent: int, memory_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from generation.scenes.remote import is_url, remote_digest
 from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
 
+UNREADABLE = "unreadable"
 _BLOCKS = 64
 _BLOCK_BYTES = 1 << 16
 
@@ -29,10 +31,10 @@ def scene_digest(source: SceneSource) -> str:
             return remote_digest(source.path)
         for path in source.files():
             status = path.stat()
-            digest.update(path.name.encode())
+            digest.update(os.fsencode(path.name))
             digest.update(_file_digest(path, status.st_size, status.st_mtime_ns))
     except (OSError, SceneError):
-        return "unreadable"
+        return UNREADABLE
     return digest.hexdigest()
 
 

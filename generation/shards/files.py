@@ -12,6 +12,9 @@ from pathlib import Path
 
 from generation.locations import filesystem, is_remote
 
+VISIBLE_SECONDS = 60.0
+"""By then every machine sees what another wrote: NFS asks again for a name that was not there."""
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

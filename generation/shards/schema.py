@@ -112,6 +112,14 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return dict(raw)
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the configuration of the run that made a dataset. Raises ShardError."""
+    config = read_json(path, "the configuration of a run").get("config")
+    if not isinstance(config, dict):
+        raise ShardError(f"{path}: it holds no configuration")
+    return config
+
+
 def sidecar_path(shard_path: Path) -> Path:
     """Return where the sidecar of a tar lies."""
     return shard_path.with_suffix(".json")

@@ -32,6 +32,7 @@ from generation.shards.schema import (
     ShardEntry,
     ShardError,
     Sidecar,
+    read_config,
     read_json,
     sidecar_path,
 )
@@ -277,9 +278,7 @@ def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
     if not path.exists():
         return
     try:
-        run = read_json(path, "the configuration of a run").get("config")
-        if not isinstance(run, dict):
-            raise ShardError(f"{path}: it holds no configuration")
+        run = read_config(path)
     except ShardError as error:
         what = str(error).removeprefix(f"{path}: ")
         yield Problem(file=CONFIG_NAME, what=what, mend=BRING_BACK)

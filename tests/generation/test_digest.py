@@ -1,6 +1,7 @@
 """An edit of any file that a scene is made of makes another digest; moving them does not."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from scene_layouts import write_json, write_replica_cad, write_room_glb
 
-from generation.scenes.digest import scene_digest
+from generation.scenes.digest import UNREADABLE, scene_digest
 from generation.scenes.sources import SceneSource
 
 
@@ -73,7 +74,7 @@ def test_an_edit_of_any_part_is_noticed(tmp_path: Path, write, part: str):
         data = bytearray(edited.read_bytes())
         data[-1] ^= 1
         edited.write_bytes(data)
-    assert digest(scene) != before != "unreadable"
+    assert digest(scene) != before != UNREADABLE
 
 
 @pytest.mark.parametrize("write", [write for write, _ in CASES])
@@ -101,3 +102,11 @@ def test_a_scene_that_cannot_be_read_has_a_digest_too(tmp_path: Path, text: str)
 
 def test_a_generated_room_has_none():
     assert scene_digest(SceneSource(scene_id="procedural-000000")) == ""
+
+
+def test_names_need_not_be_utf8(tmp_path: Path):
+    """As old archives leave them behind."""
+    path = write_obj(tmp_path)
+    old = Path(os.fsdecode(os.fsencode(tmp_path) + b"/k\xfcche.obj"))
+    path.rename(old)
+    assert digest(old) != UNREADABLE

@@ -1,4 +1,6 @@
+import errno
 import multiprocessing
+import os
 
 import pytest
 
@@ -15,6 +17,16 @@ def test_a_folder_is_held_by_one(tmp_path):
         pass
     with locked(tmp_path):
         pass
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left on device") as raised, locked(tmp_path):
+        pass
+    assert raised.value.filename == str(tmp_path / ".lock")
 
 
 def test_a_process_that_was_forked_and_outlives_the_holder_does_not_hold_it(tmp_path):

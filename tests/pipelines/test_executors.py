@@ -198,6 +198,9 @@ def test_executors_check_their_fields():
     for name in ("seconds", "memory_gib", "attempts"):
         with pytest.raises(CrossviewError, match=f"{name} = 0: expected"):
             Limits(**{name: 0})
+        if name != "attempts":
+            with pytest.raises(CrossviewError, match=f"{name} = inf: expected .* at most"):
+                Limits(**{name: float("inf")})
 
 
 def done(errand: Errand, agenda: Agenda) -> None:
@@ -281,3 +284,11 @@ def test_an_interrupt_ends_the_work_and_the_cluster_from_any_folder(tmp_path: Pa
     assert output == "shut down\n"
     assert "Traceback" not in errors
     assert process.returncode == 0
+
+
+def test_files_that_lie_around_are_not_imported(tmp_path: Path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with closing(SerialExecutor(limits=LIMITS)) as executor:
+        (outcome,) = executor.run(abs, [-1])
+    assert outcome.report == 1, outcome.error

@@ -22,7 +22,8 @@ from PIL import Image
 from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tree, wait_for
 
 from generation.shards.reader import ShardIndex
-from pipelines import render_pairs as module
+from generation.task import render_shards
+from pipelines import visible
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs
@@ -128,7 +129,7 @@ function(task)
 def test_an_orphan_that_goes_on_late_does_no_harm(out: Path, undisturbed: Path, moment: str):
     task = replace(plan_tasks(config_of(), out)[0], count=4)
     errand = out.with_name("errand")
-    errand.write_bytes(pickle.dumps((module.render_shards, task)))
+    errand.write_bytes(pickle.dumps((render_shards, task)))
     out.mkdir()
     orphan = subprocess.Popen(
         [sys.executable, "-c", ORPHAN, str(errand)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -290,7 +291,7 @@ class ElsewhereExecutor(SerialExecutor):
 
 
 def test_shards_that_the_driver_does_not_see_are_told(out: Path, monkeypatch):
-    monkeypatch.setattr(module, "VISIBLE_SECONDS", 0.5)
+    monkeypatch.setattr(visible, "VISIBLE_SECONDS", 0.5)
     result = render_pairs(config_of(), out, ElsewhereExecutor())
     assert len(result.failures) == 9
     assert "every machine must see the same folder" in result.failures[0]

@@ -26,7 +26,7 @@ from pipelines.inspection import InspectConfig, choose_rows, write_inspection
 from pipelines.pair_table import PairLocator, PairTable
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.run_log import read_runs, work_by_scene
-from pipelines.scene_maps import PlanDrawer, split_storeys
+from pipelines.scene_maps import PlanDrawer, plan_of_views, split_storeys
 
 PAIRS = 30
 
@@ -298,6 +298,19 @@ def test_a_plan_covers_the_floor_and_no_more(box_room):
     covered_m2 = (plan.image[..., 3] > 127).mean() * (x1 - x0) * (z1 - z0)
     assert covered_m2 == pytest.approx(5 * 4, rel=0.01)
     assert (x1 - x0) / width == pytest.approx((z1 - z0) / height, rel=0.01)
+
+
+def test_a_plan_has_room_for_cameras_far_from_the_mesh(box_room):
+    """As those of a dataset whose up axis was mistaken are."""
+    centres = np.array([[0.0, 1.5, 40.0], [60.0, 1.5, 40.0]])
+    plan = PlanDrawer(box_room, RayCaster(box_room)).draw(centres)
+    x0, x1, z0, z1 = plan.extent
+    assert ((x0, z0) < centres[:, [0, 2]]).all()
+    assert ((x1, z1) > centres[:, [0, 2]]).all()
+
+
+def test_views_that_show_nothing_make_no_plan():
+    assert plan_of_views([], np.zeros((2, 3))) is None
 
 
 def test_storeys_part_where_no_camera_stands():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardError
 from generation.shards.verify import REGENERATED_NAME, verify_dataset
+from pipelines import visible
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -250,6 +252,43 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Pat
     assert digests(out, "*.tar") == digests(tmp_path / "undisturbed", "*.tar")
     assert digests(out, "*-*.json") == digests(tmp_path / "undisturbed", "*-*.json")
     assert list(out.glob(".*.partial")) == []
+
+
+class ElsewhereExecutor(SerialExecutor):
+    """Its machine has a folder of its own where the driver's has the dataset."""
+
+    def run(self, function, tasks, **options):
+        for task in tasks:
+            Path(task.out + "-elsewhere").mkdir(exist_ok=True)
+            moved = replace(task, out=task.out + "-elsewhere")
+            for outcome in super().run(function, [moved]):
+                yield replace(outcome, task=task)
+
+
+def test_shards_that_the_driver_does_not_see_are_told(dataset: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(visible, "VISIBLE_SECONDS", 0.5)
+    config = build(RegenerateConfig, {"metadata": str(dataset)}, source="test")
+    result = regenerate(config, tmp_path / "out", ElsewhereExecutor())
+    assert len(result.failures) == 4
+    assert "every machine must see the same folder" in result.failures[0]
+
+
+def test_a_damaged_record_of_a_finished_shard_is_named(dataset: Path, tmp_path: Path):
+    again(dataset, tmp_path)
+    tar = min(tmp_path.glob("*.tar"))
+    contents = bytearray(tar.read_bytes())
+    contents[contents.index(b'"covisibility"')] ^= 0xFF
+    tar.write_bytes(contents)
+    with pytest.raises(ShardError, match=r"meta.json of pair .* is damaged"):
+        again(dataset, tmp_path)
+
+
+def test_a_record_of_no_pairs_is_refused(scans, tmp_path: Path):
+    written = written_metadata(tmp_path / "metadata", scans[0], {"attic": "attic.glb"})
+    path = written / "attic" / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "multiviews": {}}))
+    with pytest.raises(CrossviewError, match="it records no pairs"):
+        again(written, tmp_path / "out")
 
 
 def test_another_camera_in_the_same_folder_is_refused(dataset: Path, tmp_path: Path):

@@ -28,6 +28,7 @@ from generation.shards.schema import ShardError, Sidecar, sidecar_path
 from pipelines.config import build
 from pipelines.executors import RayExecutor, SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs, summary_table
+from pipelines.worker import Limits
 
 SMALL = {
     "scenes": ["procedural:0-1"],
@@ -163,6 +164,32 @@ def test_verify_makes_a_shard_anew_whose_bytes_changed(dataset: Path, tmp_path: 
     assert digests(tmp_path) == digests(dataset)
 
 
+def test_a_damaged_shard_that_could_not_be_made_anew_is_not_listed(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    tar = tmp_path / ShardIndex.open(tmp_path).shards[2].name
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    tar.write_bytes(data)
+    in_no_time = SerialExecutor(limits=Limits(seconds=0.01))
+    result = render_pairs(config_of(), tmp_path, in_no_time, verify=True)
+    assert len(result.failures) == 1
+    assert tar.name not in {entry.name for entry in ShardIndex.open(tmp_path).shards}
+
+
+def test_scans_that_cannot_be_read_lose_nothing_that_is_finished(tmp_path: Path):
+    scan, out = tmp_path / "scan.glb", tmp_path / "out"
+    export_glb(make_room(0), scan)
+    config = config_of(scenes=[str(scan)], num_pairs=1)
+    render_pairs(config, out, SerialExecutor())
+    before = digests(out)
+    scan.rename(tmp_path / "away")
+    scan.symlink_to(tmp_path / "nowhere")
+    executor = CountingExecutor()
+    assert render_pairs(config, out, executor).num_pairs == 1
+    assert executor.asked == []
+    assert digests(out) == before
+
+
 def test_an_edited_scan_is_rendered_anew(tmp_path: Path):
     export_glb(make_room(0), tmp_path / "scan.glb")
     config = config_of(scenes=[str(tmp_path / "scan.glb")], num_pairs=1)
@@ -288,6 +315,22 @@ def test_levels_are_datasets_that_differ_in_nothing_but_their_overlap(tmp_path: 
     for entry in result.indexes[0].shards:
         sidecar = Sidecar.read(sidecar_path(tmp_path / "low" / entry.name))
         assert sidecar.attempts == entry.count + sum(sidecar.rejections.values())
+
+
+def test_a_level_in_the_place_of_another_dataset_is_refused(tmp_path: Path):
+    render_pairs(config_of(num_pairs=2), tmp_path / "high", SerialExecutor())
+    before = digests(tmp_path / "high")
+    with pytest.raises(ShardError, match=r"high holds a dataset of another configuration"):
+        render_pairs(config_of(levels=LEVELS, num_pairs=2), tmp_path, SerialExecutor())
+    assert digests(tmp_path / "high") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["high"]
+
+
+def test_a_configuration_that_is_none_is_told(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    (tmp_path / "config.json").write_text('{"schema_version": 2}')
+    with pytest.raises(ShardError, match="it holds no configuration"):
+        render_pairs(config_of(), tmp_path, SerialExecutor())
 
 
 def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Path):
