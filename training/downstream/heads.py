@@ -40,7 +40,7 @@ class LinearHead(nn.Module):
         """
         if self.training and len(tokens) == 1:
             raise CrossviewError("batch_size = 1: the linear classifier expected at least 2")
-        return self.linear(self.norm(tokens.mean(1)))  # type: ignore[no-any-return]
+        return in_float32(self.linear, self.norm(tokens.mean(1)))
 
 
 class PatchHead(nn.Module):
@@ -85,7 +85,7 @@ class SegmentationHead(nn.Module):
         """Map (B, N, dim), the last of tokens, to (B, num_classes, H, W) logits."""
         grid = size[0] // self.patch_size, size[1] // self.patch_size
         maps = F.pixel_shuffle(as_map(self.embed(tokens[-1]), grid), 4)
-        return upsampled(self.classify(self.blocks(maps)), size)
+        return upsampled(in_float32(self.classify, self.blocks(maps)), size)
 
 
 class PoseHead(nn.Module):
