@@ -37,8 +37,9 @@ class AugmentConfig:
     rotation_deg: float = 0.0
     """Turned about the centre by up to this, either way; 0 turns it off. The paper: 10."""
     unrelated: bool = False
-    """Give every target the reference of another pair that is computed with it: a control, which
-    can learn nothing from the reference."""
+    """Give every target the reference of another pair that is computed with it, so that
+    optim.accumulate and the number of processes say which: a control, which can learn nothing from
+    the reference."""
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):

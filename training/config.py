@@ -86,6 +86,26 @@ FREE_ON_RESUME = (
 )
 
 
+_OF_EACH_MACHINE = (
+    "path",
+    "val_path",
+    "mixture",  # digests and weights are compared
+    "num_workers",
+    "max_damaged",
+    "cache_dir",
+    "cache_gb",
+)
+"""Fields of data that need not be the same in all processes."""
+
+
+def same_in_all(config: PretrainConfig) -> Plain:
+    """Return what all processes of a run must agree on; some of it changes no result."""
+    plain: Plain = to_plain(config)
+    mixture = [{**part, "path": ""} for part in plain["data"]["mixture"]]
+    data = {name: value for name, value in plain["data"].items() if name not in _OF_EACH_MACHINE}
+    return {**plain, "data": {**data, "mixture": mixture}}
+
+
 def differences(before: Plain, now: PretrainConfig) -> list[str]:
     """Say, one line a dotted field, where a recorded config differs in what a run's results show.
 

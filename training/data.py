@@ -94,6 +94,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.val_scenes is not None:
             require(self.val_scenes >= 1, "data.val_scenes", self.val_scenes, "at least 1")
+            allowed = "none where data.val_path says what is validated on"
+            require(self.val_path is None, "data.val_scenes", self.val_scenes, allowed)
         _check_weights("data.", self)
         for name in ("weight", "weight_end"):
             given = [(part.weight, getattr(part, name)) for part in self.parts]

@@ -6,6 +6,7 @@ another number of processes and of the other kind.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -48,16 +49,18 @@ def trained_module(
                 block.compile()
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
+        # Blocks hand the reference on as it is: a view, which nothing here changes in place.
+        warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")
         return model
     module: nn.Module = model
     if compiled:
         module = torch.compile(module)  # type: ignore[assignment]
     if process.world_size > 1:
-        devices = [process.device] if process.device.type == "cuda" else None
+        # Without device_ids, with which DDP would move the mask to the GPU, and wait for it.
         # No buffer ever changes. The option has a new name since torch 2.15.
         renamed = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
         option: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-        module = DistributedDataParallel(module, device_ids=devices, **option)
+        module = DistributedDataParallel(module, **option)
     return module
 
 

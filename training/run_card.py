@@ -66,7 +66,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("images", f"{size} x {size} pixels in patches of {patch} x {patch}"),
         ("trained on", f"{_pairs(run, 'train')} of {', '.join(f'`{path}`' for path in paths)}"),
-        ("validated on", _pairs(run, "val") + ", held out"),
+        ("validated on", f"{_pairs(run, 'val')}, {_held_out(run)}"),
         *((f"SHA-256 of the index of {name}", digest) for name, digest in run["digests"].items()),
         ("length", f"{run['num_steps']:,} steps of {config['optim']['batch_size']:,} pairs"),
         (
@@ -82,6 +82,11 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
 def _pairs(run: dict[str, Any], part: str) -> str:
     scenes = len(run[f"{part}_scenes"])
     return f"{run[f'{part}_pairs']:,} pairs of {scenes:,} scene" + ("s" if scenes != 1 else "")
+
+
+def _held_out(run: dict[str, Any]) -> str:
+    shared = set(run["train_scenes"]) & set(run["val_scenes"])
+    return f"of which {len(shared):,} are trained on too" if shared else "held out"
 
 
 def _going_on(run: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.plain import diff_plain
+from generation.shards.files import VISIBLE_SECONDS, write_text_whole
 from training import checkpoint
-from training.config import PretrainConfig, differences
+from training.config import PretrainConfig, differences, same_in_all
 from training.distributed import Process
 from training.run_folder import writing
 
@@ -44,7 +46,7 @@ def require_agreement(
     process: Process, step: int, config: PretrainConfig, digests: Mapping[str, str]
 ) -> None:
     """Raise CrossviewError, in all processes, unless all have the same step, settings and data."""
-    mine = [step, _number_of(differences({}, config)), _number_of(digests)]
+    mine = [step, _number_of(same_in_all(config)), _number_of(digests)]
     table = process.gather(torch.tensor(mine, device=process.device))
     steps, *numbers = table.view(-1, len(mine)).T.tolist()
     for what, values in zip(("configurations", "data"), numbers, strict=True):
@@ -58,8 +60,38 @@ def require_agreement(
         found = ", ".join(f"rank {rank}: {step}" for rank, step in enumerate(steps))
         raise CrossviewError(
             f"the processes would go on from different steps ({found}); give all machines the same "
-            f"folder, and remove what only some can read from its {checkpoint.FOLDER}"
+            "folder"
         )
+
+
+def require_common_folder(process: Process, out: Path) -> None:
+    """Raise CrossviewError, in all processes, unless all see the files that the first writes."""
+    if process.world_size == 1:
+        return
+    token = process.gather(torch.randint(2**62, (1,), device=process.device))[0].item()
+    path = out / ".seen_by_all"
+    if process.is_first:
+        with writing(out):
+            write_text_whole(path, f"{token}")
+    process.wait_for_all()
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not (seen := _text_of(path) == f"{token}") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    all_seen = process.gather(torch.tensor([seen], device=process.device))
+    if process.is_first:
+        path.unlink()
+    if blind := [rank for rank, sees in enumerate(all_seen.tolist()) if not sees]:
+        raise CrossviewError(
+            f"{out}: what rank 0 writes there is not seen by ranks {blind}; give all machines a "
+            "folder that they share"
+        )
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 def _number_of(plain: Any) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.plain import to_plain
 from generation.shards.files import write_text_whole
 from training import checkpoint
@@ -46,7 +46,7 @@ from training.pictures import validation_pictures
 from training.provenance import describe_run
 from training.run_card import write_run_card
 from training.run_folder import writing
-from training.start import earlier_run, held, require_agreement
+from training.start import earlier_run, held, require_agreement, require_common_folder
 from training.validation import ValidationPairs, load_validation_pairs, validate
 from training.verdicts import Verdict, Verdicts
 
@@ -59,8 +59,8 @@ class PretrainResult:
 
     metrics: dict[str, float]
     """The last validation's, and steps."""
-    checkpoint: Path
-    """The last checkpoint."""
+    checkpoint: Path | None
+    """The last checkpoint; None in processes that did not write it."""
     num_steps: int
     """Length of the whole run; metrics has fewer steps where it was asked to stop."""
 
@@ -167,6 +167,7 @@ class _Run:
     def train(self) -> PretrainResult:
         """Run all steps that are left."""
         with held(self.out, self.found) if self.process.is_first else nullcontext():
+            require_common_folder(self.process, self.out)
             return self._train()
 
     def _train(self) -> PretrainResult:
@@ -183,7 +184,7 @@ class _Run:
             if log is not None:
                 log.close()
         self.process.wait_for_all()
-        last = checkpoint.stored(self.out)[0]
+        last = checkpoint.stored(self.out)[0] if first else None  # others may see it later
         metrics = {"step": self.step, **self.last_metrics}
         return PretrainResult(metrics=metrics, checkpoint=last, num_steps=self.num_steps)
 
@@ -195,6 +196,13 @@ class _Run:
             write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
             write_run_card(self.out, run)
             forget_bad_step(self.out)
+        if shared := set(self.split.train.scenes) & set(self.split.val.scenes):
+            logger.warning(
+                "%d of %d scenes to validate on are trained on too: %s",
+                len(shared),
+                len(self.split.val.scenes),
+                first_few(sorted(shared)),
+            )
         logger.info(
             "%d steps of %d pairs; %d pairs of %d scenes train, %d of %d validate; %s, %s",
             self.num_steps,
@@ -278,9 +286,9 @@ class _Run:
         batch_size, num_patches = config.optim.batch_size, config.model.num_patches
         ratio = config.mask.ratio_at(step, self.num_steps)
         hidden = num_masked(ratio, num_patches)
-        masks = random_masks(config.seed, step, batch_size, num_patches, hidden)
-        jitters = draw_jitter(config.augment, config.seed, step, batch_size)
         mine = rank_part(batch_size, process.rank, process.world_size)
+        masks = random_masks(config.seed, step, batch_size, num_patches, hidden, mine)
+        jitters = draw_jitter(config.augment, config.seed, step, batch_size)
         rate = config.optim.learning_rate(step, self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -291,7 +299,7 @@ class _Run:
         for number in range(parts):
             own = rank_part(mine.stop - mine.start, number, parts)
             rows = slice(mine.start + own.start, mine.start + own.stop)
-            mask = torch.from_numpy(masks[rows])
+            mask = torch.from_numpy(masks[own])
             with sharing_gradients(self.module, number == parts - 1):
                 each = self._losses(images[:, own], mask, jitters, rows)
                 with part("backward"):

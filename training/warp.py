@@ -106,7 +106,7 @@ def resample(images: Tensor, maps: Tensor, crop: int) -> Tensor:
     centres = torch.arange(crop, device=images.device) + 0.5
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ maps.transpose(1, 2)
-    size = torch.tensor([width, height], device=images.device)
-    grid = 2 * points[..., :2] / points[..., 2:] / size - 1
+    x, y, w = points.unbind(-1)
+    grid = torch.stack([2 * x / w / width - 1, 2 * y / w / height - 1], -1)
     grid = grid.view(len(images), crop, crop, 2)
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

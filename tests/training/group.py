@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from micro import micro_config
 
 from generation.errors import CrossviewError
 from generation.plain import merge
-from training import checkpoint
+from training import checkpoint, start
 from training.trainer import _Run, pretrain
 
 
@@ -31,6 +31,8 @@ class Job:
     """The step at which the first pair of the last process has an infinite loss."""
     divided: bool = False
     """Whether the last process sees no newest checkpoint."""
+    apart: bool = False
+    """Whether the last process has a folder of its own, on a disk of its own."""
     of_last: dict[str, Any] = field(default_factory=dict)
     """Settings that only the last process has."""
 
@@ -47,6 +49,9 @@ def _member(rank: int, data: Path, num_processes: int, jobs: list[Job], folder: 
     )
     for job in jobs:
         last = rank == num_processes - 1
+        start.VISIBLE_SECONDS = 1.0 if job.apart else 60.0
+        if job.apart and last:
+            job = replace(job, out=job.out.with_name(f"{job.out.name}, elsewhere"))
         try:
             with unseen(checkpoint.stored(job.out)[0] if job.divided and last else None):
                 train(data, job, disturbed=last)

@@ -102,6 +102,11 @@ def test_a_single_scene_needs_a_validation_folder(tmp_path):
     assert set(split.digests) == {"data", "val_data"}
 
 
+def test_scenes_to_hold_out_and_a_folder_to_validate_on_are_two_answers(dataset):
+    with pytest.raises(CrossviewError, match=r"data.val_scenes = 1: expected none where"):
+        DataConfig(path=dataset, val_path=dataset, val_scenes=1)
+
+
 def test_all_scenes_cannot_be_held_out(dataset):
     with pytest.raises(CrossviewError, match=r"data.val_scenes = 4: expected below the 4"):
         open_split(DataConfig(path=dataset, val_scenes=4))

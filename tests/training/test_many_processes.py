@@ -262,6 +262,8 @@ def three_together(dataset, tmp_path_factory) -> Path:
     other = write_dataset(folder / "dataset", scenes=5)
     jobs.append(Job(folder / "other seed", EIGHT, of_last={"seed": 1}))
     jobs.append(Job(folder / "other data", EIGHT, of_last={"data": {"path": str(other)}}))
+    jobs.append(Job(folder / "other rhythm", EIGHT, of_last={"checkpoint_every_steps": 7}))
+    jobs.append(Job(folder / "apart", EIGHT, apart=True))
     train_together(dataset, 3, jobs, folder)
     return folder
 
@@ -290,13 +292,25 @@ def test_processes_that_found_different_checkpoints_are_refused(three_together):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["seed", "data"])
+@pytest.mark.parametrize("what", ["seed", "data", "rhythm"])
 def test_processes_that_differ_in_what_they_train_are_refused(three_together, what):
     errors = {path.read_text() for path in (three_together / f"other {what}").glob("error-*.txt")}
     (error,) = errors
-    kind = {"seed": "configurations", "data": "data"}[what]
+    kind = "data" if what == "data" else "configurations"
     assert f"the processes have different {kind}: not as rank 0 are [2]; give all mach" in error
     assert not (three_together / f"other {what}" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_processes_without_a_common_folder_are_refused_before_the_first_step(three_together):
+    folders = [three_together / name for name in ("apart", "apart, elsewhere")]
+    errors = {path.read_text() for out in folders for path in out.glob("error-*.txt")}
+    assert errors == {
+        f"{out}: what rank 0 writes there is not seen by ranks [2]; give all machines a folder "
+        "that they share"
+        for out in folders
+    }
+    assert not any((out / "metrics.jsonl").exists() for out in folders)
 
 
 def test_more_processes_than_pairs_of_a_batch_are_refused(dataset, tmp_path):

@@ -120,6 +120,7 @@ def test_masks_hide_exactly_as_many_patches_everywhere_equally():
     np.testing.assert_allclose(masks.mean(0), 14 / 16, atol=0.03)
     assert np.array_equal(masks, random_masks(0, 7, 4000, 16, 14))
     assert not np.array_equal(masks, random_masks(0, 8, 4000, 16, 14))
+    assert np.array_equal(masks[5:9], random_masks(0, 7, 4000, 16, 14, slice(5, 9)))
     assert (validation_masks(5, 64, 57).sum(1) == 57).all()
 
 

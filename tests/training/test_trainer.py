@@ -79,6 +79,16 @@ def test_a_run_leaves_its_configuration_metrics_and_last_two_checkpoints(run, da
     assert {"epoch", "lr", "mask_ratio", "pairs_per_s", "data_wait_share"} <= record.keys()
 
 
+def test_scenes_that_are_validated_on_and_trained_on_are_told(dataset, tmp_path, caplog):
+    out = tmp_path / "run"
+    config = micro_config(dataset, data={"val_path": str(dataset)}, optim={"max_steps": 1})
+    pretrain(config, out)
+    assert "4 of 4 scenes to validate on are trained on too: scene0, scene1" in caplog.text
+    card = (out / "README.md").read_text()
+    assert "of which 4 are trained on too" in card
+    assert "held out" not in card
+
+
 def test_validation_reports_every_standard_field(run):
     _, result = run
     assert result.metrics.keys() >= VALIDATION_FIELDS
