@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
+
+
+def memory_gb() -> float:
+    """Return the size of the memory, in 1e9 bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def processor() -> str:

@@ -27,7 +27,7 @@ from generation.folder_lock import locked
 from generation.plain import merge
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, build, load_yaml
-from pipelines.machine import processor
+from pipelines.machine import memory_gb, processor
 from training.provenance import git_commit
 from training.stopping import StopRequest
 
@@ -65,7 +65,13 @@ class Section:
     text: str = ""
     runs: dict[str, str] = field(default_factory=dict)
     """Label -> name of the command that pre-trained it, without its seed."""
-    metrics: tuple[str, ...] = ("val_loss", "cross_view_gain", "geometry_all", "geometry_moved")
+    metrics: tuple[str, ...] = (
+        "val_loss",
+        "cross_view_gain",
+        "geometry_all",
+        "geometry_all_same_position",
+        "geometry_moved",
+    )
     """Of the last validation, a column each."""
     curve: str | None = None
     """A metric to be drawn over the steps of all runs."""
@@ -303,7 +309,7 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
             return f"exit status {status}; {log} ends:\n    {tail}"
         record = {
             "command": job.line,
-            "machine": f"{os.cpu_count()} cores, {processor()}",
+            "machine": f"{os.cpu_count()} cores, {processor()}, {memory_gb():.0f} GB of memory",
             "commit": git_commit(MANIFESTS.parent),
         }
         write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")

@@ -41,6 +41,7 @@ from training.metrics import read_lines
 
 REPORT_NAME = "RESULTS.md"
 _DIGITS = 3
+_SAME_PLACE = "_same_position"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +65,13 @@ def write_study_report(study: Study, folder: Path) -> str:
     parts = [f"# {study.title}", study.text.strip()]
     jobs = jobs_of(study)
     for number, section in enumerate(study.sections, 1):
-        pictures = Pictures(folder=folder, below=study.pictures, prefix=f"section_{number}")
+        exhibits = Exhibits(folder=folder, below=study.pictures, prefix=f"section_{number}")
         parts.append(f"## {section.heading}")
         parts.append(section.text.strip())
         if section.runs:
-            parts += _run_parts(pictures, section, _runs(study, jobs, section))
+            parts += _run_parts(exhibits, section, _runs(study, jobs, section))
         if section.evaluation:
-            parts += _evaluation_parts(study, jobs, pictures, section)
+            parts += _evaluation_parts(study, jobs, exhibits, section)
     parts += ["## What it took", _cost(study, jobs)]
     text = "\n\n".join(part for part in parts if part)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +80,8 @@ def write_study_report(study: Study, folder: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Where those of a section go, and how the report shows them."""
+class Exhibits:
+    """What lies beside the report for a section, and how the report shows it."""
 
     folder: Path
     """Of the report."""
@@ -89,13 +90,19 @@ class Pictures:
 
     def draw(self, name: str, title: str, figure: Figure) -> str:
         """Save a figure; return the Markdown that shows it."""
-        save_figure(self._path(name), figure)
-        return self._shown(name, title)
+        save_figure(self._path(f"{name}.png"), figure)
+        return f"!{self._link(f'{name}.png', title)}"
 
     def copy(self, name: str, title: str, path: Path) -> str:
         """Copy a PNG; return the Markdown that shows it."""
-        shutil.copyfile(path, self._path(name))
-        return self._shown(name, title)
+        shutil.copyfile(path, self._path(f"{name}.png"))
+        return f"!{self._link(f'{name}.png', title)}"
+
+    def values(self, name: str, records: Sequence[dict[str, Any]]) -> str:
+        """Write the numbers of every seed as JSON, a record a line; return a link to them."""
+        lines = ",\n".join(json.dumps(record) for record in records)
+        write_text_whole(self._path(f"{name}.json"), f"[\n{lines}\n]\n")
+        return f"({self._link(f'{name}.json', 'The numbers of every seed')})"
 
     def _path(self, name: str) -> Path:
         path = self.folder / self._relative(name)
@@ -103,10 +110,10 @@ class Pictures:
         return path
 
     def _relative(self, name: str) -> Path:
-        return self.below / f"{self.prefix}_{name}.png"
+        return self.below / f"{self.prefix}_{name}"
 
-    def _shown(self, name: str, title: str) -> str:
-        return f"![{title}]({self._relative(name).as_posix()})"
+    def _link(self, name: str, title: str) -> str:
+        return f"[{title}]({self._relative(name).as_posix()})"
 
 
 def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
@@ -131,7 +138,7 @@ def _validations(folder: Path) -> tuple[dict[str, float], ...]:
     return tuple(line for line in lines if line["kind"] == "val")
 
 
-def _run_parts(pictures: Pictures, section: Section, runs: Sequence[Runs]) -> list[str]:
+def _run_parts(exhibits: Exhibits, section: Section, runs: Sequence[Runs]) -> list[str]:
     if not runs:
         return ["Not run yet."]
     rows = [
@@ -142,13 +149,19 @@ def _run_parts(pictures: Pictures, section: Section, runs: Sequence[Runs]) -> li
         ]
         for each in runs
     ]
-    parts = [markdown_table(["model", *section.metrics, "seeds"], rows)]
+    last = [
+        {"model": each.label, "seed": seed, **lines[-1]}
+        for each in runs
+        for seed, lines in enumerate(each.validations)
+    ]
+    table = markdown_table(["model", *section.metrics, "seeds"], rows)
+    parts = [table, exhibits.values("runs", last)]
     if section.curve:
         figure = _curves(section.curve, runs)
-        parts.append(pictures.draw("curve", f"{section.curve} over steps", figure))
+        parts.append(exhibits.draw("curve", f"{section.curve} over steps", figure))
     if section.axis:
         figure = _over_axis(section.axis, section.metrics, runs)
-        parts.append(pictures.draw("axis", f"the metrics over {section.axis}", figure))
+        parts.append(exhibits.draw("axis", f"the metrics over {section.axis}", figure))
     return parts
 
 
@@ -187,9 +200,16 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
 
 
 def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figure:
-    """Draw metrics at the end over what the labels measure, with two standard errors."""
-    figure, charts = _axes(len(metrics), 3.2)
-    for number, (axes, metric) in enumerate(zip(charts, metrics)):
+    """Draw metrics at the end over what the labels measure, with two standard errors.
+
+    What looking at the same place would reach is a line in the chart of its metric.
+    """
+    drawn = [metric for metric in metrics if not metric.endswith(_SAME_PLACE)]
+    figure, charts = _axes(len(drawn), 3.2)
+    for number, (axes, metric) in enumerate(zip(charts, drawn)):
+        if same := [value for each in runs for value in each.last(f"{metric}{_SAME_PLACE}")]:
+            axes.axhline(fmean(same), color=LIGHT.soft, linestyle=":", label="the same place")
+            axes.legend(frameon=False, labelcolor=LIGHT.soft, fontsize=8)
         points = [(float(each.label), each.last(metric)) for each in runs if each.last(metric)]
         for place, values in points:
             axes.plot([place] * len(values), values, "o", color=LIGHT.soft, markersize=3)
@@ -207,7 +227,7 @@ def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figur
 
 
 def _evaluation_parts(
-    study: Study, jobs: Sequence[Job], pictures: Pictures, section: Section
+    study: Study, jobs: Sequence[Job], exhibits: Exhibits, section: Section
 ) -> list[str]:
     """Return what an evaluation says; raise CrossviewError where no command makes it."""
     assert section.evaluation is not None
@@ -224,7 +244,8 @@ def _evaluation_parts(
     ]
     if not records:
         return [_not_run(study, section.judged_on)]
-    parts = _tables((folder / "results.md").read_text(), records)
+    tables = _tables((folder / "results.md").read_text(), records)
+    parts = [*tables, exhibits.values("evaluation", records)]
     if not all(is_done(study.out, job) for job in own):
         parts.insert(0, "Its command has not been done to its end, or is another by now.")
     first = first_metrics(records)
@@ -232,12 +253,12 @@ def _evaluation_parts(
     decisive = {f"{name}{suffix}": metric for name, metric in section.decisive.items()} or first
     figure = bars_figure([bars_of(records, *what) for what in decisive.items() if what[0] in first])
     title = "the metrics that decide" if section.decisive else "the first metric of each"
-    parts.append(pictures.draw("bars", title, figure))
+    parts.append(exhibits.draw("bars", title, figure))
     parts += [_claims(records, section.claims, decisive)] if section.claims else []
     for number, sample in enumerate(section.samples):
         if (folder / sample).exists():
             parts.append(f"{Path(sample).parent.as_posix()}:")
-            parts.append(pictures.copy(f"sample_{number}", sample, folder / sample))
+            parts.append(exhibits.copy(f"sample_{number}", sample, folder / sample))
         else:
             parts.append(f"There is no {sample}.")
     return parts

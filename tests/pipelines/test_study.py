@@ -257,11 +257,13 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
         if not section.evaluation:
             continue
         options = _parser().parse_args(list(by_out[tmp_path / section.evaluation].arguments))
-        judged_on = {text.rpartition("=")[0] or None for text in options.val_data}
-        assert section.judged_on in judged_on
+        vals = {text.rpartition("=")[0] for text in options.val_data}
+        assert section.judged_on is None or section.judged_on in vals
         labels = {"scratch", *(text.partition("=")[0] for text in options.weights)}
         assert labels >= {label for claim in section.claims for label in claim}
-        for task, metric in section.decisive.items():
+        for name, metric in section.decisive.items():
+            task, _, label = name.partition("-")
+            assert (label or section.judged_on or "") in vals
             assert metric in {each.name for each in TASKS[task].metrics}
         for sample in section.samples:
             name, label, *_ = sample.split("/")
@@ -271,6 +273,17 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
                 section.judged_on,
                 True,
             ), sample
+
+
+def test_the_follow_up_asks_models_that_the_study_makes():
+    first, second = load_study("evidence", {}), load_study("follow-up", {})
+    made = {job.arguments[job.arguments.index("--out") + 1] for job in jobs_of(first)}
+    words = [
+        word for job in jobs_of(second) for word in re.findall(r"out/evidence/[^ ]+", job.line)
+    ]
+    used = {word.replace("{seed}", "0").rstrip("'") for word in words}
+    assert len(used) > 10
+    assert used <= made
 
 
 MICRO = """
@@ -360,6 +373,8 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     assert [text.count(f"### {name}\n") for name in ("depth", "depth-scans")] == [1, 2]
     assert re.search(r"\| croco \| mae \| depth-scans \| rel \| [-+][\d.]+ ", text)
     assert all((report / picture).stat().st_size > 5000 for picture in pictures)
+    for numbers in re.findall(r"\[The numbers of every seed\]\((.*)\)\)", text):
+        assert json.loads((report / numbers).read_text())
     assert "There is no depth/mae/seed_7/picture_0.png." in text
     records = json.loads((out / "evaluation" / "results.json").read_text())
     depth = {each["weights"]: each["values"] for each in records if each["benchmark"] == "depth"}
