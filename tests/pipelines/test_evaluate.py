@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from micro import MICRO
+from PIL import Image
 from synthetic import write_dataset
 from tiny_layouts import (
     ade20k,
@@ -282,6 +283,16 @@ def test_a_dataset_is_the_same_by_another_spelling_of_its_path(
         arguments = ("--weights", weights / "one", "--task", "depth", "--out", tmp_path / "out")
         assert evaluate(*arguments, option, f"{layout}{folder.name}") == 0
         assert evaluate(*arguments, option, f"{layout}{folder}") == 0
+
+
+def test_a_map_of_another_size_than_its_image_is_named(weights, tmp_path, capsys):
+    nyuv2(tmp_path)
+    Image.new("I;16", (9, 7)).save(tmp_path / "test/a/sync_depth_3.png")
+    given = ("--dataset", f"nyuv2={tmp_path}", "--out", tmp_path / "out")
+    assert evaluate("--weights", weights / "one", "--task", "depth", *given) == 2
+    complaint = capsys.readouterr().err
+    assert "sync_depth_3.png" in complaint
+    assert "Traceback" not in complaint
 
 
 def test_a_path_of_weights_may_have_an_equals_sign(weights, tmp_path):
