@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -68,7 +69,8 @@ def require_common_folder(process: Process, out: Path) -> None:
     """Raise CrossviewError, in all processes, unless all see the files that the first writes."""
     if process.world_size == 1:
         return
-    token = process.gather(torch.randint(2**62, (1,), device=process.device))[0].item()
+    mine = torch.tensor([secrets.randbits(62)], device=process.device)
+    token = process.gather(mine)[0].item()
     path = out / ".seen_by_all"
     if process.is_first:
         with writing(out):
