@@ -186,7 +186,7 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     those that run, which are not done then. Raises CrossviewError as jobs_of does, for a stage
     after one that is not before it, and for needs of what there is not.
     """
-    cores = cores or os.cpu_count() or 1
+    cores = (os.cpu_count() or 1) if cores is None else cores
     require(cores >= 1, "--cores", cores, "at least 1")
     jobs, before = jobs_of(study), stages_before(study)
     known = {*study.phrases, *(job.command for job in jobs)}

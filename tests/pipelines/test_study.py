@@ -110,9 +110,10 @@ def test_a_stage_of_nothing_is_told(tmp_path: Path, field):
         build(Study, {"title": "T", "out": str(tmp_path), "stages": stages}, source="test")
 
 
-def test_there_is_a_core(tmp_path: Path):
-    with pytest.raises(CrossviewError, match="--cores = -1: expected at least 1"):
-        run_study(study(tmp_path, {"a": "verify"}), -1)
+@pytest.mark.parametrize("cores", [0, -1])
+def test_there_is_a_core(tmp_path: Path, cores: int):
+    with pytest.raises(CrossviewError, match=f"--cores = {cores}: expected at least 1"):
+        run_study(study(tmp_path, {"a": "verify"}), cores)
 
 
 def test_a_full_disk_is_a_failure_like_others(tmp_path: Path, monkeypatch):
