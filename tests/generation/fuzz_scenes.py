@@ -42,7 +42,7 @@ SILENT_SECONDS = 20.0
 """A case takes a few milliseconds; with a busy machine, a tenth of a second."""
 ALLOWANCE_BYTES = 1 << 30
 """What a case may allocate beyond what the process starts with; its files are of kilobytes."""
-FIRST_CASE = "."
+BEGUN = "."
 
 # The scenes that are damaged
 
@@ -482,7 +482,7 @@ def run_batch(first: int, last: int, use: str, root: Path) -> None:
     for case in range(first, last):
         folder = root / str(case)
         name, path = write_case(case, seeds, folder)
-        print(json.dumps([case, name, FIRST_CASE]), flush=True)
+        print(json.dumps([case, name, BEGUN]), flush=True)
         opened.clear()
         watching = True
         try:
@@ -529,23 +529,24 @@ def _watch_batch(
     assert process.stdout
     selector.register(process.stdout, selectors.EVENT_READ)
     running: int | None = None
-    patience = 120.0  # importing and compiling
+    patience = 120.0  # importing, and compiling in the first case
     with process:
         while True:
             if not selector.select(patience):
                 process.kill()
                 assert running is not None, "no case was started"
-                report.failures[running] = f"hung for {silent_s:g} s"
+                report.failures[running] = f"hung for {patience:g} s"
                 return running + 1
             line = process.stdout.readline()
             if not line:
                 break
             case, seed, outcome = json.loads(line)
-            patience = silent_s
-            running = case if outcome == FIRST_CASE else None
+            running = case if outcome == BEGUN else None
+            if running is None:
+                patience = silent_s
             if outcome in ("scene", "error"):
                 report.outcomes[seed, outcome] += 1
-            elif outcome != FIRST_CASE:
+            elif outcome != BEGUN:
                 report.failures[case] = f"{seed}: {outcome}"
         error = process.communicate()[1]
     if running is None:
