@@ -68,14 +68,18 @@ class PretrainConfig:
             require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
 
 
-# What may change when a run is resumed: where and how fast it runs, not what comes out.
-FREE_ON_RESUME = (
+# What need not be the same in all processes of a run.
+FREE_ON_EACH_MACHINE = (
     "data.path",  # the digest of its index must still agree
     "data.val_path",
     "data.num_workers",
     "data.max_damaged",
     "data.cache_dir",
     "data.cache_gb",
+)
+# What may change when a run is resumed: where and how fast it runs, not what comes out.
+FREE_ON_RESUME = (
+    *FREE_ON_EACH_MACHINE,
     "device",
     "compile",
     "parallel",
@@ -86,28 +90,10 @@ FREE_ON_RESUME = (
 )
 
 
-_OF_EACH_MACHINE = (
-    "path",
-    "val_path",
-    "mixture",  # digests and weights are compared
-    "num_workers",
-    "max_damaged",
-    "cache_dir",
-    "cache_gb",
-)
-"""Fields of data that need not be the same in all processes."""
-
-
-def same_in_all(config: PretrainConfig) -> Plain:
-    """Return what all processes of a run must agree on; some of it changes no result."""
-    plain: Plain = to_plain(config)
-    mixture = [{**part, "path": ""} for part in plain["data"]["mixture"]]
-    data = {name: value for name, value in plain["data"].items() if name not in _OF_EACH_MACHINE}
-    return {**plain, "data": {**data, "mixture": mixture}}
-
-
-def differences(before: Plain, now: PretrainConfig) -> list[str]:
-    """Say, one line a dotted field, where a recorded config differs in what a run's results show.
+def differences(
+    before: Plain, now: PretrainConfig, free: tuple[str, ...] = FREE_ON_RESUME
+) -> list[str]:
+    """Say, one line a dotted field, where a recorded config differs in fields that are not free.
 
     A field that the version which recorded it had not yet counts as its default.
     """
@@ -116,4 +102,4 @@ def differences(before: Plain, now: PretrainConfig) -> list[str]:
     for each in plain:  # of a mixture too, datasets may move: their digests must still agree
         each["data"]["mixture"] = [{**part, "path": ""} for part in each["data"]["mixture"]]
     lines = diff_plain(*plain)
-    return [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
+    return [line for line in lines if line.split(":")[0] not in free]

@@ -18,7 +18,7 @@ from generation.folder_lock import locked
 from generation.plain import diff_plain
 from generation.shards.files import VISIBLE_SECONDS, write_text_whole
 from training import checkpoint
-from training.config import PretrainConfig, differences, same_in_all
+from training.config import FREE_ON_EACH_MACHINE, PretrainConfig, differences
 from training.distributed import Process
 from training.run_folder import writing
 
@@ -47,7 +47,7 @@ def require_agreement(
     process: Process, step: int, config: PretrainConfig, digests: Mapping[str, str]
 ) -> None:
     """Raise CrossviewError, in all processes, unless all have the same step, settings and data."""
-    mine = [step, _number_of(same_in_all(config)), _number_of(digests)]
+    mine = [step, _number_of(differences({}, config, FREE_ON_EACH_MACHINE)), _number_of(digests)]
     table = process.gather(torch.tensor(mine, device=process.device))
     steps, *numbers = table.view(-1, len(mine)).T.tolist()
     for what, values in zip(("configurations", "data"), numbers, strict=True):
