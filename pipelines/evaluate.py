@@ -266,7 +266,7 @@ def _judged(job: _Job, fitted: Fitted, num_workers: int) -> Cell:
             num_pictures=NUM_PICTURES if job.contender else 0,
             num_workers=num_workers,
         )
-    cell = _write(job, fitted, outcome)
+    cell = _write(job, outcome)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
     logger.info("%s: %s  (%.0f s)", job, shown, cell.cost_s)
     return cell
@@ -310,7 +310,7 @@ def _recorded(job: _Job) -> Cell | None:
     return cell
 
 
-def _write(job: _Job, fitted: Fitted, outcome: Outcome) -> Cell:
+def _write(job: _Job, outcome: Outcome) -> Cell:
     job.folder.mkdir(parents=True, exist_ok=True)
     for number, (name, panels) in enumerate(outcome.pictures.items()):
         save_panels(job.folder / f"picture_{number}.png", name, panels)
@@ -318,10 +318,10 @@ def _write(job: _Job, fitted: Fitted, outcome: Outcome) -> Cell:
         "request": job.request,
         "path": job.contender.path if job.contender else None,
         "metrics": outcome.metrics,
-        "num_steps": fitted.num_steps,
-        "train_s": fitted.train_s,
+        "num_steps": outcome.fitted.num_steps,
+        "train_s": outcome.fitted.train_s,
         "test_s": outcome.test_s,
-        "num_parameters": fitted.num_parameters,
+        "num_parameters": outcome.fitted.num_parameters,
         "machine": processor(),
     }
     write_text_whole(job.folder / RESULT_NAME, json.dumps(record, indent=1) + "\n")

@@ -42,6 +42,8 @@ class Fitted:
 class Outcome:
     """What came out."""
 
+    fitted: Fitted
+    """What was judged."""
     metrics: dict[str, float]
     """By name; one that no example says anything about is missing."""
     test_s: float
@@ -117,6 +119,7 @@ def judged(
         if number in shown:
             pictures[example.name] = task.pictures(example, prediction)
     return Outcome(
+        fitted=fitted,
         metrics=_known(task, task.summarise(scores)),
         test_s=time.perf_counter() - began,
         pictures=pictures,

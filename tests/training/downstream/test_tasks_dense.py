@@ -65,7 +65,6 @@ def judged(task, splits, *, seed=0, config=MODEL, report=lambda step, loss: None
     model, recipe = untrained(config, 0), replace(RECIPE, **changes)
     cpu = torch.device("cpu")
     fitted = fine_tuned(TASKS[task], model, splits, recipe, seed=seed, device=cpu, report=report)
-    assert fitted.num_steps == recipe.num_steps(len(splits.train))
     return evaluation.judged(TASKS[task], fitted, splits.val, num_pictures=4)
 
 
@@ -87,6 +86,7 @@ def check_run(task, splits):
     expected = [metric.name for metric in TASKS[task].metrics]
     assert list(outcome.metrics) == expected
     assert np.isfinite(list(outcome.metrics.values())).all()
+    assert outcome.fitted.num_steps == 2
     assert outcome.pictures
     for panels in outcome.pictures.values():
         (size,) = {picture.shape for _, picture in panels}
@@ -566,13 +566,8 @@ def third_class(examples):
 def test_a_linear_head_probes_what_is_frozen(opened, task):
     splits = opened(task, next(iter(LAYOUTS[task])))
     outcome = judged(task, splits, head="linear", frozen=True)
+    assert outcome.fitted.num_parameters < judged(task, splits).fitted.num_parameters
     assert all(np.isfinite(list(outcome.metrics.values())))
-    sizes = []
-    for head in ("linear", "dpt"):
-        recipe = replace(RECIPE, head=head).for_model(MODEL)
-        network = TASKS[task].network(untrained(MODEL, 0), splits, recipe)
-        sizes.append(sum(weight.numel() for weight in network.parameters()))
-    assert sizes[0] < sizes[1]
 
 
 def test_cross_attention_that_is_new_is_not_frozen(opened):
