@@ -24,6 +24,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from generation.renderers.gpu import has_gpu, is_gpu
+from pipelines import machine
 from pipelines.tables import format_table
 from pipelines.worker import OWN_PATH, import_path
 
@@ -193,7 +194,7 @@ def check_memory(
     memory_bytes: float | None = None, limit_bytes: float | None = None, cores: int | None = None
 ) -> Finding:
     """Check that the memory is enough for a worker a core."""
-    memory_bytes = memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory_bytes = memory_bytes or machine.memory_bytes()
     limit_bytes = limit_bytes or cgroup_limit("memory.max")
     cores = cores or len(os.sched_getaffinity(0))
     found = f"{memory_bytes / 1e9:.1f} GB"

@@ -7,9 +7,9 @@ import platform
 from pathlib import Path
 
 
-def memory_gb() -> float:
-    """Return the size of the memory, in 1e9 bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+def memory_bytes() -> int:
+    """Return the size of the memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def processor() -> str:

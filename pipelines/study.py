@@ -27,7 +27,7 @@ from generation.folder_lock import locked
 from generation.plain import merge
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, build, load_yaml
-from pipelines.machine import memory_gb, processor
+from pipelines.machine import memory_bytes, processor
 from training.provenance import git_commit
 from training.stopping import StopRequest
 
@@ -219,8 +219,10 @@ def stages_before(study: Study) -> dict[str, set[str]]:
 def lacks(study: Study, name: str) -> Path | None:
     """Return what a command or phrase needs, where it neither is there nor was when it was done."""
     needed = study.needs.get(name)
-    done = any((study.out / "done" / f"{each}.json").exists() for each in (name, f"{name}-0"))
-    return None if needed is None or done or needed.exists() else needed
+    if needed is None or needed.exists():
+        return None
+    done = (study.out / "done" / f"{each}.json" for each in (name, f"{name}-0"))
+    return None if any(path.exists() for path in done) else needed
 
 
 def _run_all(
@@ -307,9 +309,10 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
         if status:
             tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
             return f"exit status {status}; {log} ends:\n    {tail}"
+        memory = f"{memory_bytes() / 1e9:.0f} GB of memory"
         record = {
             "command": job.line,
-            "machine": f"{os.cpu_count()} cores, {processor()}, {memory_gb():.0f} GB of memory",
+            "machine": f"{os.cpu_count()} cores, {processor()}, {memory}",
             "commit": git_commit(MANIFESTS.parent),
         }
         write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
