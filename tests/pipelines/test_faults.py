@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from elsewhere import ElsewhereExecutor
 from folders import digests
 from PIL import Image
 from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tree, wait_for
 
 from generation.shards.reader import ShardIndex
-from generation.task import render_shards
+from generation.task import RenderTask, render_shards
 from pipelines import visible
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -279,20 +280,14 @@ def test_a_second_run_is_refused_and_told_who_holds_the_folder(out: Path, undist
     assert_undisturbed(out, undisturbed)
 
 
-class ElsewhereExecutor(SerialExecutor):
-    """Its machine has a folder of its own where the driver's has the dataset."""
-
-    def run(self, function, tasks, **options):
-        for task in tasks:
-            band = task.outputs[0][1]
-            moved = replace(task, outputs=((task.outputs[0][0] + "-elsewhere", band),))
-            for outcome in super().run(function, [moved]):
-                yield replace(outcome, task=task)
+def moved(task: RenderTask) -> RenderTask:
+    ((folder, band),) = task.outputs
+    return replace(task, outputs=((f"{folder}-elsewhere", band),))
 
 
 def test_shards_that_the_driver_does_not_see_are_told(out: Path, monkeypatch):
     monkeypatch.setattr(visible, "VISIBLE_SECONDS", 0.5)
-    result = render_pairs(config_of(), out, ElsewhereExecutor())
+    result = render_pairs(config_of(), out, ElsewhereExecutor(moved=moved))
     assert len(result.failures) == 9
     assert "every machine must see the same folder" in result.failures[0]
     assert result.index.num_pairs == 0

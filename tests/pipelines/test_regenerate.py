@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from elsewhere import ElsewhereExecutor
 from folders import digests
 from scipy.spatial.transform import Rotation
 
 from generation.errors import CrossviewError
 from generation.recorded import RecordError
+from generation.regeneration import RegenerateTask
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
@@ -254,21 +256,16 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Pat
     assert list(out.glob(".*.partial")) == []
 
 
-class ElsewhereExecutor(SerialExecutor):
-    """Its machine has a folder of its own where the driver's has the dataset."""
-
-    def run(self, function, tasks, **options):
-        for task in tasks:
-            Path(task.out + "-elsewhere").mkdir(exist_ok=True)
-            moved = replace(task, out=task.out + "-elsewhere")
-            for outcome in super().run(function, [moved]):
-                yield replace(outcome, task=task)
+def moved(task: RegenerateTask) -> RegenerateTask:
+    folder = Path(f"{task.out}-elsewhere")
+    folder.mkdir(exist_ok=True)
+    return replace(task, out=str(folder))
 
 
 def test_shards_that_the_driver_does_not_see_are_told(dataset: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(visible, "VISIBLE_SECONDS", 0.5)
     config = build(RegenerateConfig, {"metadata": str(dataset)}, source="test")
-    result = regenerate(config, tmp_path / "out", ElsewhereExecutor())
+    result = regenerate(config, tmp_path / "out", ElsewhereExecutor(moved=moved))
     assert len(result.failures) == 4
     assert "every machine must see the same folder" in result.failures[0]
 

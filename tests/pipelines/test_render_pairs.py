@@ -150,12 +150,18 @@ def test_only_what_is_missing_is_made_again(dataset: Path, tmp_path: Path, damag
     assert digests(tmp_path) == digests(dataset)
 
 
-def test_verify_makes_a_shard_anew_whose_bytes_changed(dataset: Path, tmp_path: Path):
-    copy_of(dataset, tmp_path)
-    tar = tmp_path / ShardIndex.open(tmp_path).shards[2].name
+def with_another_byte(dataset: Path) -> Path:
+    """Change a byte in the middle of the third shard; return its path."""
+    tar = dataset / ShardIndex.open(dataset).shards[2].name
     data = bytearray(tar.read_bytes())
     data[len(data) // 2] ^= 0xFF
     tar.write_bytes(data)
+    return tar
+
+
+def test_verify_makes_a_shard_anew_whose_bytes_changed(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    tar = with_another_byte(tmp_path)
     executor = CountingExecutor()
     render_pairs(config_of(), tmp_path, executor)
     assert executor.asked == []
@@ -166,10 +172,7 @@ def test_verify_makes_a_shard_anew_whose_bytes_changed(dataset: Path, tmp_path: 
 
 def test_a_damaged_shard_that_could_not_be_made_anew_is_not_listed(dataset: Path, tmp_path: Path):
     copy_of(dataset, tmp_path)
-    tar = tmp_path / ShardIndex.open(tmp_path).shards[2].name
-    data = bytearray(tar.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    tar.write_bytes(data)
+    tar = with_another_byte(tmp_path)
     in_no_time = SerialExecutor(limits=Limits(seconds=0.01))
     result = render_pairs(config_of(), tmp_path, in_no_time, verify=True)
     assert len(result.failures) == 1
