@@ -26,6 +26,7 @@ from training.config import PretrainConfig
 from training.data import PairReader, Requests, batches, open_split, require_large_enough
 from training.distributed import Process, join, resolved_precision
 from training.ema import WeightAverage
+from training.host_memory import keep_freed_memory
 from training.losses import completion_losses
 from training.metrics import MetricsLog, StepWindow, peak_memory_gib
 from training.model.croco import CroCo, initialise
@@ -217,6 +218,8 @@ class _Run:
         return MetricsLog(self.out, self.step)
 
     def _loop(self, log: MetricsLog | None) -> None:
+        if self.process.device.type == "cpu":
+            keep_freed_memory()
         self.model.train()
         with closing(self._batches()) as incoming:  # else its processes end some time later
             while self.step < self.num_steps and not self.stopping:

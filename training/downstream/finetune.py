@@ -22,6 +22,7 @@ from training.downstream.recipe import Recipe
 from training.downstream.task import Batch, Task
 from training.downstream.transforms import covering
 from training.ema import WeightAverage
+from training.host_memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +165,8 @@ def _train(
     report: Callable[[int, float], None],
 ) -> None:
     device = next(network.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
     groups = layer_decay_groups(network, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     average = WeightAverage(network, recipe.ema) if recipe.ema else None
