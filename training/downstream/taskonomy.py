@@ -1,7 +1,8 @@
 """Taskonomy's eight dense tasks, one run each.
 
-Source: the protocol of MultiMAE (Bachmann et al., ECCV 2022), which CroCo follows, but for normals:
-theirs are learnt and judged by L1 too.
+Source: the protocol of MultiMAE (Bachmann et al., ECCV 2022), which CroCo follows, but for normals,
+which theirs learns and judges by L1 too, for depth (theirs is clamped and scaled to 0..1) and for
+edges (theirs of texture are clamped, of occlusion blurred).
 """
 
 from __future__ import annotations

@@ -148,6 +148,14 @@ def test_depth_in_another_unit_is_refused(tmp_path):
     assert open_nyuv2(tmp_path).val[0].truth["depth_m"].max() == np.float32(9.999)
 
 
+def test_depth_of_eight_bits_is_refused(tmp_path):
+    for split in ("train", "test"):
+        write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")
+    Image.fromarray(np.full((HEIGHT, WIDTH), 77, np.uint8)).save(tmp_path / "train" / BTS[1])
+    with pytest.raises(CrossviewError, match="1 channels of 8 bits; expected millimetres, 1 of 16"):
+        open_nyuv2(tmp_path).train[0]
+
+
 def test_a_file_without_its_counterpart_is_named(tmp_path):
     for split in ("train", "test"):
         write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")

@@ -111,6 +111,12 @@ def test_middlebury_is_read_at_the_best_size_and_holds_three_scenes_out(middlebu
     assert splits.val[0].truth["full_width_px"] == scale * SIZE[1]
 
 
+def test_middlebury_without_truth_at_the_best_size_is_read_at_the_next(middlebury):
+    for path in middlebury.glob("trainingF/*/disp0GT.pfm"):
+        path.unlink()
+    assert names(open_middlebury(middlebury).train)[0] == "trainingH/Adirondack"
+
+
 def test_middlebury_names_what_is_missing(middlebury, tmp_path_factory):
     (middlebury / "trainingF/ArtL/mask0nocc.png").unlink()
     with pytest.raises(
@@ -127,17 +133,25 @@ def test_middlebury_names_files_of_different_sizes(middlebury):
         open_middlebury(middlebury).train[1]
 
 
-@pytest.mark.parametrize("truths", ["two_view_training", "two_view_training_gt"])
-def test_eth3d_holds_whole_sites_out_and_finds_its_truth_beside_or_apart(tmp_path, truths):
+@pytest.mark.parametrize(
+    ("images", "truths"),
+    [
+        (".", "."),
+        (".", "two_view_training_gt"),
+        ("two_view_training", "two_view_training"),
+        ("two_view_training", "two_view_training_gt"),
+    ],
+)
+def test_eth3d_holds_whole_sites_out_however_it_is_unpacked(tmp_path, images, truths):
     scenes = ("delivery_area_1l", "facade_1s", "terrace_1s", "terrains_1l")
     for number, scene in enumerate(scenes):
-        save_scene(tmp_path / "two_view_training" / scene, tmp_path / truths / scene, 10 * number)
+        save_scene(tmp_path / images / scene, tmp_path / truths / scene, 10 * number)
     splits = open_eth3d(tmp_path)
     assert names(splits.train) == ["delivery_area_1l", "terrains_1l"]
     assert names(splits.val) == ["facade_1s", "terrace_1s"]
     check(splits.train[1], 30, only(1, 1))
     (tmp_path / truths / "terrace_1s/disp0GT.pfm").unlink()
-    with pytest.raises(CrossviewError, match=rf"missing: {truths}/terrace_1s/disp0GT\.pfm"):
+    with pytest.raises(CrossviewError, match=r"missing: .*terrace_1s/disp0GT\.pfm"):
         open_eth3d(tmp_path)
 
 
@@ -171,8 +185,19 @@ def test_scene_flow_trains_on_train_and_validates_on_test(scene_flow):
 
 def test_a_file_that_scene_flow_lacks_is_named(scene_flow):
     (scene_flow / "frames_cleanpass/TRAIN/B/0001/right/0007.png").unlink()
-    with pytest.raises(CrossviewError, match=r"no frames_cleanpass/right for 1 of 2: B/0001/0007"):
+    with pytest.raises(CrossviewError, match=r"no frames_cleanpass/right for 1 of 2: TRAIN/B/0001"):
         open_scene_flow(scene_flow, render_pass="clean")
+
+
+def test_frames_that_the_owners_do_not_use_are_left_out(scene_flow, caplog):
+    open_scene_flow(scene_flow, render_pass="clean")
+    assert "no all_unused_files.txt" in caplog.text
+    (scene_flow / "all_unused_files.txt").write_text("TRAIN/A/0000/left/0006.png\n\n")
+    splits = open_scene_flow(scene_flow, render_pass="clean")
+    assert names(splits.train) == ["TRAIN/B/0001/0007"]
+    assert names(splits.val) == ["TEST/C/0000/0006"]
+    (scene_flow / "frames_cleanpass/TRAIN/A/0000/left/0006.png").unlink()  # as some scripts do
+    assert names(open_scene_flow(scene_flow, render_pass="clean").train) == names(splits.train)
 
 
 @pytest.fixture
@@ -200,8 +225,9 @@ def test_sintel_pairs_left_and_right(sintel):
         assert names(splits.val) == ["temple_2/frame_0001"]
         example = splits.val[0]
         np.testing.assert_array_equal(example.images, [colours(first), colours(first + 1)])
-    np.testing.assert_array_equal(example.truth["disparity"], disparity_of(10))
-    np.testing.assert_array_equal(example.truth["occluded"], only(0, 1) | only(5, 0))
+    expected = np.where(only(5, 0), NAN, disparity_of(10))
+    np.testing.assert_array_equal(example.truth["disparity"], expected)
+    np.testing.assert_array_equal(example.truth["occluded"], only(0, 1))
     (sintel / "training/outofframe/alley_1/frame_0001.png").unlink()
     with pytest.raises(CrossviewError, match="no outofframe for 1 of 2: alley_1/frame_0001"):
         open_sintel_stereo(sintel, render_pass="clean")

@@ -103,8 +103,10 @@ def test_folders_by_domain_give_the_same(root, tmp_path_factory, pattern, mask_e
         np.testing.assert_array_equal(theirs.train[0].truth[name], values)
 
 
-def test_without_masks_depth_tells_what_is_known(tmp_path):
-    stored = {name: STORED[name] for name in ("rgb", "reshading", "depth_euclidean")}
+@pytest.mark.parametrize("depth", ["depth_euclidean", "depth_zbuffer"])
+def test_without_masks_a_depth_tells_what_is_known(tmp_path, depth):
+    stored = {name: STORED[name] for name in ("rgb", "reshading")}
+    stored[depth] = STORED["depth_euclidean"]
     write(tmp_path, "a", "point_0_view_0", stored=stored)
     write(tmp_path, "b", "point_0_view_0", stored=stored)
     shading = open_taskonomy(tmp_path, targets=("reshading",)).train[0].truth["reshading"]
@@ -122,13 +124,16 @@ def test_only_the_wanted_targets_are_needed(tmp_path):
 
 def test_something_must_tell_what_is_known(tmp_path):
     write(tmp_path, "a", "point_0_view_0", stored={"rgb": STORED["rgb"]})
-    with pytest.raises(CrossviewError, match="neither mask_valid nor depth_euclidean"):
+    with pytest.raises(CrossviewError, match="neither mask_valid nor a depth"):
         open_taskonomy(tmp_path, targets=())
 
 
-def test_a_view_without_a_target_is_named(root):
+def test_views_that_lack_a_file_are_left_out(root, caplog):
     (root / "ihlen/normal/point_12_view_0_domain_normal.png").unlink()
-    with pytest.raises(CrossviewError, match="no normal for 1 of 2: point_12_view_0;"):
+    assert names_of(open_taskonomy(root).val) == ["ihlen/point_0_view_1"]
+    assert "left out 1 views" in caplog.text
+    (root / "ihlen/rgb/point_0_view_1_domain_rgb.png").unlink()
+    with pytest.raises(CrossviewError, match=r"no view of ihlen has a file in each of .*normal"):
         open_taskonomy(root)
 
 

@@ -29,13 +29,15 @@ LAYOUT = Layout(
 
 
 def open_middlebury(root: Path) -> Splits:
-    """Open MiddEval3/ at the best that is there of full, half and quarter size.
+    """Open MiddEval3/ at the best of full, half and quarter size whose truth is there.
 
     Validated on HELD_OUT. Disparity is in pixels of the images; full_width_px says how wide they
     are at full size, in whose pixels the owners count errors (the SDK's runevalF). Raises
     CrossviewError where files are missing.
     """
-    folder = next((name for name in _SCALES if (root / name).is_dir()), "trainingF")
+    sizes = [name for name in _SCALES if (root / name).is_dir()]
+    with_truth = [name for name in sizes if any((root / name).glob(f"*/{TRUTHS[0]}"))]
+    folder = next(iter(with_truth + sizes), "trainingF")
     LAYOUT.require(root, folder)
     scenes = folders_in(root / folder)
     files = [scene / file for scene in scenes for file in (*IMAGES, *TRUTHS)]

@@ -20,7 +20,7 @@ from training.downstream.datasets.folder import (
     FromFiles,
     Layout,
     paired,
-    read_integers,
+    read_channels,
     read_rgb,
     require_one_size,
 )
@@ -171,8 +171,13 @@ def _kind_and_key(path: Path) -> tuple[str, str]:
 
 def _read_files(entry: tuple[str, Path, Path]) -> Example:
     name, image_path, depth_path = entry
-    image, depth_mm = read_rgb(image_path), read_integers(depth_path)
+    image, depth_mm = read_rgb(image_path), read_channels(depth_path)
     require_one_size({image_path: image, depth_path: depth_mm})
+    if depth_mm.dtype != np.uint16:
+        raise CrossviewError(
+            f"{depth_path}: {depth_mm.shape[2]} channels of {8 * depth_mm.itemsize} bits; expected "
+            "millimetres, 1 of 16"
+        )
     if depth_mm.max() > 1000 * MAX_DEPTH_M:
         raise CrossviewError(
             f"{depth_path}: read in millimetres, its depths reach {depth_mm.max() / 1000:.2f} m; "
@@ -180,7 +185,7 @@ def _read_files(entry: tuple[str, Path, Path]) -> Example:
             f"of MultiMAE's prepare_nyuv2.py are in 10 / 65536 m), or take the {LABELED} that they "
             "come from"
         )
-    truth = {"depth_m": _known(depth_mm / 1000)}
+    truth = {"depth_m": _known(depth_mm[..., 0] / 1000)}
     return Example(name=name, images=(image,), truth=truth)
 
 

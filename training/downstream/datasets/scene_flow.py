@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,10 @@ from training.downstream.datasets.folder import (
 from training.downstream.datasets.formats import read_pfm
 from training.downstream.example import Example, Splits
 
+logger = logging.getLogger(__name__)
+
 _PARTS = ("TRAIN", "TEST")
+_UNUSED = "all_unused_files.txt"
 LAYOUT = Layout(
     title="FlyingThings3D of Scene Flow Datasets",
     url="https://lmb.informatik.uni-freiburg.de/resources/datasets/SceneFlowDatasets.en.html",
@@ -31,6 +35,7 @@ LAYOUT = Layout(
         frames_cleanpass/TEST/...
         disparity/TRAIN/A/0000/left/0006.pfm, ...
         disparity/TEST/...
+        all_unused_files.txt                                may be missing
         """,
 )
 
@@ -38,19 +43,40 @@ LAYOUT = Layout(
 def open_scene_flow(root: Path, *, render_pass: Literal["clean", "final"]) -> Splits:
     """Open TRAIN, validated on TEST. Nobody knows what is occluded.
 
-    Raises CrossviewError where files are missing.
+    Frames of the owners' all_unused_files.txt, where things come too near for sensible
+    disparities, are left out. Raises CrossviewError where files are missing.
     """
     frames = f"frames_{render_pass}pass"
     LAYOUT.require(root, *(f"{f}/{part}" for f in (frames, "disparity") for part in _PARTS))
-    train, val = (_names(root, frames, part) for part in _PARTS)
+    unused = _unused(root)
+    train, val = (_names(root, frames, part, unused) for part in _PARTS)
     return splits(LAYOUT, root, train, val, partial(_read, root, frames))
 
 
-def _names(root: Path, frames: str, part: str) -> list[str]:
-    """Return 'TRAIN/A/0000/0006' and so on."""
+def _unused(root: Path) -> set[str]:
+    """Return 'TRAIN/A/0004/0006' and so on, of lines such as TRAIN/A/0004/left/0006.png."""
+    path = root / _UNUSED
+    if not path.exists():
+        logger.warning(
+            "%s: no %s of the dataset's page; its frames with disparities of hundreds of pixels "
+            "and more are judged on",
+            root,
+            _UNUSED,
+        )
+        return set()
+    lines = (Path(line.strip()) for line in path.read_text().splitlines())
+    return {f"{line.parent.parent.as_posix()}/{line.stem}" for line in lines}
+
+
+def _names(root: Path, frames: str, part: str, unused: set[str]) -> list[str]:
+    """Return 'TRAIN/A/0000/0006' and so on, without those that are unused."""
     files = ((frames, "left", ".png"), (frames, "right", ".png"), ("disparity", "left", ".pfm"))
-    kinds = {f"{kind}/{side}": _files(root / kind / part, side, end) for kind, side, end in files}
-    return [f"{part}/{name}" for name in paired(root / frames / part, kinds)]
+    kinds = {
+        f"{kind}/{side}": {f"{part}/{name}" for name in _files(root / kind / part, side, ending)}
+        - unused
+        for kind, side, ending in files
+    }
+    return paired(root / frames, kinds)
 
 
 def _files(folder: Path, side: str, ending: str) -> list[str]:

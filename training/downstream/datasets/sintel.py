@@ -79,8 +79,8 @@ def open_sintel(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
 def open_sintel_stereo(root: Path, *, render_pass: RenderPass) -> Splits:
     """Open the left and right image of each frame, validated on HELD_OUT.
 
-    What lies outside of the right image is occluded too. Raises CrossviewError where files are
-    missing.
+    Disparity is unknown outside of the right image: the owners do not judge there. Raises
+    CrossviewError where files are missing.
     """
     training = root / "training"
     parts = (f"{render_pass}_left", f"{render_pass}_right", "disparities", *_STEREO_MASKS)
@@ -135,8 +135,12 @@ def _read_stereo(training: Path, render_pass: RenderPass, frame: str) -> Example
     maps |= {path: read_rgb(path) for path in images}
     maps |= {path: read_integers(path) > 0 for path in masks}
     require_one_size(maps)
+    occluded, outside = (maps[path] for path in masks)
     return Example(
         name=frame,
         images=(maps[images[0]], maps[images[1]]),
-        truth={"disparity": maps[disparity], "occluded": maps[masks[0]] | maps[masks[1]]},
+        truth={
+            "disparity": np.where(outside, np.float32("nan"), maps[disparity]),
+            "occluded": occluded,
+        },
     )

@@ -20,7 +20,6 @@ from training.downstream.datasets.folder import (
     FromFiles,
     Layout,
     files_in,
-    paired,
     read_channels,
     read_rgb,
     require_one_size,
@@ -37,8 +36,9 @@ LAYOUT = Layout(
     train_val_test_tiny.csv                                 or another size; may be missing
     BUILDING/rgb/point_0_view_0_domain_rgb.png              or rgb/BUILDING/...,
     BUILDING/normal/point_0_view_0_domain_normal.png        or rgb/taskonomy/BUILDING/...
-    BUILDING/mask_valid/point_0_view_0_domain_mask_valid.png
-    ...                                                     the same of each target
+    BUILDING/depth_euclidean/point_0_view_0_domain_depth_euclidean.png
+    ...                                                     the same of each target, and of a depth
+                                                            or Omnidata's mask_valid
     """,
 )
 
@@ -88,6 +88,7 @@ _MASKS = (
     ("mask_valid", "mask_valid"),
     ("mask_valid", "depth_zbuffer"),  # how Omnidata's copy names them
     ("depth_euclidean", "depth_euclidean"),
+    ("depth_zbuffer", "depth_zbuffer"),
 )
 """Folder and ending of the files that tell what is known, the first that there are."""
 
@@ -95,14 +96,15 @@ _MASKS = (
 def open_taskonomy(root: Path, targets: Sequence[str] = tuple(TARGETS)) -> Splits:
     """Open Taskonomy; examples have these of the TARGETS by name, (H, W, C) float32.
 
-    Pixels are unknown (NaN) in all targets where mask_valid is 0 or, without such files, where
-    depth_euclidean is 65535; only files of the targets and of the mask are needed. Buildings are
-    split by the owners' table in root, train_val_test_*.csv (id,train,val,test), of which test
-    is judged on; without one, each fifth building by name is judged on and the others are trained
-    on. Buildings of the table that are not there are left out.
+    Pixels are unknown (NaN) in all targets where mask_valid, which Omnidata adds, is 0 or, without
+    such files, where a depth is 65535; only files of the targets and of the mask are needed. Views
+    that lack one are left out: the owners' files have such holes. Buildings are split by the
+    owners' table in root, train_val_test_*.csv (id,train,val,test), of which test is judged on;
+    without one, each fifth building by name is judged on and the others are trained on. Buildings
+    of the table that are not there are left out.
 
-    Source: Zamir et al., Taskonomy (CVPR 2018). Raises CrossviewError where files are missing, or a
-    split has no building.
+    Source: Zamir et al., Taskonomy (CVPR 2018). Raises CrossviewError where a building has no view
+    with all files, or a split has no building.
     """
     if unknown := [name for name in targets if name not in TARGETS]:
         raise CrossviewError(
@@ -135,17 +137,27 @@ class _Folders:
     def views(self, buildings: Iterable[str], targets: Sequence[str]) -> NDArray[np.bytes_]:
         """Return 'BUILDING/point_X_view_Y' of all views, small enough for millions."""
         views: list[bytes] = []
+        num_partial = 0
         for building in buildings:
             names = {domain: _names(self.folder(building, domain), domain) for domain in targets}
             names["rgb"] = _names(self.folder(building, "rgb"), "rgb")
             names[self.mask[0]] = _names(self.folder(building, self.mask[0]), self.mask[1])
-            views += [os.fsencode(f"{building}/{name}") for name in paired(self.root, names)]
+            whole = set.intersection(*names.values())
+            if not whole:
+                raise CrossviewError(
+                    f"{self.root}: no view of {building} has a file in each of {', '.join(names)}; "
+                    "unpack the dataset again, or remove the building"
+                )
+            num_partial += len(set.union(*names.values())) - len(whole)
+            views += [os.fsencode(f"{building}/{name}") for name in sorted(whole)]
+        if num_partial:
+            logger.warning("%s: left out %d views that lack a file", self.root, num_partial)
         return np.array(views)
 
 
-def _names(folder: Path, ending: str) -> list[str]:
+def _names(folder: Path, ending: str) -> set[str]:
     ending = f"_domain_{ending}.png"
-    return [path.name.removesuffix(ending) for path in files_in(folder, (ending,))]
+    return {path.name.removesuffix(ending) for path in files_in(folder, (ending,))}
 
 
 def _arrangement(root: Path) -> tuple[str, list[str]]:
@@ -171,7 +183,7 @@ def _mask(root: Path, pattern: str, building: str) -> tuple[str, str]:
         if folder.is_dir() and files_in(folder, (f"_domain_{ending}.png",)):
             return domain, ending
     raise LAYOUT.error(
-        root, f"nothing tells what is known of {building}: neither mask_valid nor depth_euclidean"
+        root, f"nothing tells what is known of {building}: neither mask_valid nor a depth"
     )
 
 
@@ -229,7 +241,7 @@ def _read(folders: _Folders, targets: tuple[str, ...], entry: bytes) -> Example:
             **{paths[name]: numbers for name, numbers in stored.items()},
         }
     )
-    known: Bool = mask[..., 0] != (_NO_DEPTH if folders.mask[0] == "depth_euclidean" else 0)
+    known: Bool = mask[..., 0] != (0 if folders.mask[0] == "mask_valid" else _NO_DEPTH)
     truth: dict[str, NDArray[Any]] = {}
     for name in targets:
         values = TARGETS[name].decoded(stored[name], paths[name])
