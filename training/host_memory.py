@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_* of malloc.h
-_LARGEST = 2**31 - 1
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_* of malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -17,5 +16,5 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for threshold in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-            mallopt(threshold, _LARGEST)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MMAP_MAX, 0)
