@@ -28,6 +28,7 @@ METADATA_NAME = "metadata.json"
 MAX_METADATA_BYTES = 1 << 28
 """Of one scene; a thousand pairs take a megabyte."""
 _OLD_REPLICA_CAD = re.compile(r"remake_v0_v3_(sc\d+_staging_\d+)\.glb")
+_SCANNET = re.compile(r"(scene\d{4}_\d{2})(_vh_clean_2)?\.glb")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,7 +110,8 @@ def read_published(
         file = find_scene(scene.label, roots)
         source = None
         if file:
-            axis = up or ("z" if file.suffix == ".glb" and not _is_replica_cad(file) else "y")
+            z_up = scene.label.suffix == ".glb" and not _is_replica_cad(file)
+            axis = up or ("z" if z_up else "y")
             source = SceneSource(scene_id=scene_id, path=str(file), up=axis)
         for first in range(0, len(scene.pair_ids), pairs_per_piece):
             piece = slice(first, first + pairs_per_piece)
@@ -131,13 +133,16 @@ def find_scene(label: PurePosixPath, roots: list[Path]) -> Path | None:
     """Return the file that a label means, or None.
 
     Folders at the label's beginning may be missing below a root: it may be that of all sets, of one
-    set, or the scene's own. A plain .glb stands for a .basis.glb, and ReplicaCAD's scenes also have
-    their present names and folder.
+    set, or the scene's own. A plain .glb stands for a .basis.glb, ScanNet's own .ply for a .glb
+    made of it, and ReplicaCAD's scenes also have their present names and folder.
     """
     folders, names = label.parent.parts, [label.name]
     if label.name.endswith(".basis.glb"):
         names.insert(0, label.name.removesuffix(".basis.glb") + ".glb")
     folder_styles = [folders]
+    if scan := _SCANNET.fullmatch(label.name):
+        names.append(f"{scan[1]}_vh_clean_2.ply")
+        folder_styles += [(*folders, scan[1]), (*folders, "scans", scan[1])]
     if old := _OLD_REPLICA_CAD.fullmatch(label.name):
         names = [f"Baked_{old[1]}.glb", label.name]
         stages = ("stages_uncompressed", "stages")  # as downloaded, "stages" may be compressed

@@ -70,6 +70,8 @@ class RenderTask:
     """Samples along each side of a pixel."""
     outputs: tuple[tuple[str, OverlapBand], ...]
     """Folder and band of each level; every pair's first view has a second one for all of them."""
+    navmesh_digest: str = ""
+    """Of the file that habitat-sim stands on; "" where it computes one, or others render."""
 
     @property
     def name(self) -> str:
@@ -87,6 +89,8 @@ class RenderTask:
         plain = {"generation_version": GENERATION_VERSION, **asdict(self)}
         plain["outputs"] = [asdict(band) for _, band in self.outputs]
         plain["scene"]["path"] = Path(self.scene.path).name  # files may move as a whole
+        if not self.navmesh_digest:
+            del plain["navmesh_digest"]  # what others render does not depend on any
         identity: dict[str, Any] = json.loads(json.dumps(plain))
         return identity
 

@@ -18,7 +18,7 @@ from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.plain import to_plain
 from generation.renderers.choice import NEEDS_FRESH_PROCESS, RENDERERS, chosen_renderer
-from generation.scenes.digest import scene_digest
+from generation.scenes.digest import navmesh_digest, scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
@@ -81,6 +81,11 @@ class RenderPairsConfig:
                 raise CrossviewError(f"levels: {name!r} cannot be the name of a folder")
         if len(set(self.levels.values())) < len(self.levels):
             raise CrossviewError("levels: two of them have the same band")
+        if self.levels and any(b.official for b in (*self.levels.values(), self.pairs.overlap)):
+            raise CrossviewError(
+                "levels: `official` chooses first views by rules of its own and shares them with no "
+                "other level; make it alone, with --overlap official"
+            )
 
     def pairs_of_scene(self, scene: int, num_scenes: int) -> int:
         """Return how many pairs scene number `scene` is asked for."""
@@ -170,6 +175,7 @@ def _tasks_of_scene(
 ) -> list[RenderTask]:
     step = config.shards.pairs_per_shard
     digest = scene_digest(source)
+    stands_on = navmesh_digest(source) if config.renderer == "habitat" else ""
     outputs = tuple((str(path), band) for path, band in config.datasets(out.resolve()).items())
     source = source.anywhere()
     return [
@@ -184,6 +190,7 @@ def _tasks_of_scene(
             renderer=config.renderer,
             supersampling=config.supersampling,
             outputs=outputs,
+            navmesh_digest=stands_on,
         )
         for first in range(0, num_pairs, step)
     ]

@@ -9,6 +9,7 @@ hit point. An anisotropic filter would be sharper at grazing angles, but habitat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numba
@@ -62,19 +63,20 @@ class SurfaceColors:
         level_sizes = np.zeros((max(1, len(textures)), _MAX_LEVELS, 2), np.int32)
         last_levels = np.zeros(max(1, len(textures)), np.int32)
         wrap_modes = np.zeros((max(1, len(textures)), 2), np.int32)
-        blocks: list[UInt8] = []
+        num_texels = sum(
+            height * width for t in textures.values() for height, width in _mip_sizes(t.image)
+        )
+        texels = np.zeros((max(1, num_texels), 4), np.uint8)
         start = 0
         for slot, texture in enumerate(textures.values()):
             wrap_modes[slot] = [WRAP_MODES.index(m) for m in (texture.wrap_u, texture.wrap_v)]
             for level, image in enumerate(_mip_levels(texture.image)):
                 height, width = image.shape[:2]
-                block = np.zeros((height * width, 4), np.uint8)
-                block[:, :3] = image.reshape(-1, 3)
-                blocks.append(block)
+                texels[start : start + height * width, :3] = image.reshape(-1, 3)
                 level_starts[slot, level] = start
                 level_sizes[slot, level] = height, width
                 last_levels[slot] = level
-                start += len(block)
+                start += height * width
         return cls(
             triangle_uvs=np.ascontiguousarray(scene.uvs[scene.faces], np.float32),
             triangle_positions=np.ascontiguousarray(scene.vertices[scene.faces], np.float32),
@@ -85,7 +87,7 @@ class SurfaceColors:
                 [-1 if m.texture is None else slots[id(m.texture)] for m in scene.materials],
                 np.int32,
             ),
-            texels=np.concatenate(blocks) if blocks else np.zeros((1, 4), np.uint8),
+            texels=texels,
             level_starts=level_starts,
             level_sizes=level_sizes,
             last_levels=last_levels,
@@ -120,15 +122,21 @@ class SurfaceColors:
         return color.reshape(*camera.image_size, 3)
 
 
-def _mip_levels(image: UInt8) -> list[UInt8]:
-    """Return the image and its halvings down to one pixel."""
-    levels = [image]
-    while max(levels[-1].shape[:2]) > 1 and len(levels) < _MAX_LEVELS:
-        height, width = levels[-1].shape[:2]
-        half = (max(1, width // 2), max(1, height // 2))
-        smaller = Image.fromarray(levels[-1]).resize(half, Image.Resampling.BOX)
-        levels.append(np.asarray(smaller))
-    return levels
+def _mip_sizes(image: UInt8) -> list[tuple[int, int]]:
+    """Return the heights and widths of an image and its halvings down to one pixel."""
+    sizes = [image.shape[:2]]
+    while max(sizes[-1]) > 1 and len(sizes) < _MAX_LEVELS:
+        height, width = sizes[-1]
+        sizes.append((max(1, height // 2), max(1, width // 2)))
+    return sizes
+
+
+def _mip_levels(image: UInt8) -> Iterator[UInt8]:
+    """Yield the image and its halvings, each made of the one before."""
+    yield image
+    for height, width in _mip_sizes(image)[1:]:
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+        yield image
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")

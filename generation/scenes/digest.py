@@ -7,6 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from generation.scenes.navmesh import navmesh_beside
 from generation.scenes.remote import is_url, remote_digest
 from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
@@ -30,17 +31,27 @@ def scene_digest(source: SceneSource) -> str:
         if is_url(source.path):
             return remote_digest(source.path)
         for path in source.files():
-            status = path.stat()
             digest.update(os.fsencode(path.name))
-            digest.update(_file_digest(path, status.st_size, status.st_mtime_ns))
+            digest.update(_file_digest(path))
     except (OSError, SceneError):
         return UNREADABLE
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=10_000)
-def _file_digest(path: Path, size_bytes: int, modified_ns: int) -> bytes:
+def navmesh_digest(source: SceneSource) -> str:
+    """Return a digest of the navigation mesh beside a scene's file; "" where there is none."""
+    file = navmesh_beside(Path(source.path)) if source.path and not is_url(source.path) else None
+    return _file_digest(file).hex() if file else ""
+
+
+def _file_digest(path: Path) -> bytes:
     """Return a file's digest, read again where it has changed; scenes share objects."""
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=10_000)
+def _digest_of(path: Path, size_bytes: int, modified_ns: int) -> bytes:
     digest = hashlib.sha256(str(size_bytes).encode())
     with open(path, "rb") as stream:
         for block in range(_BLOCKS):

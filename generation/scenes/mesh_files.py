@@ -162,8 +162,10 @@ def _reading(path: Path) -> Iterator[None]:
     except (SceneError, MemoryError):
         raise
     except Exception as error:
+        kind = path.suffix[1:].upper()
+        hint = " or has it both triangles and quads?" if kind == "PLY" else "?"
         raise SceneError(
-            f"{path}: cannot be read as a {path.suffix[1:].upper()} mesh; is it truncated? "
+            f"{path}: cannot be read as a {kind} mesh; is it truncated{hint} "
             f"({type(error).__name__}: {error})"
         ) from error
 
@@ -293,6 +295,10 @@ def _gltf_material(
         return Material(base_color=(red, green, blue))
     if "KHR_texture_transform" in surface["baseColorTexture"].get("extensions", {}):
         raise SceneError(f"{path}: material {index} transforms its texture; bake that first")
+    if surface["baseColorTexture"].get("texCoord", 0) != 0:
+        raise SceneError(
+            f"{path}: material {index} has its colours in a second UV map; expected one"
+        )
     slot = document["textures"][surface["baseColorTexture"]["index"]]
     sampler = document["samplers"][slot["sampler"]] if "sampler" in slot else {}
     wrap_u = _GLTF_WRAP_MODES[sampler.get("wrapS", 10497)]

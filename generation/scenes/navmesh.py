@@ -8,15 +8,16 @@ import numpy as np
 
 from generation.geometry import Float64
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING
+from generation.scenes.composed import SCENE_INSTANCE_ENDING
 
 
 def navmesh_beside(path: Path) -> Path | None:
-    """Return the navigation mesh that lies beside a mesh or a stage configuration, or None.
+    """Return the navigation mesh that lies beside a mesh, stage or scene instance, or None.
 
     NAME.navmesh or, as HM3D has it, NAME.basis.navmesh, for NAME.glb and NAME.basis.glb.
     """
-    is_config = path.name.endswith(STAGE_CONFIG_ENDING)
-    stem = path.name.removesuffix(STAGE_CONFIG_ENDING) if is_config else path.stem
+    endings = (STAGE_CONFIG_ENDING, SCENE_INSTANCE_ENDING, path.suffix)
+    stem = path.name.removesuffix(next(end for end in endings if path.name.endswith(end)))
     for ending in (".navmesh", ".basis.navmesh"):
         beside = path.with_name(stem.removesuffix(".basis") + ending)
         if beside.is_file():

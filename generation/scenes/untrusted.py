@@ -28,6 +28,7 @@ MAX_ROUNDING_M = 1e-3
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """Those that Pillow decodes itself; for others it starts programs, Ghostscript for one."""
 
+_TRIANGLE_FAN = 6  # of a primitive's modes
 _VERTEX_BYTES, _FACE_BYTES, _PIXEL_BYTES, _ELEMENT_BYTES = 100, 60, 8, 64
 
 
@@ -78,12 +79,17 @@ def file_beside(path: Path, name: str) -> Path:
 
 
 def check_gltf(document: dict[str, Any], path: Path, budget: Budget) -> None:
-    """Raise SceneError where a glTF document's nodes are no trees or its arrays are too large."""
+    """Raise SceneError where a glTF document's nodes are no trees or its arrays are too large.
+
+    And where it has triangle fans, which trimesh leaves out without a word.
+    """
     accessors = document.get("accessors", [])
     for accessor in accessors:
         budget.take_elements(accessor["count"])
     for mesh in document.get("meshes", []):
         for primitive in mesh["primitives"]:  # each makes its own arrays of what it refers to
+            if primitive.get("mode") == _TRIANGLE_FAN:
+                raise SceneError(f"{path}: it has a triangle fan; export it with plain triangles")
             budget.take_elements(accessors[primitive["attributes"]["POSITION"]]["count"])
             if "indices" in primitive:
                 budget.take_elements(accessors[primitive["indices"]]["count"])

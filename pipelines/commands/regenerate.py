@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--up",
         help="up axis of CroCo's scenes without a stage configuration (default: as habitat-sim "
-        "takes them: z for .glb, y for others)",
+        "takes them: z for .glb but ReplicaCAD, y for others)",
     )
     parser.add_argument(
         "--resolution", type=int, metavar="PX", help="height and width (default: as recorded)"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scene_layouts import write_json, write_replica_cad, write_room_glb
 
-from generation.scenes.digest import UNREADABLE, scene_digest
+from generation.scenes.digest import UNREADABLE, navmesh_digest, scene_digest
 from generation.scenes.sources import SceneSource
 
 
@@ -98,6 +98,17 @@ def test_a_scene_that_cannot_be_read_has_a_digest_too(tmp_path: Path, text: str)
     (tmp_path / "a.gltf").write_text(text)
     assert digest(tmp_path / "a.gltf") == "unreadable"
     assert digest(tmp_path / "gone.glb") == "unreadable"
+
+
+def test_a_navigation_mesh_has_a_digest_of_its_own(tmp_path: Path):
+    scene = write_gltf(tmp_path)
+    source, before = SceneSource(scene_id="a", path=str(scene)), digest(scene)
+    assert navmesh_digest(source) == ""
+    scene.with_suffix(".navmesh").write_bytes(b"one")
+    first = navmesh_digest(source)
+    scene.with_suffix(".navmesh").write_bytes(b"other")
+    assert "" != first != navmesh_digest(source)
+    assert digest(scene) == before
 
 
 def test_a_generated_room_has_none():

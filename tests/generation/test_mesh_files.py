@@ -36,8 +36,10 @@ end_header
 """
 
 
-def write_glb(path: Path, *, sampler: dict | None = None, node: dict | None = None) -> Path:
-    """Write one textured triangle, by the glTF 2.0 specification."""
+def write_glb(
+    path: Path, *, sampler: dict | None = None, node: dict | None = None, texture=(), primitive=()
+) -> Path:
+    """Write one textured triangle, by the glTF 2.0 specification; with more fields of its parts."""
     positions = np.array([[0, 0, 0], [2, 0, 0], [0, 3, 0]], "<f4")
     uvs = np.array([[0, 0], [2.5, 0], [0, 1]], "<f4")
     Image.fromarray(RED_GREEN).save(path.with_suffix(".png"))
@@ -53,7 +55,12 @@ def write_glb(path: Path, *, sampler: dict | None = None, node: dict | None = No
         "meshes": [
             {
                 "primitives": [
-                    {"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}
+                    {
+                        "attributes": {"POSITION": 0, "TEXCOORD_0": 1},
+                        "indices": 2,
+                        "material": 0,
+                        **dict(primitive),
+                    }
                 ]
             }
         ],
@@ -61,7 +68,7 @@ def write_glb(path: Path, *, sampler: dict | None = None, node: dict | None = No
             {
                 "pbrMetallicRoughness": {
                     "baseColorFactor": [0.5, 0.25, 1.0, 1.0],
-                    "baseColorTexture": {"index": 0},
+                    "baseColorTexture": {"index": 0, **dict(texture)},
                 }
             }
         ],
@@ -363,6 +370,28 @@ class TestBadFiles:
         document["images"] = [{"uri": "wood.png"}]
         path.write_text(json.dumps(document))
         with pytest.raises(SceneError, match=r"texture file 'wood\.png' is missing"):
+            self.load(path)
+
+    def test_a_triangle_fan(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb", primitive={"mode": 6})
+        with pytest.raises(SceneError, match="it has a triangle fan"):
+            self.load(path)
+
+    def test_colours_in_a_second_uv_map(self, tmp_path: Path):
+        path = write_glb(tmp_path / "a.glb", texture={"texCoord": 1})
+        with pytest.raises(SceneError, match="its colours in a second UV map"):
+            self.load(path)
+
+    def test_a_ply_of_triangles_and_quads(self, tmp_path: Path):
+        header = (
+            "ply\nformat binary_little_endian 1.0\nelement vertex 5\nproperty float x\n"
+            "property float y\nproperty float z\nelement face 2\n"
+            "property list uchar int vertex_indices\nend_header\n"
+        )
+        faces = struct.pack("<B4iB3i", 4, 0, 1, 2, 3, 3, 0, 1, 4)
+        path = tmp_path / "a.ply"
+        path.write_bytes(header.encode() + np.zeros((5, 3), "<f4").tobytes() + faces)
+        with pytest.raises(SceneError, match="or has it both triangles and quads"):
             self.load(path)
 
     def test_a_compressed_gltf_extension(self, tmp_path: Path):

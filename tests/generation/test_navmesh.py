@@ -42,6 +42,7 @@ def test_nobody_stands_on_a_wall_or_on_nothing():
         ("ID.basis.glb", "ID.basis.navmesh"),
         ("room.glb", "room.navmesh"),
         ("room.stage_config.json", "room.navmesh"),
+        ("apt_0.scene_instance.json", "apt_0.navmesh"),
     ],
 )
 def test_the_navigation_mesh_beside_a_scene_is_found(tmp_path: Path, scene: str, navmesh: str):

@@ -152,6 +152,26 @@ def test_mesh_ply_is_not_taken_from_another_room(tmp_path: Path):
     assert find_scene(label, [tmp_path]) == file
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "scannet/scene0000_00.glb",
+        "scannet/scans/scene0000_00/scene0000_00.glb",
+        "scannet/scans/scene0000_00/scene0000_00_vh_clean_2.glb",
+    ],
+)
+def test_scannets_own_files_stand_for_the_glbs_that_were_made_of_them(tmp_path: Path, label: str):
+    scans = tmp_path / "scannet" / "scans"
+    file = touch(scans / "scene0000_00" / "scene0000_00_vh_clean_2.ply")
+    touch(scans / "scene0000_01" / "scene0000_01_vh_clean_2.ply")
+    path = write(tmp_path / METADATA_NAME, metadata(label))
+    for root in (tmp_path, tmp_path / "scannet", scans):
+        assert find_scene(PurePosixPath(label), [root]) == file
+    (pairs,) = read(path, scans)
+    assert pairs.scene is not None
+    assert (Path(pairs.scene.path), pairs.scene.up) == (file, "z")  # as habitat-sim takes the .glb
+
+
 @pytest.mark.parametrize(("name", "up"), [("room.glb", "z"), ("room.ply", "y")])
 def test_axes_are_those_that_habitat_sim_assumes_unless_said(tmp_path: Path, name: str, up: str):
     touch(tmp_path / name)

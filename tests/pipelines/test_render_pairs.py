@@ -353,6 +353,7 @@ def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Pat
         ({"../up": "0.1-0.2"}, "cannot be the name of a folder"),
         ({"a": "0.1-0.2", "b": "0.1-0.2"}, "two of them have the same band"),
         ({"a": "0.3-0.2"}, "levels.a: overlap: expected LO-HI"),
+        ({"a": "0.1-0.2", "b": "official"}, "make it alone, with --overlap official"),
     ],
 )
 def test_levels_that_make_no_sense_are_refused(levels: dict[str, str], message: str):
