@@ -67,7 +67,8 @@ class Benchmark:
         else:
             splits = replace(self._whole(self.data), val=self._whole(self.val).val)
         if not splits.val:
-            raise CrossviewError(f"{self.data.root}: no examples to judge {self.task.name} on")
+            root = (self.val or self.data).root
+            raise CrossviewError(f"{root}: no examples to judge {self.task.name} on")
         return replace(
             splits, train=at_most(splits.train, num_train), val=at_most(splits.val, num_val)
         )

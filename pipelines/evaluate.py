@@ -95,6 +95,11 @@ def evaluate_all(
     a model, or a cell was made otherwise.
     """
     with join(device) as process:  # type: ignore[arg-type]
+        if process.world_size > 1:
+            raise CrossviewError(
+                f"evaluate runs in one process, not {process.world_size}; start one for each GPU, "
+                "with other tasks or weights and an --out of its own"
+            )
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
         for splits in opened:
             splits.val[0]  # what it complains of is rather known now than after the training

@@ -83,8 +83,8 @@ class RenderPairsConfig:
             raise CrossviewError("levels: two of them have the same band")
         if self.levels and any(b.official for b in (*self.levels.values(), self.pairs.overlap)):
             raise CrossviewError(
-                "levels: `official` chooses first views by rules of its own and shares them with no "
-                "other level; make it alone, with --overlap official"
+                "levels: `official` chooses first views by rules of its own, and shares them with "
+                "no other level; make it alone, with --overlap official"
             )
 
     def pairs_of_scene(self, scene: int, num_scenes: int) -> int:

@@ -164,7 +164,6 @@ def open_split(config: DataConfig) -> Split:
                 "(data.val_scenes) or name another folder as data.val_path"
             )
     train = ShardIndex.joined(indices)
-    _check_cache(config, train)
     shares = tuple(
         Share(
             shard_sizes=tuple(entry.count for entry in index.shards),
@@ -194,8 +193,8 @@ def _check_sizes(index: ShardIndex) -> None:
         list(pool.map(check, [index.shards[n::STAT_THREADS] for n in range(STAT_THREADS)]))
 
 
-def _check_cache(config: DataConfig, index: ShardIndex) -> None:
-    """Refuse a cache that could not hold the shards of a window: each would come many times."""
+def require_cache(config: DataConfig, index: ShardIndex) -> None:
+    """Raise CrossviewError for a cache below a window's shards: each would come many times."""
     sizes = [e.size_bytes for i, e in enumerate(index.shards) if index.is_remote(i)]
     pairs = index.num_pairs / len(index.shards)
     shards = min(len(sizes), len(config.parts) * (2 * config.window / pairs + 2))
@@ -255,6 +254,7 @@ class PairReader:
     def __init__(self, index: ShardIndex, crop_size: int, cache: ShardCache | None = None) -> None:
         """Read remote shards through a cache; without one, a request for each member."""
         self.crop_size = crop_size
+        self.index = index
         self._reader = ShardReader(index, cache)
         self.num_pairs = index.num_pairs
         self._ends = np.cumsum([entry.count for entry in index.shards])
@@ -312,10 +312,13 @@ class PairReader:
 
     def where(self, sample: int) -> str:
         """Name a sample for an error message."""
+        path, key = self.key(sample)
+        return f"{path}: sample {key!r}"
+
+    def key(self, sample: int) -> tuple[Path, str]:
+        """Return a sample's shard, and its key there."""
         shard, position = self.locate(sample)
-        index = self._reader.index
-        key, _ = self._reader.read(shard, position, ())
-        return f"{index.path(shard)}: sample {key!r}"
+        return self.index.path(shard), self._reader.read(shard, position, ())[0]
 
 
 def _decode_record(data: bytes) -> dict[str, Any]:

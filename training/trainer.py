@@ -23,7 +23,14 @@ from training import checkpoint
 from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_range
 from training.bad_step import bad_step_error, forget_bad_step, refuse_to_repeat, write_bad_step
 from training.config import PretrainConfig
-from training.data import PairReader, Requests, batches, open_split, require_large_enough
+from training.data import (
+    PairReader,
+    Requests,
+    batches,
+    open_split,
+    require_cache,
+    require_large_enough,
+)
 from training.distributed import Process, join, resolved_precision
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
@@ -112,6 +119,7 @@ class _Run:
             window=config.data.window,
         )
         self.num_steps = config.optim.num_steps(self.schedule.steps_per_epoch)
+        require_cache(config.data, self.split.train)
         require_large_enough(self.split, config.model.image_size, config.data)
         self.pairs = self._validation_pairs()
 

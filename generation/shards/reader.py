@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -127,7 +129,12 @@ class SampleError(ShardError):
 
 
 MAX_OPEN = 512
-"""Shards that a reader keeps open: a process may open 1024 files on most machines."""
+"""Shards that a reader keeps open at most."""
+
+
+def _most_open() -> int:
+    """Return how many shards a reader may keep open: a process has several, and other files."""
+    return min(MAX_OPEN, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 
 
 class _OpenShard(NamedTuple):
@@ -144,8 +151,8 @@ class _OpenShard(NamedTuple):
 class ShardReader:
     """Random access to the samples of a dataset's shards, by offset, for several threads.
 
-    Keeps the shards open that were used last: at most MAX_OPEN, and of those in the cache no more
-    than it allows. Pickled without them.
+    Keeps the shards open that were used last: at most MAX_OPEN or an eighth of the files that the
+    process may open, and of those in the cache no more than it allows. Pickled without them.
     """
 
     def __init__(self, index: ShardIndex, cache: ShardCache | None = None) -> None:
@@ -188,11 +195,11 @@ class ShardReader:
         # By its name: the connections of a path from before a fork are no good after it.
         path = location(str(self.index.path(shard)))
         opened = _open_shard(path, self.index.shards[shard], self._cache)
-        most_bytes = self._cache.max_open_bytes if self._cache else 0
+        most_open, most_bytes = _most_open(), self._cache.max_open_bytes if self._cache else 0
         with self._lock:
             self._open[shard] = opened
             while len(self._open) > 1 and (
-                len(self._open) > MAX_OPEN
+                len(self._open) > most_open
                 or sum(other.cached_bytes for other in self._open.values()) > most_bytes
             ):
                 self._open.popitem(last=False)
@@ -234,7 +241,9 @@ def _open_shard(path: Path, expected: ShardEntry, cache: ShardCache | None) -> _
     """Open a shard, whose size and sidecar must be those of the index."""
     if cache is not None and is_remote(path):
         tar, sidecar = cache.open(path, expected)
-        return _OpenShard(_file_reader(tar), list(sidecar.samples.items()), expected.size_bytes)
+        return _OpenShard(
+            _file_reader(tar, path), list(sidecar.samples.items()), expected.size_bytes
+        )
     sidecar = Sidecar.read(sidecar_path(path))
     check_size(path, expected)
     if sidecar.entry != expected:
@@ -242,14 +251,25 @@ def _open_shard(path: Path, expected: ShardEntry, cache: ShardCache | None) -> _
     samples = list(sidecar.samples.items())
     if is_remote(path):
         return _OpenShard(_range_reader(path), samples, 0)
-    return _OpenShard(_file_reader(open(path, "rb", buffering=0)), samples, 0)
+    with _readable(path):
+        return _OpenShard(_file_reader(open(path, "rb", buffering=0), path), samples, 0)
 
 
-def _file_reader(file: BinaryIO) -> Callable[[int, int], bytes]:
+def _file_reader(file: BinaryIO, path: Path) -> Callable[[int, int], bytes]:
     def read(offset: int, size_bytes: int) -> bytes:
-        return os.pread(file.fileno(), size_bytes, offset)
+        with _readable(path):
+            return os.pread(file.fileno(), size_bytes, offset)
 
     return read
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what a disk says of a shard into a ShardError."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _range_reader(path: Path) -> Callable[[int, int], bytes]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from pipelines.contenders import Contender, Weights, contenders
 from pipelines.evaluate import Cell, evaluate_all
 from pipelines.evaluation_report import Summary, write_report
 from training.data import DataConfig, open_split
+from training.distributed import Process
 from training.downstream.depth import Depth
 from training.downstream.evaluation import VERSION, untrained
 from training.downstream.recipe import Recipe
@@ -502,3 +504,13 @@ def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
     assert "| a | 1.50 |\n| b | 1.50 |" in text
     first = json.loads((tmp_path / "results.json").read_text())[0]
     assert (first["mean"], first["deviation"], first["minutes_a_seed"]) == (0.9, None, 0.2)
+
+
+def test_one_of_several_processes_is_told_to_be_alone(tmp_path, monkeypatch):
+    @contextmanager
+    def joined(device):
+        yield Process(rank=1, world_size=2, device=torch.device("cpu"))
+
+    monkeypatch.setattr(module, "join", joined)
+    with pytest.raises(CrossviewError, match="evaluate runs in one process, not 2"):
+        evaluate_all([], [], seeds=1, out=tmp_path)

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from failing_store import failing_store
@@ -17,7 +18,8 @@ from generation.shards import cache as cache_module
 from generation.shards.cache import ShardCache
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import ShardError, sidecar_path
-from training.data import DataConfig, Requests, batches, open_split
+from training.data import DataConfig, Requests, batches, open_split, require_cache
+from training.downstream.datasets.shards import open_shards
 from training.model.croco import ModelConfig
 from training.order import Schedule
 from training.read_ahead import THREADS
@@ -266,8 +268,22 @@ def test_a_missing_shard_is_not_asked_for_again(store, local, tmp_path):
 
 
 def test_a_cache_below_two_windows_is_refused(store, tmp_path):
+    config = config_of("s3://training/pairs", tmp_path, cache_gb=1e-6)
     with pytest.raises(CrossviewError, match=r"data.cache_gb = 1e-06: expected at least"):
-        open_split(config_of("s3://training/pairs", tmp_path, cache_gb=1e-6))
+        require_cache(config, open_split(config).train)
+
+
+def test_a_downstream_task_asks_only_for_the_pairs_that_it_sees(store, tmp_path):
+    folder, there = write_dataset(tmp_path, scenes=2, pairs=4), location("s3://training/deep")
+    for path in folder.iterdir():
+        (there / path.name).write_bytes(path.read_bytes())
+    expected, examples = open_shards(folder).train, open_shards(there).train
+    store.paths.clear()
+    for number in (2, 1):
+        example = examples[number]
+        np.testing.assert_array_equal(example.images, expected[number].images)
+        assert example.name == expected[number].name
+    assert len(store.paths) == 2 * 5  # two images, two depth maps, a record
 
 
 def test_a_cache_that_cannot_be_written_is_refused(store, local, tmp_path):

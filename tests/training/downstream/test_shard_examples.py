@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -106,6 +107,19 @@ def test_the_scenes_that_pre_training_holds_out_validate(dataset, val_scenes):
 
 def scenes_of(examples):
     return {examples[number].name.split("-")[0] for number in range(len(examples))}
+
+
+def test_many_shards_do_not_take_all_files_that_a_process_may_open(tmp_path):
+    folder = write_dataset(tmp_path, scenes=100, pairs=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        opened = [open_shards(folder) for _ in range(3)]  # as three tasks do
+        for splits in opened:
+            for part in (splits.train, splits.val):
+                assert len({part[number].name for number in range(len(part))}) == len(part)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_all_of_another_folder_is_judged_on_and_its_scenes_are_not_trained_on(dataset, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from generation.geometry import Bool, Camera, Float32
-from generation.shards.reader import SampleError, ShardIndex, ShardReader
+from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
 from training.correspondence import cameras_of, seen_at
 from training.data import DataConfig, PairReader, open_split
@@ -24,10 +24,9 @@ def open_shards(
     judged on, and its scenes are left out of training, which may leave none. Raises CrossviewError
     where there are no shards, or none with depth.
     """
-    config = DataConfig(path=root, val_path=val_root, val_scenes=val_scenes)
-    split = open_split(config)
+    split = open_split(DataConfig(path=root, val_path=val_root, val_scenes=val_scenes))
     train = split.train.of_scenes(set(split.train.scenes) - set(split.val.scenes))
-    return Splits(train=_Pairs(train, config), val=_Pairs(split.val, config))
+    return Splits(train=_Pairs(train), val=_Pairs(split.val))
 
 
 def open_all(root: Path) -> Examples:
@@ -36,17 +35,19 @@ def open_all(root: Path) -> Examples:
 
 
 class _Pairs:
-    """The pairs of some shards. Cheap to pickle and fork."""
+    """The pairs of some shards. Cheap to pickle and fork.
 
-    def __init__(self, index: ShardIndex, config: DataConfig) -> None:
-        cache = config.cache if index.is_remote(0) else None
-        self._pairs = PairReader(index, 1, cache)
-        self._shards = ShardReader(index, cache)
+    Remote ones are asked for what is needed of each pair, in any order, and not kept: short recipes
+    see a small part of a dataset.
+    """
+
+    def __init__(self, index: ShardIndex) -> None:
+        self._pairs = PairReader(index, 1)
         if len(self):
             self._pairs.members(0, DEPTHS)  # rendered without depth: better said now
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Pairs) and self._shards.index == other._shards.index
+        return isinstance(other, _Pairs) and self._pairs.index == other._pairs.index
 
     def __len__(self) -> int:
         return self._pairs.num_pairs
@@ -88,9 +89,8 @@ class _Pairs:
         return cameras
 
     def _name(self, number: int) -> str:
-        shard, position = self._pairs.locate(number)
-        key, _ = self._shards.read(shard, position, ())
-        return f"{Path(self._shards.index.shards[shard].name).stem}/{key}"
+        path, key = self._pairs.key(number)
+        return f"{path.stem}/{key}"
 
 
 def reprojected(
