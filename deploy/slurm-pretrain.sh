@@ -16,6 +16,7 @@
 # on from there; so it does when Slurm pre-empts it, which sends SIGTERM first.
 set -euo pipefail
 
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not know it since Slurm 22.05
 port=${RENDEZVOUS_PORT:-29400}
 mapfile -t machines < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${machines[0]}

@@ -11,6 +11,7 @@
 # that ran out of time goes on when it is submitted again.
 set -euo pipefail
 
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not know it since Slurm 22.05
 port=${RAY_PORT:-6379}
 export RAY_USAGE_STATS_ENABLED=0
 # Only who knows this job's token may use its cluster; srun hands the environment on.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from generation.scenes.digest import scene_digest
 from generation.scenes.mesh_files import MESH_ENDINGS
 from generation.scenes.sets import CONFIG_ENDINGS, scene_names
 from generation.scenes.sources import SceneSource
-from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.reader import ShardIndex, ShardReader, read_each
 from generation.shards.schema import META, Sidecar, sidecar_path
 
 NUMBERS = ("covisibility", "covisibility_official")
@@ -77,7 +77,8 @@ def read_dataset(
     files_below = cache(_files_by_name)
     for number, entry in enumerate(index.shards):
         task = Sidecar.read(sidecar_path(index.folder / entry.name)).task
-        samples = [reader.read(number, sample, (META,)) for sample in range(entry.count)]
+        read = partial(reader.read, number, endings=(META,))
+        samples = list(read_each(index, read, range(entry.count)))
         try:
             scene = SceneSource(**task["scene"])
             metas = [json.loads(data) for _, (data,) in samples]

@@ -6,7 +6,7 @@ import json
 import resource
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,9 @@ def finished_shard(
 ) -> Sidecar | None:
     """Return the sidecar of a shard that a task of this identity finished earlier, or None.
 
-    verify: also read the shard and compare it with all that the sidecar says. A scene that cannot
-    be read now is taken for the one it was: that is no sign that it was edited.
+    Without its samples and task, which for millions of pairs would take gigabytes. verify: also
+    read the shard and compare it with all that the sidecar says. A scene that cannot be read now is
+    taken for the one it was: that is no sign that it was edited.
     """
     try:
         sidecar = Sidecar.read(sidecar_path(shard_path))
@@ -125,7 +126,7 @@ def finished_shard(
         return None
     if verify and sidecar_flaws(shard_path, sidecar):
         return None
-    return sidecar
+    return replace(sidecar, samples={}, task={})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ COMMANDS = (
     bench_train,
 )
 """In the order of --help."""
+_STORES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")
+"""Whose errors are those of a bucket."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,9 +66,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"crossview: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        if error.filename is None:
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"crossview: {said}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORES:
             raise
-        print(f"crossview: {error.filename}: {error.strerror}", file=sys.stderr)
+        said = f"{type(error).__name__}: {error}; are there credentials, and access?"
+        print(f"crossview: {said}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("crossview: interrupted", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -63,14 +64,15 @@ def train_in_processes(
     come while processes start. Raises CrossviewError where machines have nowhere to meet, where
     pretrain does, and where processes die too often.
     """
-    if num_machines > 1 and rendezvous is None:
+    if num_machines > 1 and not re.fullmatch(r".+:\d+", rendezvous or ""):
         raise CrossviewError(
             f"{num_machines} machines: expected --rendezvous HOST:PORT, the first machine's "
-            "address, the same on all of them"
+            f"address, the same on all of them, got {rendezvous}"
         )
     import torch
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count = num_processes or max(1, torch.cuda.device_count())
@@ -103,6 +105,13 @@ def train_in_processes(
             raise CrossviewError(
                 f"processes still died after {max_restarts} restarts ({_first_line(error)}); the "
                 "same command goes on from the last checkpoint"
+            ) from error
+        except RendezvousError as error:
+            if reason.exists():
+                raise CrossviewError(reason.read_text()) from error
+            raise CrossviewError(
+                f"{num_machines} machines did not meet at {rendezvous} ({error}); is that the "
+                "first machine's address, and does the command run on all of them?"
             ) from error
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +12,11 @@ from numpy.typing import NDArray
 
 from generation.geometry import Float64
 from generation.locations import is_remote
-from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.reader import ShardIndex, ShardReader, read_each
 from generation.shards.schema import META, ShardError
 
 REMOTE_ROWS = 4000
 """Most pairs read of a dataset behind a URL, where each is a request of its own."""
-REQUESTS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,7 +54,7 @@ class PairTable:
         numbers = np.empty((count, 2))
         poses = np.empty((count, 2, 4, 4))
         pairs = PairLocator(index)
-        for row, record in enumerate(_records(pairs, positions)):
+        for row, record in enumerate(read_each(index, pairs.record, positions.tolist())):
             numbers[row] = record["covisibility"], record["covisibility_official"]
             poses[row] = record["world_from_camera1"], record["world_from_camera2"]
         return cls(
@@ -124,11 +121,3 @@ class PairLocator:
                 "verify` says what else is, render-pairs with --verify makes it anew"
             ) from error
         return record
-
-
-def _records(pairs: PairLocator, positions: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-    if not is_remote(pairs.index.folder):
-        yield from map(pairs.record, positions.tolist())
-        return
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        yield from pool.map(pairs.record, positions.tolist())

@@ -7,17 +7,20 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from generation.errors import CrossviewError
+from generation.locations import is_remote
 from pipelines.executors import OBJECT_STORE_BYTES, check_that_it_listens
 from pipelines.launch import LOG_FORMAT
 from pipelines.worker import import_path
 from training.bad_step import forget_bad_step, refuse_to_repeat
 from training.config import PretrainConfig
+from training.data import DataConfig
 from training.run_folder import writing
 from training.trainer import PretrainResult, pretrain
 
@@ -50,7 +53,7 @@ def train_on_ray(
     except ImportError as error:
         raise CrossviewError(f"Ray Train is not installed whole ({error}); {EXTRA}") from error
 
-    out = out.resolve()
+    out, config = out.resolve(), replace(config, data=_wherever_it_runs(config.data))
     with _cluster(address, num_workers), _stop_file(out) as stop_file:
         forget_bad_step(out)
         scaling = _scaling(config, num_workers)
@@ -62,7 +65,10 @@ def train_on_ray(
             run_config=RunConfig(
                 name=FOLDER,
                 storage_path=str(out),
-                failure_config=FailureConfig(max_failures=max_restarts),
+                failure_config=FailureConfig(
+                    max_failures=max_restarts,
+                    controller_failure_limit=max_restarts,  # type: ignore[call-arg]
+                ),
             ),
         )
         try:
@@ -71,6 +77,21 @@ def train_on_ray(
             raise _mendable(error, max_restarts) from error
     outcome: PretrainResult = result.return_value  # of the first process
     return outcome
+
+
+def _wherever_it_runs(data: DataConfig) -> DataConfig:
+    """Return the same with absolute paths: Ray Train's processes have folders of their own."""
+
+    def absolute(path: Path) -> Path:
+        return path if is_remote(path) else path.expanduser().absolute()
+
+    return replace(
+        data,
+        path=absolute(data.path),
+        val_path=data.val_path and absolute(data.val_path),
+        mixture=tuple(replace(part, path=absolute(part.path)) for part in data.mixture),
+        cache_dir=absolute(data.cache_dir),
+    )
 
 
 def _member(given: dict[str, Any]) -> Any:
@@ -95,12 +116,16 @@ def _scaling(config: PretrainConfig, num_workers: int | None) -> dict[str, Any]:
     kind = "GPU" if config.device != "cpu" and any("GPU" in each for each in machines) else "CPU"
     if config.device == "cuda" and kind == "CPU":
         raise CrossviewError("device = 'cuda': the Ray cluster has no GPU; expected auto or cpu")
-    useful = [each for each in machines if each.get(kind, 0) >= 1]
+    useful = [each for each in machines if min(each.get(kind, 0), each.get("CPU", 0)) >= 1]
     if not useful:
-        raise CrossviewError("the Ray cluster has no machine with a CPU")
-    count = num_workers or (sum(int(m["GPU"]) for m in useful) if kind == "GPU" else len(useful))
-    on_a_machine = -(-count // len(useful))
-    cpus = max(1, int(min(each.get("CPU", 1) for each in useful)) // on_a_machine)
+        raise CrossviewError(f"the Ray cluster has no machine with a {kind} and CPUs")
+    if kind == "GPU":
+        count = num_workers or sum(int(each["GPU"]) for each in useful)
+        cpus = min(int(each["CPU"]) // min(int(each["GPU"]), count) for each in useful)
+    else:
+        count = num_workers or len(useful)
+        cpus = min(int(each["CPU"]) for each in useful) // -(-count // len(useful))
+    cpus = max(1, cpus)
     return {
         "num_workers": count,
         "use_gpu": kind == "GPU",

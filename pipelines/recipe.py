@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.folder_lock import locked
 from generation.locations import is_remote
 from generation.plain import merge, to_plain
 from generation.scenes.sources import resolve_scenes
@@ -256,8 +257,10 @@ def _record(recipe: Recipe, stage: str, digest: str) -> None:
 
 
 def _move_aside(folder: Path) -> None:
+    """Give a folder another name. Raises CrossviewError where another run is writing to it."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
         number += 1
-    folder.rename(aside)
+    with locked(folder):
+        folder.rename(aside)
     logger.warning("%s is of another configuration; moved to %s", folder, aside)

@@ -24,7 +24,7 @@ from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import write_text_whole
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, read_each
 from generation.shards.schema import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -342,7 +342,7 @@ def _collect(
     for task, entry in done:
         scene = scenes[task.scene.scene_id]
         scene.done += entry.count
-        records = [pairs.record(first + sample) for sample in range(entry.count)]
+        records = list(read_each(index, pairs.record, range(first, first + entry.count)))
         first += entry.count
         for name, recorded in task.recorded.covisibility.items():
             now = np.array([record[name] for record in records])

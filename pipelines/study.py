@@ -1,12 +1,13 @@
 """A study: stages of crossview commands, as many at a time as there are cores, each done once.
 
 Every command goes on from what it finds, so that a study that was stopped, is started again. What
-is done is recorded in OUT/done, a file a command; another command line under the same name is
-another job. What commands print is in OUT/logs.
+is done is recorded in OUT/done, a file a command; another command line under the same name, or in
+a stage before it, is another job. What commands print is in OUT/logs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from typing import Any
 from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
+from generation.locations import location
 from generation.plain import merge
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, build, load_yaml
@@ -119,12 +121,21 @@ class Job:
     name: str
     """That, and the seed where there are several."""
     arguments: tuple[str, ...]
+    basis: str
+    """Digest of the command lines of all stages that must be done before."""
     threads: int
 
     @property
     def line(self) -> str:
         """Return it as one types it."""
         return shlex.join(["crossview", *self.arguments])
+
+    @property
+    def out(self) -> Path | None:
+        """Return the folder that it writes to, where it says one."""
+        if "--out" not in self.arguments:
+            return None
+        return location(self.arguments[self.arguments.index("--out") + 1])
 
 
 def load_study(name: str, overrides: dict[str, Any]) -> Study:
@@ -144,10 +155,14 @@ def load_study(name: str, overrides: dict[str, Any]) -> Study:
 def jobs_of(study: Study) -> list[Job]:
     """Return all commands with all seeds, in the order of stages.
 
-    Raises CrossviewError for unknown phrases, and for two commands of one name.
+    Raises CrossviewError for unknown phrases, two commands of one name, and a stage after one that
+    is not before it.
     """
     jobs: dict[str, Job] = {}
+    before = stages_before(study)
     for stage_name, stage in study.stages.items():
+        lines = "\n".join(job.line for job in jobs.values() if job.stage in before[stage_name])
+        basis = hashlib.sha256(lines.encode()).hexdigest()
         for command, text in stage.commands.items():
             for seed in range(stage.seeds):
                 name = f"{command}-{seed}" if stage.seeds > 1 else command
@@ -158,6 +173,7 @@ def jobs_of(study: Study) -> list[Job]:
                     command=command,
                     name=name,
                     arguments=tuple(_filled(text, study, seed, command)),
+                    basis=basis,
                     threads=stage.threads,
                 )
     return list(jobs.values())
@@ -183,8 +199,8 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     """Do what is not done; return the failures, a line each.
 
     Where a command fails, all go on but the stages that come after its own. SIGTERM and Ctrl-C end
-    those that run, which are not done then. Raises CrossviewError as jobs_of does, for a stage
-    after one that is not before it, and for needs of what there is not.
+    those that run, which are not done then. Raises CrossviewError as jobs_of does, and for needs of
+    what there is not.
     """
     cores = (os.cpu_count() or 1) if cores is None else cores
     require(cores >= 1, "--cores", cores, "at least 1")
@@ -203,7 +219,7 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
 
 
 def stages_before(study: Study) -> dict[str, set[str]]:
-    """Return all stages that must be done before each; raise CrossviewError as run_study does."""
+    """Return all stages that must be done before each; raise CrossviewError as jobs_of does."""
     before: dict[str, set[str]] = {}
     for name, stage in study.stages.items():
         after = list(before) if stage.after is None else stage.after
@@ -257,15 +273,15 @@ def _run_all(
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Return whether this very command has been done."""
-    return record_of(out, job) is not None
+    """Return whether this very command has been done, and its folder is there."""
+    return record_of(out, job) is not None and (job.out is None or job.out.exists())
 
 
 def record_of(out: Path, job: Job) -> dict[str, Any] | None:
     """Return what is known of how this very command was done; None where it was not."""
     try:
         record: dict[str, Any] = json.loads(_done_path(out, job).read_text())
-        return record if record["command"] == job.line else None
+        return record if (record["command"], record["basis"]) == (job.line, job.basis) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -312,6 +328,7 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
         memory = f"{memory_bytes() / 1e9:.0f} GB of memory"
         record = {
             "command": job.line,
+            "basis": job.basis,
             "machine": f"{os.cpu_count()} cores, {processor()}, {memory}",
             "commit": git_commit(MANIFESTS.parent),
         }

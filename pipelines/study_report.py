@@ -123,14 +123,11 @@ def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
         own = [job for job in jobs if job.command == name]
         if not own:
             raise CrossviewError(f"section {section.heading!r}: no command is called {name!r}")
-        validations = tuple(_validations(_out_of(job)) for job in own if is_done(study.out, job))
+        folders = [job.out for job in own if job.out and is_done(study.out, job)]
+        validations = tuple(lines for folder in folders if (lines := _validations(folder)))
         if validations:
             found.append(Runs(label=label, validations=validations))
     return found
-
-
-def _out_of(job: Job) -> Path:
-    return Path(job.arguments[job.arguments.index("--out") + 1])
 
 
 def _validations(folder: Path) -> tuple[dict[str, float], ...]:

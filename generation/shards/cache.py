@@ -62,6 +62,8 @@ class ShardCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._only_one(name):
+                for partial in self.folder.glob(f".{name[:2]}*.partial"):
+                    partial.unlink()  # whoever wrote it was killed: we hold its lock
                 while (found := _open_whole(own, entry)) is None:
                     retried(lambda: _fetch(path, own, entry), f"{path}")
             self._make_room()

@@ -13,7 +13,14 @@ from pathlib import Path
 from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import INDEX_NAME, VIEWS, ShardEntry, Sidecar, sidecar_path
+from generation.shards.schema import (
+    INDEX_NAME,
+    VIEWS,
+    ShardEntry,
+    ShardError,
+    Sidecar,
+    sidecar_path,
+)
 from generation.shards.writer import file_sha256
 
 IMAGE_ENDINGS = (".jpg", ".jpeg")
@@ -23,13 +30,17 @@ def index_plain_tars(folder: Path) -> ShardIndex:
     """Write a sidecar beside each tar of a folder, and index.json; return the index.
 
     A tar counts as one scene, which is held out of training or not as a whole. Raises
-    CrossviewError where there is an index already, no tar, or a sample without two JPEG images.
+    CrossviewError where there is an index already, no tar, a tar that is compressed, a sample
+    without two JPEG images, or a file of other content where a sidecar would go.
     """
     if (folder / INDEX_NAME).exists():
         raise CrossviewError(f"{folder / INDEX_NAME} is there already; remove it to index again")
     tars = sorted(folder.glob("*.tar"))
     if not tars:
         raise CrossviewError(f"{folder}: expected tars of two images a sample, found no *.tar")
+    for path in map(sidecar_path, tars):
+        if path.exists() and not _is_sidecar(path):
+            raise CrossviewError(f"{path}: the sidecar would replace this file; move it elsewhere")
     sidecars = [_sidecar(path) for path in tars]
     for path, sidecar in zip(tars, sidecars):
         write_text_whole(sidecar_path(path), sidecar.to_json())
@@ -39,10 +50,18 @@ def index_plain_tars(folder: Path) -> ShardIndex:
     return index
 
 
+def _is_sidecar(path: Path) -> bool:
+    try:
+        Sidecar.read(path)
+    except ShardError:
+        return False
+    return True
+
+
 def _sidecar(path: Path) -> Sidecar:
     images: dict[str, list[tuple[str, int, int]]] = {}
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             for member in tar:
                 directory, _, name = member.name.rpartition("/")
                 key = "/".join(filter(None, (directory, name.partition(".")[0])))
@@ -50,7 +69,9 @@ def _sidecar(path: Path) -> Sidecar:
                     place = (name, member.offset_data, member.size)
                     images.setdefault(key, []).append(place)
     except (tarfile.TarError, EOFError) as error:
-        raise CrossviewError(f"{path}: not a whole tar ({error}); fetch it again") from error
+        raise CrossviewError(
+            f"{path}: not a whole tar without compression ({error}); unpack it, or fetch it again"
+        ) from error
     for key, found in images.items():
         if len(found) != len(VIEWS):
             raise CrossviewError(

@@ -7,11 +7,12 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from generation.locations import filesystem, is_remote, location
 from generation.shards.cache import ShardCache, retried
@@ -26,6 +27,9 @@ from generation.shards.schema import (
     read_json,
     sidecar_path,
 )
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,7 @@ class SampleError(ShardError):
     """One sample that is damaged in a shard that is otherwise what the index lists."""
 
 
+REQUESTS_AT_ONCE = 32
 MAX_OPEN = 512
 """Shards that a reader keeps open at most."""
 
@@ -221,6 +226,17 @@ def _read_remote_json(path: Path, what: str) -> dict[str, Any]:
     if isinstance(result, ShardError):
         raise result
     return result
+
+
+def read_each(
+    index: ShardIndex, read: Callable[[Item], Read], items: Iterable[Item]
+) -> Iterator[Read]:
+    """Yield what read makes of each item, in order; of a bucket's dataset, many at a time."""
+    if not is_remote(index.folder):
+        yield from map(read, items)
+        return
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        yield from pool.map(read, items)
 
 
 def check_size(path: Path, expected: ShardEntry) -> None:

@@ -111,6 +111,26 @@ def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert "cannot make this output folder" in capsys.readouterr().err
 
 
+def test_a_bucket_without_credentials_is_told(monkeypatch, capsys: pytest.CaptureFixture):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    url = "s3://no-bucket-of-ours/pairs"
+    assert main(["render-pairs", *TINY_ROOM, "--num-pairs", "1", "--out", url]) == 2
+    assert "NoCredentialsError: Unable to locate credentials; are" in capsys.readouterr().err
+
+
+def test_what_a_disk_says_without_a_name_is_told(monkeypatch, capsys: pytest.CaptureFixture):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("generation.shards.verify.verify_dataset", full)
+    assert main(["verify", "somewhere"]) == 2
+    assert "crossview: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
 def test_a_recipe_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "file").touch()
     assert main(["run", "demo", "--out", str(tmp_path / "file")]) == 2

@@ -16,8 +16,12 @@ import torch
 from micro import MICRO, micro_config
 from processes import alive, crossview, kill, tree, wait_for
 from synthetic import write_dataset
+from torch.distributed.elastic.rendezvous import RendezvousTimeoutError
+from torch.distributed.launcher import api
 
+from generation.errors import CrossviewError
 from generation.plain import merge
+from pipelines.launch import train_in_processes
 from training import checkpoint
 from training.metrics import read_lines
 from training.trainer import pretrain
@@ -215,6 +219,22 @@ def test_machines_need_a_place_to_meet(command, tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "2 machines: expected --rendezvous HOST:PORT" in output
+
+
+def test_machines_that_do_not_meet_are_told(tmp_path, monkeypatch):
+    """As torch says it after minutes of waiting."""
+
+    def alone(*_):
+        raise RendezvousTimeoutError("timed out after 600 seconds")
+
+    for name in ("OMP_NUM_THREADS", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"):  # which it sets
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(api, "elastic_launch", lambda *_: alone)
+    two = {"num_processes": 1, "num_machines": 2}
+    with pytest.raises(CrossviewError, match=r"2 machines did not meet at gpu1:29400 .*timed out"):
+        train_in_processes(micro_config(tmp_path), tmp_path, **two, rendezvous="gpu1:29400")
+    with pytest.raises(CrossviewError, match=r"expected --rendezvous HOST:PORT.* got gpu1:http"):
+        train_in_processes(micro_config(tmp_path), tmp_path, **two, rendezvous="gpu1:http")
 
 
 # Slurm, as far as the script sees it, with two machines that are this one.

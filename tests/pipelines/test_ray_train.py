@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from processes import alive, kill, tree, wait_for
 from test_launch import LONG, STEPS, command, config_file, data, micro_config, reach, steps
 
+from generation.locations import location
+from pipelines.ray_train import _scaling, _wherever_it_runs
 from training import checkpoint
+from training.config import PretrainConfig
+from training.data import DataConfig, Part
 from training.metrics import read_lines
 from training.trainer import pretrain
 
@@ -61,6 +66,45 @@ def test_workers_on_ray_train_as_one_process_though_one_is_killed_and_all_are_st
 
 
 @pytest.mark.slow
+def test_relative_folders_are_found_from_wherever_rays_processes_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = location("memory://pairs")
+    data = DataConfig(
+        path=Path("pairs"),
+        val_path=Path("../val"),
+        mixture=(Part(path=url),),
+        cache_dir=Path("~/c"),
+    )
+    found = _wherever_it_runs(data)
+    assert found.path == tmp_path / "pairs"
+    assert found.val_path == tmp_path / "../val"
+    assert found.mixture[0].path == url
+    assert found.cache_dir == Path.home() / "c"
+
+
+@pytest.mark.parametrize(
+    ("machines", "num_workers", "count", "resources"),
+    [
+        ([(64, 8), (64, 2)], None, 10, {"CPU": 8, "GPU": 1}),
+        ([(32, 4), (32, 1)], None, 5, {"CPU": 8, "GPU": 1}),
+        ([(0, 4), (16, 2)], None, 2, {"CPU": 8, "GPU": 1}),
+        ([(64, 8)], 2, 2, {"CPU": 32, "GPU": 1}),
+        ([(8, 0), (4, 0)], None, 2, {"CPU": 4}),
+        ([(8, 0), (4, 0)], 4, 4, {"CPU": 2}),
+    ],
+)
+def test_what_is_asked_of_ray_fits_its_machines(
+    machines, num_workers, count, resources, tmp_path, monkeypatch
+):
+    nodes = [
+        {"Alive": True, "Resources": {name: n for name, n in (("CPU", c), ("GPU", g)) if n}}
+        for c, g in machines
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    asked = _scaling(PretrainConfig(data=DataConfig(path=tmp_path)), num_workers)
+    assert (asked["num_workers"], asked["resources_per_worker"]) == (count, resources)
+
+
 def test_a_gpu_that_no_machine_has_is_said(command, tmp_path):
     words = ("--launcher", "ray", "--out", tmp_path / "out", "--set", "device=cuda")
     output, _ = (process := command(*words)).communicate(timeout=60)

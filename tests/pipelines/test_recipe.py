@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from generation.errors import CrossviewError
+from generation.folder_lock import locked
 from generation.shards.reader import ShardIndex
 from pipelines.config import ConfigError
 from pipelines.executors import Executor, make_executor
@@ -229,6 +230,19 @@ def test_a_wrong_value_is_named_before_any_work(tmp_path: Path, change: dict, me
     with pytest.raises((ConfigError, CrossviewError), match=message):
         load_recipe(write_recipe(tmp_path), change)
     assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_another_run_is_writing_are_not_moved_aside(tmp_path: Path):
+    name = write_recipe(tmp_path)
+    recipe = load_recipe(name, {})
+    run_recipe(recipe, serial(), until="render")
+    other = load_recipe(name, {"render": {"seed": 1}})
+    with (
+        locked(recipe.pairs_folder),
+        pytest.raises(CrossviewError, match="another run is writing to this folder"),
+    ):
+        run_recipe(other, serial(), until="render")
+    assert not list(recipe.out.glob("*.before-*"))
 
 
 def test_an_unknown_recipe_names_ours():

@@ -38,6 +38,36 @@ def test_a_command_is_done_once_and_again_when_it_is_another(tmp_path: Path):
     assert runs() == 2
 
 
+def test_a_command_is_done_again_where_one_before_it_is_another_or_its_folder_is_gone(tmp_path):
+    def runs(pairs: str) -> list[str]:
+        """Return the commands that were run, after stages of which the last waits for the first."""
+        stages = {
+            "pairs": {"commands": {"pairs": f"index {pairs}"}},
+            "other": {"commands": {"other": "index --help"}, "after": []},
+            "train": {"commands": {"train": "index --help --out {out}/run"}, "after": ["pairs"]},
+        }
+        logs = {name: tmp_path / "logs" / f"{name}.log" for name in ("pairs", "other", "train")}
+        before = {name: log.read_text() if log.exists() else "" for name, log in logs.items()}
+        values = {"title": "T", "out": str(tmp_path), "stages": stages}
+        assert run_study(build(Study, values, source="test")) == []
+        return [name for name, log in logs.items() if log.read_text() != before[name]]
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert runs("--help") == ["pairs", "other", "train"]
+    assert runs("--help") == []
+    assert runs("--help --help") == ["pairs", "train"]
+    folder.rmdir()
+    assert runs("--help --help") == ["train"]
+
+
+def test_a_run_whose_folder_is_gone_is_not_in_the_report(tmp_path: Path):
+    sections = [{"heading": "Runs", "runs": {"a run": "train"}}]
+    ours = study(tmp_path, {"train": "index --help --out {out}/run"}, sections=sections)
+    assert run_study(ours) == []
+    assert "Not run yet." in write_study_report(ours, tmp_path)
+
+
 def test_a_failed_command_is_told_and_the_next_stage_does_not_begin(tmp_path: Path):
     stages = {
         "one": {"commands": {"bad": "verify {out}/nothing", "good": "index --help"}},

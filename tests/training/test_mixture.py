@@ -1,5 +1,6 @@
 """Several datasets at once: their parts, their epochs, and tars of two images from elsewhere."""
 
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -10,6 +11,7 @@ from micro import micro_config
 from synthetic import pair_members, write_dataset
 
 from generation.errors import CrossviewError
+from generation.shards.plain_tars import index_plain_tars
 from generation.shards.reader import ShardIndex
 from pipelines.cli import main
 from pipelines.config import build
@@ -116,6 +118,23 @@ def videos(tmp_path, capsys):
     assert main(["index", str(tmp_path / "videos")]) == 0
     assert "7 pairs in 2 tars" in capsys.readouterr().out
     return tmp_path / "videos"
+
+
+def test_tars_that_are_compressed_or_whose_sidecars_would_replace_files_are_refused(tmp_path):
+    path = tmp_path / "a.tar"
+    write_plain_tar(path, ["k"])
+    own = tmp_path / "a.json"
+    own.write_text('{"my": "annotations"}')
+    with pytest.raises(CrossviewError, match=r"a\.json: the sidecar would replace this file"):
+        index_plain_tars(tmp_path)
+    own.unlink()
+    index_plain_tars(tmp_path)
+    (tmp_path / "index.json").unlink()
+    index_plain_tars(tmp_path)  # over its own sidecar
+    (tmp_path / "index.json").unlink()
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(CrossviewError, match=r"a\.tar: not a whole tar without compression"):
+        index_plain_tars(tmp_path)
 
 
 def test_tars_of_two_images_are_read(videos):

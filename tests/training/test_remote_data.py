@@ -259,6 +259,19 @@ def test_other_bytes_than_the_index_lists_are_refused(in_memory, tmp_path):
     assert not list(tmp_path.glob("*.tar")) + list(tmp_path.glob("*.json"))
 
 
+def test_what_a_killed_process_left_of_a_shard_is_removed(store, local, tmp_path):
+    path, entry = entries_of(local)[0]
+    cache = ShardCache(folder=tmp_path, max_bytes=10**9)
+    cache.fetch(path, entry)
+    (own,) = tmp_path.glob("*.tar")
+    own.unlink()
+    partial = own.with_name(f".{own.name}.0123abcd.partial")
+    partial.write_bytes(bytes(1000))
+    cache.fetch(path, entry)
+    assert own.exists()
+    assert not partial.exists()
+
+
 def test_a_missing_shard_is_not_asked_for_again(store, local, tmp_path):
     path, entry = entries_of(local)[0]
     store.paths.clear()
