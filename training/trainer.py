@@ -343,8 +343,9 @@ class _Run:
                 second = torch.from_numpy(swapped).to(device, non_blocking=True)
                 target = torch.where(second.view(-1, 1, 1, 1), reference, target)
         with part("forward"):
+            num_visible = int((~mask[0]).sum())  # while the mask is on the CPU
             with self.precision():
-                prediction = self.module(target, reference, mask)
+                prediction = self.module(target, reference, mask, num_visible)
             return completion_losses(prediction, target, mask, self.config.model.patch_size)
 
     def _update(self, losses: Tensor) -> None:

@@ -233,13 +233,16 @@ class CroCo(nn.Module):
                 outputs.append(target)
         return self.dec_norm(target)  # type: ignore[no-any-return]
 
-    def forward(self, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, target: Tensor, reference: Tensor, mask: Tensor, num_visible: int | None = None
+    ) -> Tensor:
         """Return (B, N, P) predicted values of all patches, in the loss's normalised units.
 
-        mask is (B, N), True where hidden, the same number in each row; on the CPU, even for a
-        model on a GPU, nothing waits for the device. A decoder that sees no reference ignores it.
+        mask is (B, N), True where hidden, the same number in each row; num_visible is that of the
+        others. It is counted where it is not given, and a mask on a GPU, where FSDP puts it, is
+        waited for. A decoder that sees no reference ignores it.
         """
-        features = self._complete(target, reference, mask)
+        features = self._complete(target, reference, mask, num_visible)
         return self.prediction_head(features)  # type: ignore[no-any-return]
 
     def cross_attention(self, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -251,14 +254,19 @@ class CroCo(nn.Module):
         if not self.config.sees_reference:
             raise CrossviewError("model.decoder = 'self' sees no reference: expected cross or cat")
         maps: Maps = []
-        self._complete(target, reference, mask, maps)
+        self._complete(target, reference, mask, maps=maps)
         return torch.stack(maps, 1)
 
     def _complete(
-        self, target: Tensor, reference: Tensor, mask: Tensor, maps: Maps | None = None
+        self,
+        target: Tensor,
+        reference: Tensor,
+        mask: Tensor,
+        num_visible: int | None = None,
+        maps: Maps | None = None,
     ) -> Tensor:
         grid = self.grid_of(target)
-        visible = visible_patches(mask).to(target.device, non_blocking=True)
+        visible = visible_patches(mask, num_visible).to(target.device, non_blocking=True)
         features = self.encode(target, visible)
         others = None
         if self.config.sees_reference:
@@ -271,9 +279,10 @@ class CroCo(nn.Module):
         return self.decode(features, visible, others, maps, grid)
 
 
-def visible_patches(mask: Tensor) -> Tensor:
+def visible_patches(mask: Tensor, num_visible: int | None = None) -> Tensor:
     """Return (B, V) positions that a (B, N) mask leaves visible, ascending."""
-    num_visible = mask.shape[1] - int(mask[0].sum())
+    if num_visible is None:
+        num_visible = mask.shape[1] - int(mask[0].sum())
     return mask.int().argsort(dim=1, stable=True)[:, :num_visible]
 
 
