@@ -99,19 +99,17 @@ def train_in_processes(
         try:
             with _signals_passed_on(stop_file):
                 launch(config, out, reason, stop_file)
-        except (ChildFailedError, SignalException) as error:
+        except (ChildFailedError, RendezvousError, SignalException) as error:
             if reason.exists():
                 raise CrossviewError(reason.read_text()) from error
+            if isinstance(error, RendezvousError):
+                raise CrossviewError(
+                    f"{num_machines} machines did not meet at {rendezvous} ({error}); is that the "
+                    "first machine's address, and does the command run on all of them?"
+                ) from error
             raise CrossviewError(
                 f"processes still died after {max_restarts} restarts ({_first_line(error)}); the "
                 "same command goes on from the last checkpoint"
-            ) from error
-        except RendezvousError as error:
-            if reason.exists():
-                raise CrossviewError(reason.read_text()) from error
-            raise CrossviewError(
-                f"{num_machines} machines did not meet at {rendezvous} ({error}); is that the "
-                "first machine's address, and does the command run on all of them?"
             ) from error
 
 
