@@ -78,7 +78,7 @@ def read_dataset(
     for number, entry in enumerate(index.shards):
         task = Sidecar.read(sidecar_path(index.folder / entry.name)).task
         read = partial(reader.read, number, endings=(META,))
-        samples = list(read_each(index, read, range(entry.count)))
+        samples = list(read_each(read, range(entry.count)))
         try:
             scene = SceneSource(**task["scene"])
             metas = [json.loads(data) for _, (data,) in samples]

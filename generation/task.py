@@ -71,7 +71,7 @@ class RenderTask:
     outputs: tuple[tuple[str, OverlapBand], ...]
     """Folder and band of each level; every pair's first view has a second one for all of them."""
     navmesh_digest: str = ""
-    """Of the file that habitat-sim stands on; "" where it computes one, or others render."""
+    """Of what habitat-sim stands on, from navmesh_digest(); "" where others render."""
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class RenderTask:
         plain["outputs"] = [asdict(band) for _, band in self.outputs]
         plain["scene"]["path"] = Path(self.scene.path).name  # files may move as a whole
         if not self.navmesh_digest:
-            del plain["navmesh_digest"]  # what others render does not depend on any
+            del plain["navmesh_digest"]
         identity: dict[str, Any] = json.loads(json.dumps(plain))
         return identity
 
@@ -118,8 +118,9 @@ def finished_shard(
         size_bytes = shard_path.stat().st_size if sidecar.entry else 0
     except (ShardError, FileNotFoundError):
         return None  # none, or damaged: the task is done again
-    if identity.get("scene_digest") == UNREADABLE:
-        identity = {**identity, "scene_digest": sidecar.task.get("scene_digest")}
+    digests = identity.keys() & {"scene_digest", "navmesh_digest"}
+    if any(identity[name] == UNREADABLE for name in digests):
+        identity = {**identity, **{name: sidecar.task.get(name) for name in digests}}
     if sidecar.task != identity:
         return None
     if sidecar.entry and size_bytes != sidecar.entry.size_bytes:

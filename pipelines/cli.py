@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import sys
 from importlib import metadata
 
@@ -51,6 +52,7 @@ COMMANDS = (
 """In the order of --help."""
 _STORES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")
 """Whose errors are those of a bucket."""
+_MANY_FILES = 1 << 16
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, force=True
     )
+    _allow_many_files()
     try:
         status: int = options.command(options)
         return status
@@ -66,18 +69,35 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"crossview: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
-        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"crossview: {said}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _told(error)
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _STORES:
             raise
-        said = f"{type(error).__name__}: {error}; are there credentials, and access?"
-        print(f"crossview: {said}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _told(error)
     except KeyboardInterrupt:
         print("crossview: interrupted", file=sys.stderr)
         return 130
+
+
+def _allow_many_files() -> None:
+    """Let this process, and those it starts, open as many files as it may: shards stay open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _told(error: Exception) -> int:
+    """Print what a disk or a bucket says."""
+    if isinstance(error, OSError) and error.filename:
+        said = f"{error.filename}: {error.strerror}"
+    else:
+        said = f"{type(error).__name__}: {error}"
+        if not isinstance(error, OSError) or isinstance(error, PermissionError | TimeoutError):
+            said += "; of a bucket: are there credentials, and access?"
+    logging.getLogger(__name__).debug("where it was said", exc_info=error)
+    print(f"crossview: {said}", file=sys.stderr)
+    return EXIT_BAD_INPUT
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -105,7 +105,8 @@ def train_in_processes(
             if isinstance(error, RendezvousError):
                 raise CrossviewError(
                     f"{num_machines} machines did not meet at {rendezvous} ({error}); is that the "
-                    "first machine's address, and does the command run on all of them?"
+                    "first machine's address, and does the command run on all of them? It goes on "
+                    "from the last checkpoint, if there is one"
                 ) from error
             raise CrossviewError(
                 f"processes still died after {max_restarts} restarts ({_first_line(error)}); the "

@@ -54,7 +54,7 @@ class PairTable:
         numbers = np.empty((count, 2))
         poses = np.empty((count, 2, 4, 4))
         pairs = PairLocator(index)
-        for row, record in enumerate(read_each(index, pairs.record, positions.tolist())):
+        for row, record in enumerate(read_each(pairs.record, positions.tolist())):
             numbers[row] = record["covisibility"], record["covisibility_official"]
             poses[row] = record["world_from_camera1"], record["world_from_camera2"]
         return cls(

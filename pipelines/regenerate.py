@@ -342,7 +342,7 @@ def _collect(
     for task, entry in done:
         scene = scenes[task.scene.scene_id]
         scene.done += entry.count
-        records = list(read_each(index, pairs.record, range(first, first + entry.count)))
+        records = list(read_each(pairs.record, range(first, first + entry.count)))
         first += entry.count
         for name, recorded in task.recorded.covisibility.items():
             now = np.array([record[name] for record in records])

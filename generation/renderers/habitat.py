@@ -96,7 +96,7 @@ class HabitatRenderer:
         else:
             settings = self._habitat_sim.nav.NavMeshSettings()
             settings.set_defaults()
-            settings.include_static_objects = True  # else one stands in the furniture
+            settings.include_static_objects = True  # else one stands in them
             self._simulator.recompute_navmesh(pathfinder, settings)
         corners = np.zeros((0, 3, 3))
         if pathfinder.is_loaded:  # without one, habitat-sim crashes when asked for more

@@ -13,6 +13,7 @@ from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
 
 UNREADABLE = "unreadable"
+COMPUTED = "computed"
 _BLOCKS = 64
 _BLOCK_BYTES = 1 << 16
 
@@ -39,9 +40,12 @@ def scene_digest(source: SceneSource) -> str:
 
 
 def navmesh_digest(source: SceneSource) -> str:
-    """Return a digest of the navigation mesh beside a scene's file; "" where there is none."""
+    """Return a digest of the navigation mesh beside a scene's file; COMPUTED if there is none."""
     file = navmesh_beside(Path(source.path)) if source.path and not is_url(source.path) else None
-    return _file_digest(file).hex() if file else ""
+    try:
+        return _file_digest(file).hex() if file else COMPUTED
+    except OSError:
+        return UNREADABLE
 
 
 def _file_digest(path: Path) -> bytes:

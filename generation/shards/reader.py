@@ -139,7 +139,8 @@ MAX_OPEN = 512
 
 def _most_open() -> int:
     """Return how many shards a reader may keep open: a process has several, and other files."""
-    return min(MAX_OPEN, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_OPEN if limit == resource.RLIM_INFINITY else min(MAX_OPEN, max(1, limit // 8))
 
 
 class _OpenShard(NamedTuple):
@@ -228,13 +229,8 @@ def _read_remote_json(path: Path, what: str) -> dict[str, Any]:
     return result
 
 
-def read_each(
-    index: ShardIndex, read: Callable[[Item], Read], items: Iterable[Item]
-) -> Iterator[Read]:
-    """Yield what read makes of each item, in order; of a bucket's dataset, many at a time."""
-    if not is_remote(index.folder):
-        yield from map(read, items)
-        return
+def read_each(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
+    """Yield what read makes of each item, in order: for buckets and NFS, many at a time."""
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         yield from pool.map(read, items)
 
@@ -257,9 +253,7 @@ def _open_shard(path: Path, expected: ShardEntry, cache: ShardCache | None) -> _
     """Open a shard, whose size and sidecar must be those of the index."""
     if cache is not None and is_remote(path):
         tar, sidecar = cache.open(path, expected)
-        return _OpenShard(
-            _file_reader(tar, path), list(sidecar.samples.items()), expected.size_bytes
-        )
+        return _OpenShard(_file_reader(tar), list(sidecar.samples.items()), expected.size_bytes)
     sidecar = Sidecar.read(sidecar_path(path))
     check_size(path, expected)
     if sidecar.entry != expected:
@@ -268,12 +262,12 @@ def _open_shard(path: Path, expected: ShardEntry, cache: ShardCache | None) -> _
     if is_remote(path):
         return _OpenShard(_range_reader(path), samples, 0)
     with _readable(path):
-        return _OpenShard(_file_reader(open(path, "rb", buffering=0), path), samples, 0)
+        return _OpenShard(_file_reader(open(path, "rb", buffering=0)), samples, 0)
 
 
-def _file_reader(file: BinaryIO, path: Path) -> Callable[[int, int], bytes]:
+def _file_reader(file: BinaryIO) -> Callable[[int, int], bytes]:
     def read(offset: int, size_bytes: int) -> bytes:
-        with _readable(path):
+        with _readable(Path(file.name)):
             return os.pread(file.fileno(), size_bytes, offset)
 
     return read

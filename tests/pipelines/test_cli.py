@@ -119,7 +119,8 @@ def test_a_bucket_without_credentials_is_told(monkeypatch, capsys: pytest.Captur
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     url = "s3://no-bucket-of-ours/pairs"
     assert main(["render-pairs", *TINY_ROOM, "--num-pairs", "1", "--out", url]) == 2
-    assert "NoCredentialsError: Unable to locate credentials; are" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "NoCredentialsError: Unable to locate credentials; of a bucket: are there" in said
 
 
 def test_what_a_disk_says_without_a_name_is_told(monkeypatch, capsys: pytest.CaptureFixture):
@@ -128,7 +129,7 @@ def test_what_a_disk_says_without_a_name_is_told(monkeypatch, capsys: pytest.Cap
 
     monkeypatch.setattr("generation.shards.verify.verify_dataset", full)
     assert main(["verify", "somewhere"]) == 2
-    assert "crossview: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert "crossview: OSError: [Errno 28] No space left on device" in capsys.readouterr().err
 
 
 def test_a_recipe_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -65,7 +65,6 @@ def test_workers_on_ray_train_as_one_process_though_one_is_killed_and_all_are_st
     assert list(other.values()) == pytest.approx(list(one.values()), abs=1e-4)
 
 
-@pytest.mark.slow
 def test_relative_folders_are_found_from_wherever_rays_processes_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = location("memory://pairs")
@@ -105,6 +104,7 @@ def test_what_is_asked_of_ray_fits_its_machines(
     assert (asked["num_workers"], asked["resources_per_worker"]) == (count, resources)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_no_machine_has_is_said(command, tmp_path):
     words = ("--launcher", "ray", "--out", tmp_path / "out", "--set", "device=cuda")
     output, _ = (process := command(*words)).communicate(timeout=60)

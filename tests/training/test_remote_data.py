@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from generation.shards.cache import ShardCache
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import ShardError, sidecar_path
 from training.data import DataConfig, Requests, batches, open_split, require_cache
+from training.downstream.datasets import shards
 from training.downstream.datasets.shards import open_shards
 from training.model.croco import ModelConfig
 from training.order import Schedule
@@ -286,17 +288,22 @@ def test_a_cache_below_two_windows_is_refused(store, tmp_path):
         require_cache(config, open_split(config).train)
 
 
-def test_a_downstream_task_asks_only_for_the_pairs_that_it_sees(store, tmp_path):
-    folder, there = write_dataset(tmp_path, scenes=2, pairs=4), location("s3://training/deep")
+@pytest.mark.parametrize(("cache_gb", "requests"), [(1.0, 0), (1e-6, 2 * 5)])
+def test_a_downstream_task_keeps_shards_or_asks_for_parts(
+    store, tmp_path, monkeypatch, cache_gb, requests
+):
+    folder, there = write_dataset(tmp_path / "a", scenes=2, pairs=4), location("s3://training/deep")
     for path in folder.iterdir():
         (there / path.name).write_bytes(path.read_bytes())
+    config = partial(DataConfig, cache_dir=tmp_path / "cache", cache_gb=cache_gb)
+    monkeypatch.setattr(shards, "DataConfig", config)
     expected, examples = open_shards(folder).train, open_shards(there).train
-    store.paths.clear()
+    store.paths.clear()  # the first pair has been asked for depth
     for number in (2, 1):
         example = examples[number]
         np.testing.assert_array_equal(example.images, expected[number].images)
         assert example.name == expected[number].name
-    assert len(store.paths) == 2 * 5  # two images, two depth maps, a record
+    assert len(store.paths) == requests  # two images, two depth maps, a record
 
 
 def test_a_cache_that_cannot_be_written_is_refused(store, local, tmp_path):

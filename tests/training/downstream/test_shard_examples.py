@@ -94,11 +94,10 @@ def test_an_example_has_its_key_and_every_truth_by_its_name_and_type(dataset):
     }
 
 
-@pytest.mark.parametrize("val_scenes", [None, 2])
-def test_the_scenes_that_pre_training_holds_out_validate(dataset, val_scenes):
-    held_out = open_split(DataConfig(path=dataset, val_scenes=val_scenes)).val.scenes
-    assert len(held_out) == (val_scenes or 1)
-    splits = open_shards(dataset, val_scenes=val_scenes)
+def test_the_scenes_that_pre_training_holds_out_validate(dataset):
+    held_out = open_split(DataConfig(path=dataset)).val.scenes
+    assert len(held_out) == 1
+    splits = open_shards(dataset)
     for part, here in ((splits.train, False), (splits.val, True)):
         assert scenes_of(part) == {
             f"scene{n}" for n in range(4) if (f"scene{n}" in held_out) == here

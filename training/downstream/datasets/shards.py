@@ -14,19 +14,18 @@ from training.data import DataConfig, PairReader, open_split
 from training.downstream.example import Example, Examples, Splits
 
 
-def open_shards(
-    root: Path, *, val_root: Path | None = None, val_scenes: int | None = None
-) -> Splits:
+def open_shards(root: Path, *, val_root: Path | None = None) -> Splits:
     """Open a folder or URL of shards with depth; the views of a pair are an example's images.
 
-    By default the same tenth of scenes is held out as in pre-training on the same folder, where
-    data.val_scenes was not set; val_scenes says it here. With val_root, all of that folder is
-    judged on, and its scenes are left out of training, which may leave none. Raises CrossviewError
-    where there are no shards, or none with depth.
+    The same scenes are held out as in pre-training on the same folder, where data.val_scenes was
+    not set. With val_root, all of that folder is judged on, and its scenes are left out of
+    training, which may leave none. Raises CrossviewError where there are no shards, or none with
+    depth.
     """
-    split = open_split(DataConfig(path=root, val_path=val_root, val_scenes=val_scenes))
+    config = DataConfig(path=root, val_path=val_root)
+    split = open_split(config)
     train = split.train.of_scenes(set(split.train.scenes) - set(split.val.scenes))
-    return Splits(train=_Pairs(train), val=_Pairs(split.val))
+    return Splits(train=_Pairs(train, config), val=_Pairs(split.val, config))
 
 
 def open_all(root: Path) -> Examples:
@@ -37,12 +36,14 @@ def open_all(root: Path) -> Examples:
 class _Pairs:
     """The pairs of some shards. Cheap to pickle and fork.
 
-    Remote ones are asked for what is needed of each pair, in any order, and not kept: short recipes
-    see a small part of a dataset.
+    Remote shards are kept on a local disk where there is room for all of them; else they are asked
+    for what is needed of each pair: here, unlike in pre-training, that may be any pair.
     """
 
-    def __init__(self, index: ShardIndex) -> None:
-        self._pairs = PairReader(index, 1)
+    def __init__(self, index: ShardIndex, config: DataConfig) -> None:
+        num_bytes = sum(e.size_bytes for i, e in enumerate(index.shards) if index.is_remote(i))
+        fits = num_bytes <= config.cache.max_bytes
+        self._pairs = PairReader(index, 1, config.cache if fits else None)
         if len(self):
             self._pairs.members(0, DEPTHS)  # rendered without depth: better said now
 
