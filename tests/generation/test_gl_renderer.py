@@ -9,10 +9,9 @@ import pytest
 
 from generation.covisibility import measure_pair
 from generation.geometry import Camera, look_at
-from generation.renderers import choice
+from generation.renderers import choice, gpu
 from generation.renderers.choice import chosen_renderer, open_renderer
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.gpu import is_gpu
 from generation.renderers.protocol import RendererError, View
 from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room
@@ -139,12 +138,21 @@ def test_a_texture_beyond_the_device_is_refused(box_room: Scene):
         open_renderer("gl", replace(box_room, materials=(Material(texture=wide),)))
 
 
-def test_auto_is_never_a_software_driver():
-    from generation.renderers.gl import device_name
+@pytest.mark.parametrize(
+    ("device", "chosen"),
+    [("NVIDIA H200/PCIe/SSE2", "gl"), ("llvmpipe (LLVM 15.0.6, 256 bits)", "embree")],
+)
+def test_auto_is_opengl_on_a_gpu_and_never_a_software_driver(device, chosen, monkeypatch):
+    from generation.renderers import gl
 
-    assert chosen_renderer("auto") == ("gl" if is_gpu(device_name()) else "embree")
-    assert not is_gpu("llvmpipe (LLVM 15.0.6, 256 bits)")
-    assert is_gpu("NVIDIA H200/PCIe/SSE2")
+    monkeypatch.setattr(choice, "has_gpu", lambda: True)
+    monkeypatch.setattr(gl, "device_name", lambda: device)
+    assert chosen_renderer("auto") == chosen
+    monkeypatch.setattr(choice, "has_gpu", lambda: False)
+    assert chosen_renderer("auto") == "embree"
+
+
+def test_an_unknown_renderer_is_refused():
     with pytest.raises(RendererError, match="expected one of auto, embree, gl, habitat, got 'gpu'"):
         chosen_renderer("gpu")
 
@@ -182,7 +190,7 @@ def test_software_where_there_is_a_gpu_is_a_warning(
 ):
     from generation.renderers.gl import device_name
 
-    if is_gpu(device_name()):
+    if gpu.is_gpu(device_name()):
         pytest.skip("OpenGL renders on a GPU here")
     monkeypatch.setattr(choice, "has_gpu", lambda: gpu_there)
     open_renderer("gl", box_room)

@@ -75,7 +75,7 @@ def test_a_room_takes_under_a_second():
             start = time.process_time()
             make_room(seed)
             best[seed] = min(best.get(seed, 9.0), time.process_time() - start)
-    assert min(best.values()) < 1.0, best
+    assert max(best.values()) < 1.0, best
 
 
 def test_rooms_have_the_size_of_rooms():

@@ -1,10 +1,16 @@
 import numpy as np
 import pytest
 
-from generation.geometry import Camera
+from generation.geometry import Camera, look_at
 from generation.raycast import RayCaster
 from generation.scenes.scene import Scene, SceneError
-from generation.viewpoints import FloorConfig, ViewpointConfig, ViewpointSampler, find_floors
+from generation.viewpoints import (
+    FloorConfig,
+    Floors,
+    ViewpointConfig,
+    ViewpointSampler,
+    find_floors,
+)
 
 
 def joined(*scenes: Scene) -> Scene:
@@ -127,6 +133,27 @@ def test_second_viewpoints_look_at_the_target_to_within_the_noise(box_room: Scen
         to_target = target - camera.centre
         cosine = to_target @ camera.world_from_camera[:3, 2] / np.linalg.norm(to_target)
         assert np.degrees(np.arccos(cosine)) <= np.hypot(3, 10) + 0.1
+
+
+def test_viewpoints_are_drawn_as_the_published_generator_draws_them():
+    """Heights, noise and the walk, by what comes out on a floor far wider than the walk."""
+    grid = np.arange(-20, 20, 0.1)
+    positions = np.stack(np.meshgrid(grid, [0.0], grid), -1).reshape(-1, 3)
+    config = ViewpointConfig()
+    sampler = ViewpointSampler(Floors(positions, 0.1), config, hfov_deg=60.0, image_size=(64, 64))
+    rng = np.random.default_rng(0)
+    first = Camera.from_hfov(60.0, (64, 64), look_at(np.array([0, 1.5, 0]), np.array([0, 1.5, 9])))
+    target = np.array([0.0, 1.0, 100.0])
+    ways = list(sampler.ways(first, target, 4000, rng))
+    ends = np.array([way.places[1] for way in ways])
+    np.testing.assert_allclose(ends[:, [0, 2]].std(axis=0), 2 * np.sqrt(5), rtol=0.05)
+    heights = np.array([way.heights_m[1] for way in ways])
+    assert 1.2 <= heights.min() < 1.21
+    assert 1.79 < heights.max() <= 1.8
+    turns_deg = np.degrees([way.turns_rad[1] for way in ways])
+    for turn_deg, most in zip(turns_deg.T, (3, 10, 5)):  # pan, tilt, roll
+        assert 0.99 * most < np.abs(turn_deg).max() <= most
+        assert turn_deg.std() == pytest.approx(most / np.sqrt(3), rel=0.05)
 
 
 def test_without_noise_the_target_is_in_the_middle_of_the_image(box_room: Scene):

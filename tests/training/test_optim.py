@@ -38,11 +38,10 @@ def test_biases_and_norms_are_not_decayed():
         )
     )  # fmt: skip
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, others = (
-        {names[id(p)] for p in group["params"]} for group in make_optimizer(
-            model, OptimConfig()
-        ).param_groups
-    )  # fmt: skip
+    optimizer = make_optimizer(model, OptimConfig())
+    decayed, others = ({names[id(p)] for p in each["params"]} for each in optimizer.param_groups)
+    assert [each["weight_decay"] for each in optimizer.param_groups] == [0.05, 0.0]
+    assert {each["betas"] for each in optimizer.param_groups} == {(0.9, 0.95)}
     assert all(name.endswith("bias") or "norm" in name for name in others)
     assert all(name.endswith("weight") or name == "mask_token" for name in decayed)
     assert len(decayed) + len(others) == len(names)

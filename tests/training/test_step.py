@@ -1,6 +1,8 @@
 """A step that is compiled, and one whose host never waits for the device."""
 
+import itertools
 import shutil
+from contextlib import closing
 
 import pytest
 import torch
@@ -8,8 +10,12 @@ from group import Job, train
 from micro import micro_config
 from test_trainer import losses
 
+from training.augment import AugmentConfig, apply_jitter, draw_jitter, normalise, to_unit_range
 from training.distributed import Process
+from training.order import random_masks
 from training.trainer import _Run
+
+CPU = torch.device("cpu")
 
 SHORT = {
     "model": {"enc_depth": 1, "dec_depth": 1},
@@ -28,6 +34,87 @@ def test_a_compiled_run_that_recomputes_has_the_same_losses(dataset, tmp_path):
         plain, after = losses(tmp_path / "plain", kind), losses(tmp_path / "compiled", kind)
         assert list(after) == list(plain)
         assert list(after.values()) == pytest.approx(list(plain.values()), abs=1e-4)
+
+
+def run_of(dataset, out, **overrides):
+    """A run that has not begun, with what its module is given, call by call."""
+    run = _Run(micro_config(dataset, **overrides), out, Process(0, 1, CPU), lambda: False)
+    given = []
+    run.module.register_forward_pre_hook(lambda _, arguments: given.append(arguments))
+    return run, given
+
+
+def steps_of(run, number):
+    """Take steps; yield the images of each, after it."""
+    run.model.train()
+    with closing(run._batches()) as incoming:
+        for images in itertools.islice(incoming, number):
+            run._step(images)
+            run.step += 1
+            yield images
+
+
+def test_a_step_shows_the_model_what_its_seed_and_number_say(dataset, tmp_path):
+    run, given = run_of(
+        dataset,
+        tmp_path,
+        seed=3,
+        augment={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
+        mask={"ratio": 0.9, "ratio_start": 0.25, "rise_from": 0.0, "rise_to": 1.0},
+    )
+    plain = AugmentConfig(brightness=0.0, contrast=0.0, saturation=0.0)
+    for step, images in enumerate(steps_of(run, 3)):
+        *views, mask, num_visible = given[step]
+        hidden = (4, 5, 6)[step]  # of 16 patches, 0.25 + step * 0.65 / 8 of them
+        assert torch.equal(mask, torch.from_numpy(random_masks(3, step, 4, 16, hidden)))
+        assert num_visible == 16 - hidden
+        for view, picture, jitter, none in zip(
+            views,
+            images,
+            draw_jitter(run.config.augment, 3, step, 4),
+            draw_jitter(plain, 3, step, 4),
+        ):
+            pixels = to_unit_range(picture, CPU)
+            assert torch.equal(view, normalise(apply_jitter(pixels, jitter)))
+            assert not torch.equal(view, normalise(apply_jitter(pixels, none)))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_gradients_are_clipped_where_it_is_asked_for(dataset, tmp_path, clip_norm):
+    run, _ = run_of(dataset, tmp_path, optim={"clip_norm": clip_norm})
+    (_,) = steps_of(run, 1)
+    norm = torch.cat([each.grad.flatten() for each in run.model.parameters()]).norm()
+    assert (norm <= 0.1001) == (clip_norm is not None)
+
+
+def test_bfloat16_is_another_precision(dataset, tmp_path):
+    found = []
+    for precision in ("float32", "bfloat16"):
+        run, _ = run_of(dataset, tmp_path / precision, precision=precision)
+        kinds = []
+        run.model.enc_blocks[0].mlp.fc1.register_forward_hook(
+            lambda _module, _given, out, kinds=kinds: kinds.append(out.dtype)
+        )
+        list(steps_of(run, 1))
+        found.append(set(kinds))
+    assert found == [{torch.float32}, {torch.bfloat16}]
+
+
+def test_what_saves_memory_is_done(dataset, tmp_path):
+    """Half a batch at a time, and blocks that compute again what they did not keep."""
+    calls = {}
+    for name, overrides in {
+        "plain": {},
+        "accumulated": {"optim": {"accumulate": 2}},
+        "recomputed": {"activation_checkpointing": True},
+    }.items():
+        run, given = run_of(dataset, tmp_path / name, **overrides)
+        computed = []
+        first = run.model.dec_blocks[0].norm1
+        first.register_forward_hook(lambda *_, computed=computed: computed.append(1))
+        list(steps_of(run, 1))
+        calls[name] = (len(given), len(given[0][0]), len(computed))
+    assert calls == {"plain": (1, 4, 1), "accumulated": (2, 2, 2), "recomputed": (1, 4, 2)}
 
 
 @pytest.mark.gpu

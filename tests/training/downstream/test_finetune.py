@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from test_features import Network, make_model
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError
@@ -100,6 +105,54 @@ def test_an_average_of_the_weights_is_what_stays():
     _, network, _ = fitted(Recipe(**{**vars(RECIPE), "ema": 0.5}))
     assert float(network.weight.detach()) == pytest.approx(average, rel=1e-5)
     assert average != pytest.approx(weights[-1], rel=1e-3)
+
+
+@pytest.fixture
+def stepped() -> Iterator[list[list[dict]]]:
+    """The groups of parameters of each step that any optimizer takes, as they are at it."""
+    groups: list[list[dict]] = []
+
+    def note(optimizer, *_):
+        groups.append(
+            [
+                {**group, "grads": [parameter.grad.clone() for parameter in group["params"]]}
+                for group in optimizer.param_groups
+            ]
+        )
+
+    hook = register_optimizer_step_pre_hook(note)
+    yield groups
+    hook.remove()
+
+
+@pytest.mark.parametrize(("clip_norm", "least", "most"), [(None, 3.0, 1e9), (0.5, 0.4999, 0.5001)])
+def test_gradients_are_clipped_as_the_recipe_says(stepped, clip_norm, least, most):
+    fitted(Recipe(**{**vars(RECIPE), "clip_norm": clip_norm}))
+    norms = [float(grad.norm()) for (group,) in stepped for grad in group["grads"]]
+    assert least < min(norms)
+    assert max(norms) < most
+
+
+def test_rates_and_betas_of_the_recipe_reach_every_layer(stepped):
+    """Of an encoder of four blocks, by what the optimizer is given at the step."""
+    recipe = replace(RECIPE, lr=0.2, warmup=0.0, layer_decay=0.5, betas=(0.8, 0.7), epochs=1)
+    network = Network(make_model())
+
+    class Shrink(Fit):
+        def loss(self, network, batch):
+            return sum(parameter.square().sum() for parameter in network.parameters())
+
+    finetune(Shrink(), network, Numbers(), recipe, seed=0)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    rates = {names[p]: group["lr"] for group in stepped[0] for p in group["params"]}
+    assert {group["betas"] for group in stepped[0]} == {(0.8, 0.7)}
+    for name, scale in (
+        ("head.linear.weight", 1.0),
+        ("features.model.enc_blocks.3.attn.qkv.weight", 0.5),
+        ("features.model.enc_blocks.0.attn.qkv.weight", 0.0625),
+    ):
+        assert rates[name] == pytest.approx(learning_rate(recipe, 0, 2) * scale)
+    assert learning_rate(recipe, 0, 2) > 0
 
 
 def test_no_epochs_are_no_training_whatever_the_steps():
