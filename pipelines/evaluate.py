@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,13 +85,14 @@ def evaluate_all(
     device: str = "auto",
     num_train: int | None = None,
     num_val: int | None = None,
-    num_workers: int = 0,
+    num_workers: int | None = None,
 ) -> tuple[list[Cell], list[Failure]]:
     """Judge every model on every benchmark with seeds 0, 1, ...; a cell that is there is kept.
 
     Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures; one that fails does not keep
     the others from being made. What is trained alike is trained once, and judged on each of its
-    benchmarks. What says the same of every example has a cell of each benchmark. Raises
+    benchmarks. What says the same of every example has a cell of each benchmark. num_workers: None
+    for 8 beside a GPU, as far as there are cores, else none. Raises
     CrossviewError, before anything is trained, where a dataset cannot be opened, a task cannot use
     a model, or a cell was made otherwise.
     """
@@ -100,6 +102,9 @@ def evaluate_all(
                 f"evaluate runs in one process, not {process.world_size}; start one for each GPU, "
                 "with other tasks or weights and an --out of its own"
             )
+        if num_workers is None:
+            on_gpu = process.device.type == "cuda"
+            num_workers = min(8, len(os.sched_getaffinity(0))) if on_gpu else 0
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
         for splits in opened:
             splits.val[0]  # what it complains of is rather known now than after the training

@@ -23,8 +23,8 @@ from generation.locations import is_remote
 from generation.plain import merge, to_plain
 from generation.scenes.sources import resolve_scenes
 from generation.shards.files import write_text_whole
-from generation.shards.reader import ShardIndex
-from generation.shards.schema import INDEX_NAME
+from generation.shards.reader import ShardIndex, check_size
+from generation.shards.schema import INDEX_NAME, ShardError
 from generation.shards.writer import file_sha256
 from pipelines.config import build, load_yaml
 from pipelines.executors import Executor
@@ -46,6 +46,8 @@ from training.presets import preset
 logger = logging.getLogger(__name__)
 
 STAGES = ("render", "pretrain", "report")
+_INPUTS = "inputs.txt"
+"""In a run's folder: the digest of what it is trained on."""
 RECIPES = Path(__file__).resolve().parent.parent / "data_manifests" / "recipes"
 
 
@@ -132,7 +134,7 @@ def run_recipe(
     failures: list[str] = []
     stages: dict[str, tuple[Callable[[], bool], Callable[[], bool | None]]] = {
         "render": (
-            lambda: _is_rendered(recipe),
+            lambda: _is_rendered(recipe) or (until != "render" and _is_trained_on(recipe)),
             lambda: failures.extend(_render(recipe, executor)),
         ),
         "pretrain": (lambda: _is_trained(recipe), lambda: _pretrain(recipe)),
@@ -143,8 +145,8 @@ def run_recipe(
         digest = _digest_of(recipe, name)
         if _recorded(recipe).get(name) == digest and has_result():
             logger.info("[%d/%d] %s: up to date", number, len(STAGES), name)
-            if name == "render":  # scenes that failed are still to be told
-                failures.extend(_dataset(recipe, executor).failures)
+            if name == "render":
+                failures.extend(_failures(recipe, executor))
         else:
             logger.info("[%d/%d] %s: running", number, len(STAGES), name)
             if work() is False:  # asked to stop
@@ -157,9 +159,38 @@ def run_recipe(
 
 
 def _is_rendered(recipe: Recipe) -> bool:
+    return (recipe.pairs_folder / INDEX_NAME).exists() and not _unmade(recipe)
+
+
+def _unmade(recipe: Recipe) -> list[str]:
+    """Return the scenes of which not all shards are there."""
     tasks = plan_tasks(recipe.render, recipe.pairs_folder)
-    index = recipe.pairs_folder / INDEX_NAME
-    return index.exists() and all(task.finished() for task in tasks)
+    return sorted({task.scene.scene_id for task in tasks if not task.finished()})
+
+
+def _is_trained_on(recipe: Recipe) -> bool:
+    """Return whether training has begun with the very pairs that are there, all of the index.
+
+    A scene that failed then is left alone: with its pairs, training would begin anew.
+    """
+    try:
+        index = ShardIndex.open(recipe.pairs_folder)
+        for entry in index.shards:
+            check_size(recipe.pairs_folder / entry.name, entry)
+        return (recipe.pretrain_folder / _INPUTS).read_text() == _digest_of(recipe, "pretrain")
+    except (ShardError, FileNotFoundError):
+        return False
+
+
+def _failures(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
+    """Tell of scenes that failed, every time."""
+    if not (unmade := _unmade(recipe)):
+        return _dataset(recipe, executor).failures
+    return [
+        f"{scene}: not all of its pairs could be made before training began; `--until render` "
+        "tries again, and training then begins anew"
+        for scene in unmade
+    ]
 
 
 def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
@@ -190,7 +221,7 @@ def _is_trained(recipe: Recipe) -> bool:
 def _pretrain(recipe: Recipe) -> bool:
     """Return whether the run is at its end."""
     # A run of the same inputs that was cut short goes on; any other makes room.
-    started = recipe.pretrain_folder / "inputs.txt"
+    started = recipe.pretrain_folder / _INPUTS
     digest = _digest_of(recipe, "pretrain")
     if recipe.pretrain_folder.exists() and (not started.exists() or started.read_text() != digest):
         _move_aside(recipe.pretrain_folder)

@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ from pipelines.tables import format_table
 from pipelines.visible import awaited, not_seen
 
 logger = logging.getLogger(__name__)
+
+DIGEST_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,20 +164,21 @@ def plan_tasks(config: RenderPairsConfig, out: Path) -> list[RenderTask]:
     """Cut a dataset into tasks, one shard each; the same for any executor."""
     config = config.resolved()
     sources = resolve_scenes(list(config.scenes), up=config.up, sets=scene_sets())
-    return [
-        task
-        for position, source in enumerate(sources)
-        for task in _tasks_of_scene(
-            config, source, config.pairs_of_scene(position, len(sources)), out
-        )
-    ]
+    with ThreadPoolExecutor(DIGEST_THREADS) as pool:  # blocks of thousands of files, from NFS maybe
+        digests = pool.map(scene_digest, sources)
+        return [
+            task
+            for position, (source, digest) in enumerate(zip(sources, digests))
+            for task in _tasks_of_scene(
+                config, source, digest, config.pairs_of_scene(position, len(sources)), out
+            )
+        ]
 
 
 def _tasks_of_scene(
-    config: RenderPairsConfig, source: SceneSource, num_pairs: int, out: Path
+    config: RenderPairsConfig, source: SceneSource, digest: str, num_pairs: int, out: Path
 ) -> list[RenderTask]:
     step = config.shards.pairs_per_shard
-    digest = scene_digest(source)
     stands_on = navmesh_digest(source) if config.renderer == "habitat" else ""
     outputs = tuple((str(path), band) for path, band in config.datasets(out.resolve()).items())
     source = source.anywhere()

@@ -11,6 +11,7 @@ import os
 import pickle
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -185,7 +186,7 @@ def _attempt(errand: bytes, pipe: Connection, memory_bytes: int) -> Reply:
             return Reply(fault=Fault.MEMORY, error=f"needs more than {limit}")
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EROFS):
             where = f"{error.filename}: " if error.filename else ""
-            return Reply(fault=Fault.DISK, error=f"{where}{error.strerror}")
+            return Reply(fault=Fault.DISK, error=f"{socket.gethostname()}: {where}{error.strerror}")
         if isinstance(error, CrossviewError):
             return Reply(fault=Fault.ERROR, error=str(error))
         last = traceback.extract_tb(error.__traceback__)[-1]

@@ -60,6 +60,10 @@ class Part:
         _check_weights("data.mixture: ", self)
 
 
+MOST_HELD_OUT = 32
+"""Scenes, where nobody says how many: each of more would show few of the pairs validated on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the pairs come from."""
@@ -76,7 +80,7 @@ class DataConfig:
     """Another folder of shards to validate on; then all scenes train."""
     val_scenes: int | None = None
     """Scenes of path held out for validation, and of a mixture that shows them too; None: a tenth,
-    at least 1."""
+    1 to 32."""
     random_crop: bool = True
     """Crop each view at a place of its own, anew in every epoch; else all in the middle."""
     window: int = 16384
@@ -217,7 +221,7 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
             f"{where}: pairs of only one scene ({scenes[0]}), so none can be held out for "
             "validation; render more scenes or name another folder as data.val_path"
         )
-    count = count or max(1, round(0.1 * len(scenes)))
+    count = count or min(MOST_HELD_OUT, max(1, round(0.1 * len(scenes))))
     require(count < len(scenes), "data.val_scenes", count, f"below the {len(scenes)} of {where}")
     by_digest = sorted(scenes, key=lambda scene: hashlib.sha256(scene.encode()).digest())
     return set(by_digest[:count])

@@ -85,6 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "croco_v2_base": {**_V2, "model": {"pos_embed": "rope100", **_BASE_DECODER}},
     "croco_v2_large": {
         **_V2,
+        "optim": {**_V2["optim"], "batch_size": 512},  # 64 on each of 8 GPUs, the others' of 4
         "model": {
             "enc_dim": 1024,
             "enc_depth": 24,

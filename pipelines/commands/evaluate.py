@@ -69,7 +69,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--num-train", type=int, metavar="N", help="most training examples")
     parser.add_argument("--num-val", type=int, metavar="N", help="most examples to judge on")
     parser.add_argument(
-        "--num-workers", type=int, default=0, metavar="N", help="processes that read examples"
+        "--num-workers",
+        type=int,
+        metavar="N",
+        help="processes that read examples (default: on a GPU 8, or as many as there are cores)",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto"

@@ -15,6 +15,8 @@ import yaml
 
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
+from generation.scenes.export import export_glb
+from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
 from pipelines.config import ConfigError
 from pipelines.executors import Executor, make_executor
@@ -230,6 +232,29 @@ def test_a_wrong_value_is_named_before_any_work(tmp_path: Path, change: dict, me
     with pytest.raises((ConfigError, CrossviewError), match=message):
         load_recipe(write_recipe(tmp_path), change)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_scene_that_failed_when_training_began_is_left_alone(tmp_path: Path, monkeypatch, log):
+    """Till it is asked for: its pairs would have training begin anew."""
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    (scenes / "broken.glb").write_bytes(b"no mesh")
+    overrides = {"render": {"scenes": ["procedural:0-1", str(scenes / "broken.glb")]}}
+    recipe = load_recipe(write_recipe(tmp_path), overrides)
+    (failure,) = run_recipe(recipe, serial(), until="pretrain")
+    assert failure.startswith("broken")
+    index = (recipe.pairs_folder / "index.json").read_bytes()
+    log()
+    export_glb(make_room(3), scenes / "broken.glb")
+    (failure,) = run_recipe(recipe, serial(), until="pretrain")
+    assert failure.startswith("broken: not all of its pairs could be made before training began")
+    assert log() == ["render: up", "pretrain: up"]
+    assert (recipe.pairs_folder / "index.json").read_bytes() == index
+    assert run_recipe(recipe, serial(), until="render") == []
+    assert (recipe.pairs_folder / "index.json").read_bytes() != index
+    assert run_recipe(recipe, serial(), until="pretrain") == []
+    assert (recipe.out / "pretrain.before-1").exists()
 
 
 def test_pairs_that_another_run_is_writing_are_not_moved_aside(tmp_path: Path):

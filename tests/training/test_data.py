@@ -82,6 +82,7 @@ def test_a_tenth_of_the_scenes_is_held_out_by_digest():
     assert len(held_out) == 4
     assert held_out == held_out_scenes(scenes[::-1], None, "data")
     assert len(held_out_scenes(scenes[:2], None, "data")) == 1
+    assert len(held_out_scenes(tuple(map(str, range(2400))), None, "data")) == 32
     # a scene keeps its place in the order when others are added
     assert held_out_scenes(scenes[:20], 4, "data") >= held_out & set(scenes[:20])
 

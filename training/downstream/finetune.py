@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +23,12 @@ from training.downstream.transforms import covering
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
 
-logger = logging.getLogger(__name__)
-
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 _ORDER, _DRAWS = 1, 2
+_PATIENCE_S = 30.0
+"""Without a report for so long, there is one."""
 """Tell streams of random numbers apart that have the same seed."""
 
 
@@ -141,9 +140,9 @@ def finetune(
     """Train a network in place, on the device that it is on; return the number of steps.
 
     The same seed gives the same samples in the same order for any number of workers. report is told
-    the step and the mean loss since it was told before, about five times. The network is left in
-    evaluation mode. Raises CrossviewError where there is nothing to train on, or the loss is not
-    finite.
+    the step and the mean loss since it was told before, about five times and every half minute. The
+    network is left in evaluation mode. Raises CrossviewError where there is nothing to train on, or
+    the loss is not finite.
     """
     num_steps = recipe.num_steps(len(examples))
     if num_steps and not examples:
@@ -176,7 +175,7 @@ def _train(
     )
     network.train()
     every = max(1, num_steps // 5)
-    loss_sum, since, began = torch.zeros((), device=device), 0, time.monotonic()
+    loss_sum, since, told = torch.zeros((), device=device), 0, time.monotonic()
     for step, batch in enumerate(batches):
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         for group in optimizer.param_groups:
@@ -191,7 +190,11 @@ def _train(
         if average:
             average.update(step)
         loss_sum, since = loss_sum + loss.detach(), since + 1
-        if (step + 1) % every == 0 or step + 1 == num_steps:
+        if (
+            time.monotonic() - told > _PATIENCE_S
+            or (step + 1) % every == 0
+            or step + 1 == num_steps
+        ):
             mean = float(loss_sum) / since
             if not math.isfinite(mean):
                 raise CrossviewError(
@@ -199,8 +202,7 @@ def _train(
                     f"lower lr (now {recipe.lr})"
                 )
             report(step + 1, mean)
-            logger.debug("step %d, %.1f s", step + 1, time.monotonic() - began)
-            loss_sum, since = torch.zeros_like(loss_sum), 0
+            loss_sum, since, told = torch.zeros_like(loss_sum), 0, time.monotonic()
     if average:
         weights = dict(network.named_parameters())
         with torch.no_grad():
