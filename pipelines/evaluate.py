@@ -33,12 +33,15 @@ from training.downstream.evaluation import (
     judged,
 )
 from training.downstream.example import Splits
+from training.downstream.finetune import Keep
 from training.downstream.recipe import Recipe
 from training.model.croco import CroCo, ModelConfig
 
 logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
+_TRAINING = "training.pt"
+"""In a cell's folder: a fine-tuning that is not at its end."""
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
 
@@ -241,6 +244,7 @@ def _made(group: Sequence[_Job], num_workers: int) -> Iterator[tuple[_Job, Cell 
         except CrossviewError as error:
             result = _failed(job, error)
         yield job, result
+    (group[0].folder / _TRAINING).unlink(missing_ok=True)
 
 
 def _failed(job: _Job, error: CrossviewError) -> Failure:
@@ -264,6 +268,7 @@ def _fitted(job: _Job, num_workers: int) -> Fitted | None:
             device=job.device,
             num_workers=num_workers,
             report=lambda step, loss: logger.info("%s: step %d, loss %.4f", job, step, loss),
+            keep=Keep(path=job.folder / _TRAINING, of=json.dumps(job.request, sort_keys=True)),
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from training.downstream.example import Example, Examples, Splits, spread
-from training.downstream.finetune import finetune, precision, read_all
+from training.downstream.finetune import Keep, finetune, precision, read_all
 from training.downstream.recipe import Recipe
 from training.downstream.task import Answer, Panels, Prediction, Task
 from training.downstream.transforms import covering
@@ -62,18 +62,19 @@ def fine_tuned(
     device: torch.device,
     num_workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
+    keep: Keep | None = None,
 ) -> Fitted:
     """Fine-tune a model on splits.train.
 
     seed decides the head's weights and the order and crops of the training examples. model is
-    changed. Raises CrossviewError where model, data and recipe do not go together.
+    changed. keep: where training goes on from, as finetune has it. Raises CrossviewError where
+    model, data and recipe do not go together.
     """
     recipe = recipe.for_model(model.config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = task.network(model, splits, recipe).to(device)
-        began = time.perf_counter()
-        num_steps = finetune(
+        trained = finetune(
             task,
             network,
             splits.train,
@@ -81,6 +82,7 @@ def fine_tuned(
             seed=seed,
             num_workers=num_workers,
             report=report,
+            keep=keep,
         )
 
     def answer(example: Example) -> Prediction:
@@ -90,8 +92,8 @@ def fine_tuned(
     return Fitted(
         answer=answer,
         recipe=recipe,
-        num_steps=num_steps,
-        train_s=time.perf_counter() - began,
+        num_steps=trained.num_steps,
+        train_s=trained.seconds,
         num_parameters=sum(weight.numel() for weight in network.parameters()),
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,14 +25,19 @@ from training.downstream.task import Batch, Task
 from training.downstream.transforms import covering
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
+from training.torch_file import UnusableFile, read_torch_file, write_torch_file
+
+logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 _ORDER, _DRAWS = 1, 2
+"""Tell streams of random numbers apart that have the same seed."""
 _PATIENCE_S = 30.0
 """Without a report for so long, there is one."""
-"""Tell streams of random numbers apart that have the same seed."""
+_KEEP_EVERY_S = 600.0
+"""What is lost at most when training is killed."""
 
 
 class _Readings(Dataset[Any]):
@@ -91,12 +99,12 @@ class _Samples:
 class _Draws(Sampler[list[_Draw]]):
     """The batches of a run: epoch after epoch, each example once in each, seed decides."""
 
-    def __init__(self, num_examples: int, batch_size: int, num_steps: int, seed: int) -> None:
+    def __init__(self, num_examples: int, batch_size: int, steps: range, seed: int) -> None:
         self._num_examples, self._batch_size = num_examples, batch_size
-        self._num_steps, self._seed = num_steps, seed
+        self._steps, self._seed = steps, seed
 
     def __len__(self) -> int:
-        return self._num_steps
+        return len(self._steps)
 
     def _order(self) -> Iterator[int]:
         epoch = 0
@@ -106,10 +114,78 @@ class _Draws(Sampler[list[_Draw]]):
             epoch += 1
 
     def __iter__(self) -> Iterator[list[_Draw]]:
-        order = self._order()
-        for step in range(self._num_steps):
+        order = islice(self._order(), self._steps.start * self._batch_size, None)
+        for step in self._steps:
             rows = range(self._batch_size)
             yield [_Draw(int(next(order)), (self._seed, step, row)) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What fine-tuning took."""
+
+    num_steps: int
+    seconds: float
+    """By the clock, of all goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Where training is kept while it runs."""
+
+    path: Path
+    of: str
+    """Tells this training from others: what another one kept is left unread."""
+
+
+@dataclass(frozen=True)
+class _Training:
+    """All that changes from step to step."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+
+    def taken_up(self, keep: Keep) -> tuple[int, float]:
+        """Go on from what was kept, if anything was; return the steps and seconds that it took."""
+        if not keep.path.exists():
+            return 0, 0.0
+        try:
+            state = read_torch_file(keep.path)
+        except UnusableFile as error:
+            logger.warning("%s; training begins anew", error)
+            return 0, 0.0
+        if state["of"] != keep.of:
+            return 0, 0.0
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load(state["average"])
+        torch.set_rng_state(state["random"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_of_device"], self._device)
+        logger.info("going on from step %d", state["step"])
+        return state["step"], state["seconds"]
+
+    def put(self, keep: Keep, step: int, seconds: float) -> None:
+        """Write it down, whole."""
+        cuda = self._device.type == "cuda"
+        state = {
+            "of": keep.of,
+            "step": step,
+            "seconds": seconds,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.averages if self.average else {},
+            "random": torch.get_rng_state(),
+            "random_of_device": torch.cuda.get_rng_state(self._device) if cuda else None,
+        }
+        keep.path.parent.mkdir(parents=True, exist_ok=True)
+        write_torch_file(state, keep.path)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int) -> float:
@@ -136,21 +212,25 @@ def finetune(
     seed: int,
     num_workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
-) -> int:
-    """Train a network in place, on the device that it is on; return the number of steps.
+    keep: Keep | None = None,
+) -> Trained:
+    """Train a network in place, on the device that it is on.
 
     The same seed gives the same samples in the same order for any number of workers. report is told
     the step and the mean loss since it was told before, about five times and every half minute. The
-    network is left in evaluation mode. Raises CrossviewError where there is nothing to train on, or
-    the loss is not finite.
+    network is left in evaluation mode. keep: where training goes on from, as if it had not been
+    stopped. Raises CrossviewError where there is nothing to train on, or the loss is not finite.
     """
     num_steps = recipe.num_steps(len(examples))
     if num_steps and not examples:
         raise CrossviewError(f"{task.name}: this dataset has no training examples; take another")
+    seconds = 0.0
     if num_steps:
-        _train(task, network, examples, recipe, num_steps, seed, num_workers, report)
+        seconds = _train(
+            task, network, examples, recipe, num_steps, seed, num_workers, report, keep
+        )
     network.eval()
-    return num_steps
+    return Trained(num_steps=num_steps, seconds=seconds)
 
 
 def _train(
@@ -162,21 +242,25 @@ def _train(
     seed: int,
     num_workers: int,
     report: Callable[[int, float], None],
-) -> None:
+    keep: Keep | None,
+) -> float:
     device = next(network.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
     groups = layer_decay_groups(network, recipe)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     average = WeightAverage(network, recipe.ema) if recipe.ema else None
-    draws = _Draws(len(examples), recipe.batch_size, num_steps, seed)
+    training = _Training(network, optimizer, average)
+    done, seconds = training.taken_up(keep) if keep else (0, 0.0)
+    draws = _Draws(len(examples), recipe.batch_size, range(done, num_steps), seed)
     batches = read_all(
         _Samples(task, examples, recipe).batch, draws, num_workers, device.type == "cuda"
     )
     network.train()
     every = max(1, num_steps // 5)
-    loss_sum, since, told = torch.zeros((), device=device), 0, time.monotonic()
-    for step, batch in enumerate(batches):
+    began = told = kept = time.monotonic()
+    loss_sum, since = torch.zeros((), device=device), 0
+    for step, batch in enumerate(batches, done):
         on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step, num_steps) * group.get("lr_scale", 1.0)
@@ -203,8 +287,12 @@ def _train(
                 )
             report(step + 1, mean)
             loss_sum, since, told = torch.zeros_like(loss_sum), 0, time.monotonic()
+            if keep and told - kept > _KEEP_EVERY_S:
+                training.put(keep, step + 1, seconds + told - began)
+                kept = time.monotonic()
     if average:
         weights = dict(network.named_parameters())
         with torch.no_grad():
             for name, mean_weight in average.averages.items():
                 weights[name].copy_(mean_weight)
+    return seconds + time.monotonic() - began

@@ -14,8 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError
+from training.downstream import finetune as module
 from training.downstream.example import Example
-from training.downstream.finetune import finetune, learning_rate
+from training.downstream.finetune import Keep, finetune, learning_rate
 from training.downstream.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=3, lr=0.1, weight_decay=0.0, precision="float32")
@@ -153,6 +154,49 @@ def test_rates_and_betas_of_the_recipe_reach_every_layer(stepped):
     ):
         assert rates[name] == pytest.approx(learning_rate(recipe, 0, 2) * scale)
     assert learning_rate(recipe, 0, 2) > 0
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
+    monkeypatch.setattr(module, "_KEEP_EVERY_S", 0.0)
+    recipe = replace(RECIPE, ema=ema)
+    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
+
+    def run(keep, network, *, until=None, seed=0):
+        """Train with a loss that is random, as drop path is; return what it was asked."""
+        torch.manual_seed(seed)
+        task = Fit()
+        plain = task.loss
+
+        def loss(network, batch):
+            if len(task.batches) == until:
+                raise Cut
+            return plain(network, batch) * (1 + torch.rand(()))
+
+        task.loss = loss
+        finetune(task, network, Numbers(), recipe, seed=0, keep=keep)
+        return task.batches
+
+    def fresh():
+        network = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(network.weight)
+        return network
+
+    whole = fresh()
+    batches = run(None, whole)
+    with pytest.raises(Cut):
+        run(keep, fresh(), until=3)
+    rest = fresh()
+    assert run(keep, rest, seed=7) == batches[3:]
+    assert torch.equal(rest.weight, whole.weight)
+    other = fresh()
+    assert run(replace(keep, of="another"), other) == batches
+    keep.path.write_bytes(keep.path.read_bytes()[:100])
+    assert run(keep, fresh()) == batches
 
 
 def test_no_epochs_are_no_training_whatever_the_steps():
