@@ -20,9 +20,9 @@ from generation.overlap import OverlapBand
 from generation.plain import to_plain
 from generation.scenes.sources import PROCEDURAL
 from generation.shards.files import write_text_whole
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.config import dump_yaml
-from pipelines.pair_table import PairLocator, PairTable
+from pipelines.pair_table import PairTable
 from pipelines.scene_sets import scene_sets
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def write_card(index: ShardIndex, *, scenes: Sequence[str], command: str) -> Non
 def card_text(index: ShardIndex, *, scenes: Sequence[str], command: str) -> str:
     """Return the card's text: see write_card."""
     table = PairTable.read(index, MAX_ROWS)
-    first = PairLocator(index).record(0)
+    first = ShardReader(index).record(0)
     has_depth = bool(index.config.get("shards", {}).get("depth"))
     licences = scene_licences(scenes)
     parts = [

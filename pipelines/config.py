@@ -55,6 +55,22 @@ def _parse(text: str | bytes, source: str) -> Any:
         raise ConfigError(f"{source}: not valid YAML: {error}") from error
 
 
+def load_named(
+    cls: type[T], folder: Path, name: str, overrides: Mapping[str, Any], *, what: str
+) -> T:
+    """Build what a YAML file describes, by its path, or by the name of one of ours in a folder.
+
+    Raises ConfigError, or CrossviewError with the names there are.
+    """
+    path = Path(name)
+    if not path.suffix:
+        path = folder / f"{name}.yaml"
+        if not path.exists():
+            ours = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
+            raise CrossviewError(f"{what} {name!r}: expected a YAML file or one of ours: {ours}")
+    return build(cls, merge(load_yaml(path), overrides), source=path)
+
+
 def load_yaml(path: str | Path) -> Plain:
     """Read a YAML file that holds a mapping. Raises ConfigError naming the file and the line."""
     try:

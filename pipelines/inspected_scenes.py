@@ -21,7 +21,7 @@ from generation.scenes.digest import scene_digest
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.images import decode_depth_png, decode_jpeg
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import (
     CONFIG_NAME,
     DEPTHS,
@@ -31,7 +31,7 @@ from generation.shards.schema import (
     read_config,
     sidecar_path,
 )
-from pipelines.pair_table import PairLocator, PairTable
+from pipelines.pair_table import PairTable
 from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys
 from pipelines.scene_sets import scene_sets
 from training.correspondence import cameras_of
@@ -146,8 +146,8 @@ def inspect_scene(
         renderer = EmbreeRenderer(scene, caster=caster)
     except SceneError as error:
         note = str(error)
-    locator = PairLocator(table.index)
-    pairs = [_read_pair(locator, table, int(row), renderer) for row in rows]
+    reader = ShardReader(table.index)
+    pairs = [_read_pair(reader, table, int(row), renderer) for row in rows]
     every = max(1, -(-len(pairs) // MAX_MAPPED))
     return InspectedScene(
         name=name, pairs=pairs, maps=_maps(table, pairs[::every], drawer), note=note
@@ -155,14 +155,14 @@ def inspect_scene(
 
 
 def _read_pair(
-    locator: PairLocator, table: PairTable, row: int, renderer: EmbreeRenderer | None
+    reader: ShardReader, table: PairTable, row: int, renderer: EmbreeRenderer | None
 ) -> InspectedPair:
     position = int(table.positions[row])
-    record = locator.record(position)
-    key, images = locator.read(position, VIEWS)
+    record = reader.record(position)
+    key, images = reader.pair(position, VIEWS)
     depths_m = None
     if table.index.config.get("shards", {}).get("depth"):
-        _, stored = locator.read(position, DEPTHS)
+        _, stored = reader.pair(position, DEPTHS)
         depths_m = decode_depth_png(stored[0]), decode_depth_png(stored[1])
     elif renderer:
         first, second = cameras_of(record)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,6 @@ from numpy.typing import NDArray
 from generation.geometry import Float64
 from generation.locations import is_remote
 from generation.shards.reader import ShardIndex, ShardReader, read_each
-from generation.shards.schema import META, ShardError
 
 REMOTE_ROWS = 4000
 """Most pairs read of a dataset behind a URL, where each is a request of its own."""
@@ -53,14 +50,13 @@ class PairTable:
         of_shards = np.array([scene_numbers[entry.scene] for entry in index.shards])
         numbers = np.empty((count, 2))
         poses = np.empty((count, 2, 4, 4))
-        pairs = PairLocator(index)
-        for row, record in enumerate(read_each(pairs.record, positions.tolist())):
+        for row, record in enumerate(read_each(ShardReader(index).record, positions.tolist())):
             numbers[row] = record["covisibility"], record["covisibility_official"]
             poses[row] = record["world_from_camera1"], record["world_from_camera2"]
         return cls(
             index=index,
             positions=positions,
-            scenes=of_shards[pairs.shards_of(positions)],
+            scenes=of_shards[index.shards_of(positions)],
             covisibility=numbers[:, 0],
             official=numbers[:, 1],
             centres=poses[:, :, :3, 3],
@@ -90,34 +86,3 @@ class PairTable:
         """Return the rows of scene number `number` of the index, by rising co-visibility."""
         rows = np.flatnonzero(self.scenes == number)
         return rows[np.argsort(self.covisibility[rows], kind="stable")]
-
-
-class PairLocator:
-    """Reads pairs by their number in the whole dataset."""
-
-    def __init__(self, index: ShardIndex) -> None:
-        self.index = index
-        self._reader = ShardReader(index)
-        self._ends = np.cumsum([entry.count for entry in index.shards])
-
-    def shards_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return (N,) the shard that each of (N,) pairs lies in."""
-        return np.searchsorted(self._ends, positions, side="right")
-
-    def read(self, position: int, endings: tuple[str, ...]) -> tuple[str, list[bytes]]:
-        """Return a pair's key and the members asked for. Raises ShardError as ShardReader does."""
-        shard = int(self.shards_of(np.array(position)))
-        first = int(self._ends[shard]) - self.index.shards[shard].count
-        return self._reader.read(shard, position - first, endings)
-
-    def record(self, position: int) -> dict[str, Any]:
-        """Return a pair's meta.json. Raises ShardError where it is damaged."""
-        key, (data,) = self.read(position, (META,))
-        try:
-            record: dict[str, Any] = json.loads(data)
-        except ValueError as error:
-            raise ShardError(
-                f"{self.index.folder}: the {META} of pair {key} is damaged ({error}); `crossview "
-                "verify` says what else is, render-pairs with --verify makes it anew"
-            ) from error
-        return record

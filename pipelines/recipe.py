@@ -26,7 +26,7 @@ from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, check_size
 from generation.shards.schema import INDEX_NAME, ShardError
 from generation.shards.writer import file_sha256
-from pipelines.config import build, load_yaml
+from pipelines.config import MANIFESTS, build, load_named
 from pipelines.executors import Executor
 from pipelines.launch import train_here
 from pipelines.render_pairs import (
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 STAGES = ("render", "pretrain", "report")
 _INPUTS = "inputs.txt"
 """In a run's folder: the digest of what it is trained on."""
-RECIPES = Path(__file__).resolve().parent.parent / "data_manifests" / "recipes"
+RECIPES = MANIFESTS / "recipes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +102,7 @@ def load_recipe(name: str, overrides: dict[str, Any]) -> Recipe:
 
     Raises ConfigError, or CrossviewError with the names there are.
     """
-    path = Path(name)
-    if not path.suffix:
-        path = RECIPES / f"{name}.yaml"
-        if not path.exists():
-            ours = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-            raise CrossviewError(
-                f"recipe {name!r}: expected a YAML file or one of our recipes: {ours}"
-            )
-    return build(Recipe, merge(load_yaml(path), overrides), source=path)
+    return load_named(Recipe, RECIPES, name, overrides, what="recipe")
 
 
 def pretrain_config(values: dict[str, Any], *, source: str) -> PretrainConfig:

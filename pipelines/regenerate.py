@@ -24,7 +24,7 @@ from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import write_text_whole
-from generation.shards.reader import ShardIndex, read_each
+from generation.shards.reader import ShardIndex, ShardReader, read_each
 from generation.shards.schema import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -36,7 +36,6 @@ from generation.task import ShardConfig, ShardReport
 from pipelines.card import write_card
 from pipelines.dataset_folder import claimed, warn_of_unlisted
 from pipelines.executors import Executor
-from pipelines.pair_table import PairLocator
 from pipelines.progress import Progress
 from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
@@ -338,7 +337,7 @@ def _collect(
     index = ShardIndex(folder=out, config=recipe, shards=tuple(entry for _, entry in done))
     index.write()
     warn_of_unlisted(out, index.shards)
-    pairs, first = PairLocator(index), 0
+    pairs, first = ShardReader(index), 0
     for task, entry in done:
         scene = scenes[task.scene.scene_id]
         scene.done += entry.count

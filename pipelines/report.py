@@ -20,12 +20,12 @@ from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.supersampling import Supersampled
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.card import MAX_ROWS
 from pipelines.figures import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
 from pipelines.inspection import evenly, read_accounts
 from pipelines.pages import data_url, render_page
-from pipelines.pair_table import PairLocator, PairTable
+from pipelines.pair_table import PairTable
 from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.completion import complete
@@ -134,7 +134,7 @@ def _gallery(
     table: PairTable, sources: dict[str, SceneSource], count: int
 ) -> list[tuple[str, UInt8]]:
     """Render example pairs again, the pixels that both views see tinted below each."""
-    pairs = PairLocator(table.index)
+    pairs = ShardReader(table.index)
     renderers: dict[str, Supersampled] = {}
     gallery = []
     for record in map(pairs.record, evenly(table.positions, count).tolist()):

@@ -26,9 +26,8 @@ from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import location
-from generation.plain import merge
 from generation.shards.files import write_text_whole
-from pipelines.config import MANIFESTS, build, load_yaml
+from pipelines.config import MANIFESTS, load_named
 from pipelines.machine import memory_bytes, processor
 from training.provenance import git_commit
 from training.stopping import StopRequest
@@ -143,13 +142,7 @@ def load_study(name: str, overrides: dict[str, Any]) -> Study:
 
     Raises ConfigError, or CrossviewError with the names there are.
     """
-    path = Path(name)
-    if not path.suffix:
-        path = STUDIES / f"{name}.yaml"
-        if not path.exists():
-            ours = ", ".join(sorted(each.stem for each in STUDIES.glob("*.yaml")))
-            raise CrossviewError(f"study {name!r}: expected a YAML file or one of ours: {ours}")
-    return build(Study, merge(load_yaml(path), overrides), source=path)
+    return load_named(Study, STUDIES, name, overrides, what="study")
 
 
 def jobs_of(study: Study) -> list[Job]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Generator, Iterator
@@ -23,7 +22,7 @@ from generation.geometry import Float32, UInt8
 from generation.shards.cache import ShardCache, retried
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
-from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, META, VIEWS, ShardEntry
+from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
 from training.order import (
     Batches,
@@ -261,16 +260,10 @@ class PairReader:
         self.index = index
         self._reader = ShardReader(index, cache)
         self.num_pairs = index.num_pairs
-        self._ends = np.cumsum([entry.count for entry in index.shards])
-
-    def locate(self, sample: int) -> tuple[int, int]:
-        """Return (shard, sample within the shard)."""
-        shard = int(np.searchsorted(self._ends, sample, side="right"))
-        return shard, sample - (int(self._ends[shard - 1]) if shard else 0)
 
     def members(self, sample: int, endings: tuple[str, ...]) -> list[bytes]:
         """Return the bytes of a sample's members. Raises ShardError as ShardReader does."""
-        return self._reader.read(*self.locate(sample), endings)[1]
+        return self._reader.pair(sample, endings)[1]
 
     def views(self, sample: int) -> tuple[UInt8, UInt8]:
         """Return both images, (H, W, 3) each, uncropped.
@@ -298,8 +291,7 @@ class PairReader:
 
     def record(self, sample: int) -> dict[str, Any]:
         """Return what meta.json says of a pair. Raises ShardError where it is damaged."""
-        (record,) = self._decoded(sample, (META,), _decode_record)
-        return record
+        return self._reader.record(sample)
 
     def _decoded(
         self, sample: int, endings: tuple[str, ...], decode: Callable[[bytes], Decoded]
@@ -316,20 +308,12 @@ class PairReader:
 
     def where(self, sample: int) -> str:
         """Name a sample for an error message."""
-        path, key = self.key(sample)
-        return f"{path}: sample {key!r}"
+        return self._reader.where(sample)
 
     def key(self, sample: int) -> tuple[Path, str]:
         """Return a sample's shard, and its key there."""
-        shard, position = self.locate(sample)
-        return self.index.path(shard), self._reader.read(shard, position, ())[0]
-
-
-def _decode_record(data: bytes) -> dict[str, Any]:
-    record = json.loads(data)
-    if not isinstance(record, dict):
-        raise ValueError(f"expected a JSON object, got {record!r}")
-    return record
+        shard, _ = self.index.place_of(sample)
+        return self.index.path(shard), self._reader.pair(sample, ())[0]
 
 
 class BatchRequest(NamedTuple):

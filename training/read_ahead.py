@@ -45,15 +45,13 @@ def reading_ahead(
 
     def walk() -> None:
         batches = Batches(schedule, num_steps)
-        ends = np.cumsum([entry.count for entry in index.shards])
         last_step_of: dict[int, int] = {}
         with ThreadPoolExecutor(THREADS) as pool:
             for step in steps:
                 room.acquire()
                 if stopped.is_set():
                     return
-                shards = np.unique(np.searchsorted(ends, batches.samples(step), side="right"))
-                for shard in map(int, shards):
+                for shard in map(int, np.unique(index.shards_of(batches.samples(step)))):
                     known = step - last_step_of.get(shard, -2 * ahead) < 2 * ahead
                     last_step_of[shard] = step
                     if not known and index.is_remote(shard):

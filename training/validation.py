@@ -94,7 +94,7 @@ def load_validation_pairs(
             "more scenes"
         )
     pairs = list(good.values())
-    scenes = [index.shards[images.locate(sample)[0]].scene for sample in good]
+    scenes = [index.shards[index.place_of(sample)[0]].scene for sample in good]
     masks = validation_masks(len(samples), model.num_patches, num_masked)
     return ValidationPairs(
         images=torch.from_numpy(np.stack([pair.images for pair in pairs], axis=1)),

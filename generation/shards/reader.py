@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from generation.locations import filesystem, is_remote, location
 from generation.shards.cache import ShardCache, retried
@@ -20,6 +24,7 @@ from generation.shards.files import write_text_whole
 from generation.shards.schema import (
     INDEX_NAME,
     MEND,
+    META,
     SCHEMA_VERSION,
     ShardEntry,
     ShardError,
@@ -112,6 +117,19 @@ class ShardIndex:
         """Number of pairs in all shards."""
         return sum(entry.count for entry in self.shards)
 
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum([entry.count for entry in self.shards])
+
+    def shards_of(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (N,) the shard in which each of (N,) pairs lies, by their numbers."""
+        return np.searchsorted(self._ends, pairs, side="right")
+
+    def place_of(self, pair: int) -> tuple[int, int]:
+        """Return (shard, sample within the shard) of a pair."""
+        shard = int(self.shards_of(np.array(pair)))
+        return shard, pair - (int(self._ends[shard - 1]) if shard else 0)
+
     @property
     def scenes(self) -> tuple[str, ...]:
         """Scene ids in the index's order, each once."""
@@ -192,6 +210,26 @@ class ShardReader:
             if len(data[-1]) != size_bytes:
                 raise SampleError(f"{path}: truncated in sample {key!r}, member {ending}")
         return key, data
+
+    def pair(self, number: int, endings: tuple[str, ...]) -> tuple[str, list[bytes]]:
+        """Return the same of a pair, by its number in the whole dataset."""
+        return self.read(*self.index.place_of(number), endings)
+
+    def where(self, number: int) -> str:
+        """Name a pair for an error message."""
+        path = self.index.path(self.index.place_of(number)[0])
+        return f"{path}: sample {self.pair(number, ())[0]!r}"
+
+    def record(self, number: int) -> dict[str, Any]:
+        """Return what meta.json says of a pair. Raises SampleError where it is damaged."""
+        _, (data,) = self.pair(number, (META,))
+        try:
+            record = json.loads(data)
+            if not isinstance(record, dict):
+                raise ValueError(f"expected a JSON object, got {record!r}")
+        except ValueError as error:
+            raise SampleError(f"{self.where(number)}, {META}: damaged ({error}); {MEND}") from error
+        return record
 
     def _opened(self, shard: int) -> _OpenShard:
         with self._lock:

@@ -158,6 +158,6 @@ def test_a_damaged_record_is_named_and_no_card_made_of_it(dataset: Path, tmp_pat
     command += ["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "meta.json of pair procedural-000000-000000 is damaged" in done.stderr
+    assert "sample 'procedural-000000-000000', meta.json: damaged" in done.stderr
     render_pairs(config_of(), tmp_path, SerialExecutor(), verify=True)
     assert (tmp_path / CARD_NAME).read_bytes() == (dataset / CARD_NAME).read_bytes()

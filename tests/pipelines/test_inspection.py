@@ -17,13 +17,13 @@ from generation.locations import location
 from generation.raycast import RayCaster
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.inspected_scenes import RecordedScenes, inspect_scene
 from pipelines.inspection import InspectConfig, choose_rows, write_inspection
-from pipelines.pair_table import PairLocator, PairTable
+from pipelines.pair_table import PairTable
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.run_log import read_runs, work_by_scene
 from pipelines.scene_maps import PlanDrawer, plan_of_views, split_storeys
@@ -101,7 +101,7 @@ def test_nothing_comes_from_the_network(browser, page: Path):
 def test_a_fragment_filters_and_sorts(browser, page: Path, dataset: Path):
     records = {
         (record["scene"], record["covisibility"])
-        for record in map(PairLocator(ShardIndex.open(dataset)).record, range(PAIRS))
+        for record in map(ShardReader(ShardIndex.open(dataset)).record, range(PAIRS))
     }
     browser.open(page, "#scene=procedural-000001&min=0.4&max=0.6&sort=-covisibility")
     found = [(card["scene"], float(card["covisibility"])) for card in shown(browser)]
@@ -346,7 +346,7 @@ def test_a_sample_is_even_and_the_page_says_so(dataset: Path, tmp_path: Path):
 
 def test_the_table_has_the_geometry_of_the_poses(dataset: Path):
     table = PairTable.read(ShardIndex.open(dataset))
-    record = PairLocator(table.index).record(3)
+    record = ShardReader(table.index).record(3)
     pose1, pose2 = (np.array(record[f"world_from_camera{number}"]) for number in (1, 2))
     relative = np.linalg.inv(pose1) @ pose2
     assert table.baseline_m[3] == pytest.approx(np.linalg.norm(relative[:3, 3]))

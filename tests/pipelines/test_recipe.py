@@ -17,11 +17,10 @@ from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.config import ConfigError
 from pipelines.executors import Executor, make_executor
 from pipelines.inspection import read_accounts
-from pipelines.pair_table import PairLocator
 from pipelines.recipe import RECIPES, Recipe, _digest_of, load_recipe, run_recipe
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored
@@ -162,7 +161,7 @@ def test_training_goes_on_until_its_last_checkpoint_is_there_and_whole(
     page = (recipe.out / "report.html").read_text()
     index = ShardIndex.open(recipe.pairs_folder)
     for position in (0, index.num_pairs - 1):
-        record = PairLocator(index).record(position)
+        record = ShardReader(index).record(position)
         assert f"{record['scene']}: co-visibility {record['covisibility']:.2f} " in page
     proposals = sum(account.proposals for account in read_accounts(index).values())
     assert f"{proposals:,} proposals" in page

@@ -276,7 +276,7 @@ def test_a_damaged_record_of_a_finished_shard_is_named(dataset: Path, tmp_path: 
     contents = bytearray(tar.read_bytes())
     contents[contents.index(b'"covisibility"')] ^= 0xFF
     tar.write_bytes(contents)
-    with pytest.raises(ShardError, match=r"meta.json of pair .* is damaged"):
+    with pytest.raises(ShardError, match=r"sample '.*', meta.json: damaged"):
         again(dataset, tmp_path)
 
 
