@@ -60,8 +60,8 @@ class RegenerateTask:
         return self.recorded.name
 
     @property
-    def count(self) -> int:
-        """Number of pairs."""
+    def num_pairs(self) -> int:
+        """Pairs asked for."""
         return len(self.recorded.keys)
 
     @property
@@ -117,15 +117,15 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
         entry=writer.entry,
         task=task.identity,
         samples=writer.samples,
-        attempts=task.count,
+        attempts=task.num_pairs,
         rejections={},
         device=renderer.device,
     )
     write_text_whole(sidecar_path(task.shard_path), sidecar.to_json())
     return ShardReport(
         scene_id=task.scene.scene_id,
-        count=task.count,
-        attempts=task.count,
+        count=task.num_pairs,
+        attempts=task.num_pairs,
         rejections={},
         shortfall="",
         num_faces=num_faces,

@@ -74,6 +74,11 @@ class RenderTask:
     """Of what habitat-sim stands on, from navmesh_digest(); "" where others render."""
 
     @property
+    def num_pairs(self) -> int:
+        """Pairs asked for, of all levels."""
+        return self.count * len(self.outputs)
+
+    @property
     def name(self) -> str:
         """The shards' name, without its ending; one of the dataset's."""
         return f"{self.scene.scene_id}-{self.first_index:06d}"

@@ -6,8 +6,6 @@ import json
 import logging
 import shlex
 import time
-from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from generation.plain import Plain, to_plain
 from generation.published import read_published
 from generation.recorded import NUMBERS, RecordedPairs, read_dataset
 from generation.regeneration import RegenerateTask, regenerate_shard
-from generation.renderers.choice import AUTO, NEEDS_FRESH_PROCESS, RENDERERS, chosen_renderer
+from generation.renderers.choice import AUTO, RENDERERS, chosen_renderer
 from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
@@ -32,15 +30,14 @@ from generation.shards.schema import (
     Sidecar,
     read_config,
 )
-from generation.task import ShardConfig, ShardReport
+from generation.task import ShardConfig
 from pipelines.card import write_card
 from pipelines.dataset_folder import claimed, warn_of_unlisted
 from pipelines.executors import Executor
-from pipelines.progress import Progress
 from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
+from pipelines.shard_tasks import make_missing
 from pipelines.tables import format_table
-from pipelines.visible import awaited, not_seen
 
 logger = logging.getLogger(__name__)
 
@@ -151,14 +148,16 @@ def regenerate(
     with claimed(out, resolved, recipe):
         start = time.perf_counter()
         scenes = _scenes_of(record)
-        finished, reports = _render_missing(tasks, scenes, executor, out, verify)
-        result = _collect(tasks, finished, scenes, recipe, out)
+        made = make_missing(regenerate_shard, tasks, executor, out, verify=verify)
+        for task, reason in made.failures:
+            scenes[task.scene.scene_id].failures.append(reason)
+        result = _collect(tasks, made.finished, scenes, recipe, out)
         append_run(
             out,
             executor=executor,
             renderer=recipe["renderer"],
             seconds=time.perf_counter() - start,
-            reports=reports,
+            reports=made.reports,
             failures={name: scene.failures for name, scene in scenes.items()},
         )
         write_card(result.index, scenes=resolved["scenes"], command=regenerate_command(config))
@@ -275,50 +274,6 @@ def _scenes_of(record: Record) -> dict[str, SceneAgreement]:
         if piece.missing:
             scene.failures.append(piece.missing)
     return scenes
-
-
-def _render_missing(
-    tasks: list[RegenerateTask],
-    scenes: dict[str, SceneAgreement],
-    executor: Executor,
-    out: Path,
-    verify: bool,
-) -> tuple[dict[str, Sidecar], list[ShardReport]]:
-    """Do the tasks that are not done; return what all left, and notes the failures in scenes."""
-    finished = {task.name: done for task in tasks if (done := task.finished(verify=verify))}
-    missing = [task for task in tasks if task.name not in finished]
-    num_missing = sum(task.count for task in missing)
-    logger.info(
-        "%d scenes, %d pairs in %d shards; %d pairs to render with %s",
-        len(scenes),
-        sum(task.count for task in tasks),
-        len(tasks),
-        num_missing,
-        tasks[0].renderer,
-    )
-    reports: dict[str, ShardReport] = {}
-    outcomes = executor.run(
-        regenerate_shard,
-        missing,
-        group=lambda task: task.scene.scene_id,
-        recycle=tasks[0].renderer in NEEDS_FRESH_PROCESS,
-    )
-    with Progress(num_missing, "pairs") as progress, closing(outcomes):
-        for outcome in outcomes:
-            if outcome.report is None:
-                scene = scenes[outcome.task.scene.scene_id]
-                scene.failures.append(outcome.error or "no reason given")
-            else:
-                reports[outcome.task.name] = outcome.report
-            progress.advance(outcome.task.count)
-    for device, number in Counter(report.device for report in reports.values()).items():
-        logger.info("%s rendered %d shards on %s", tasks[0].renderer, number, device)
-    for task, done in awaited(missing, reports, verify=verify):
-        if done:
-            finished[task.name] = done
-        elif task.name in reports:
-            scenes[task.scene.scene_id].failures.append(not_seen(task.name, out))
-    return finished, list(reports.values())
 
 
 def _collect(

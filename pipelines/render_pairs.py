@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from generation.errors import CrossviewError
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.plain import to_plain
-from generation.renderers.choice import NEEDS_FRESH_PROCESS, RENDERERS, chosen_renderer
+from generation.renderers.choice import RENDERERS, chosen_renderer
 from generation.scenes.digest import navmesh_digest, scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.reader import ShardIndex
@@ -32,11 +32,10 @@ from pipelines.dataset_folder import (
     warn_of_unlisted,
 )
 from pipelines.executors import Executor
-from pipelines.progress import Progress
 from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
+from pipelines.shard_tasks import Made, make_missing
 from pipelines.tables import format_table
-from pipelines.visible import awaited, not_seen
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +213,8 @@ def render_pairs(
     tasks = plan_tasks(config, out)
     with _claimed(config, out):
         start = time.perf_counter()
-        result = _render_missing(config, tasks, out, executor, verify)
+        made = make_missing(render_shards, tasks, executor, out, verify=verify)
+        result = _collect(config, tasks, made, out)
         _document(config, result, executor, time.perf_counter() - start)
         return result
 
@@ -236,68 +236,22 @@ def _document(
         write_card(index, scenes=config.scenes, command=render_command(config))
 
 
-def _render_missing(
-    config: RenderPairsConfig,
-    tasks: list[RenderTask],
-    out: Path,
-    executor: Executor,
-    verify: bool,
-) -> RenderResult:
-    summaries: dict[str, SceneSummary] = {}
-    for task in tasks:
-        summary = summaries.setdefault(task.scene.scene_id, SceneSummary())
-        summary.asked += task.count * len(task.outputs)
-    finished = {task.name: done for task in tasks if (done := task.finished(verify=verify))}
-    missing = [task for task in tasks if task.name not in finished]
-    num_missing = sum(task.count * len(task.outputs) for task in missing)
-    logger.info(
-        "%d scenes, %d pairs in %d shards; %d pairs to render with %s",
-        len(summaries),
-        sum(summary.asked for summary in summaries.values()),
-        sum(len(task.outputs) for task in tasks),
-        num_missing,
-        config.renderer,
-    )
-    reports: dict[str, ShardReport] = {}
-    outcomes = executor.run(
-        render_shards,
-        missing,
-        group=lambda task: task.scene.scene_id,
-        recycle=config.renderer in NEEDS_FRESH_PROCESS,
-    )
-    with Progress(num_missing, "pairs") as progress, closing(outcomes):
-        for outcome in outcomes:
-            summary = summaries[outcome.task.scene.scene_id]
-            if outcome.report is None:
-                summary.failures.append(outcome.error or "no reason given")
-            else:
-                reports[outcome.task.name] = outcome.report
-                summary.seconds += outcome.report.seconds["total"]
-            progress.advance(outcome.task.count * len(outcome.task.outputs))
-    for device, number in Counter(r.device for r in reports.values()).items():
-        logger.info("%s rendered %d shards on %s", config.renderer, number, device)
-    for task, done in awaited(missing, reports, verify=verify):
-        if done:
-            finished[task.name] = done
-        elif task.name in reports:
-            summaries[task.scene.scene_id].failures.append(not_seen(task.name, out))
-    return _collect(config, tasks, finished, summaries, list(reports.values()), out)
-
-
 def _collect(
-    config: RenderPairsConfig,
-    tasks: list[RenderTask],
-    finished: dict[str, tuple[Sidecar, ...]],
-    summaries: dict[str, SceneSummary],
-    reports: list[ShardReport],
-    out: Path,
+    config: RenderPairsConfig, tasks: list[RenderTask], made: Made[RenderTask], out: Path
 ) -> RenderResult:
     """Write the index of all finished tasks, in the plan's order."""
+    summaries: dict[str, SceneSummary] = {}
+    for task in tasks:
+        summaries.setdefault(task.scene.scene_id, SceneSummary()).asked += task.num_pairs
+    for task, reason in made.failures:
+        summaries[task.scene.scene_id].failures.append(reason)
+    for report in made.reports:
+        summaries[report.scene_id].seconds += report.seconds["total"]
     rejections: Counter[str] = Counter()
     for task in tasks:
-        if task.name not in finished:
+        if task.name not in made.finished:
             continue
-        sidecars = finished[task.name]
+        sidecars: tuple[Sidecar, ...] = made.finished[task.name]
         summary = summaries[task.scene.scene_id]
         accepted = sum(sidecar.entry.count for sidecar in sidecars if sidecar.entry)
         summary.accepted += accepted
@@ -311,13 +265,13 @@ def _collect(
             logger.warning("scene %s gave no pair", scene)
     indexes = []
     for level, (folder, band) in enumerate(config.datasets(out).items()):
-        sidecars = tuple(finished[task.name][level] for task in tasks if task.name in finished)
-        entries = tuple(sidecar.entry for sidecar in sidecars if sidecar.entry)
+        done = [made.finished[task.name] for task in tasks if task.name in made.finished]
+        entries = tuple(entry for sidecars in done if (entry := sidecars[level].entry))
         indexes.append(ShardIndex(folder=folder, config=config.recipe(band), shards=entries))
         indexes[-1].write()
         warn_of_unlisted(folder, entries)
     return RenderResult(
-        indexes=tuple(indexes), summaries=summaries, rejections=rejections, reports=reports
+        indexes=tuple(indexes), summaries=summaries, rejections=rejections, reports=made.reports
     )
 
 

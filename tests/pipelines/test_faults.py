@@ -24,7 +24,7 @@ from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tre
 
 from generation.shards.reader import ShardIndex
 from generation.task import RenderTask, render_shards
-from pipelines import visible
+from pipelines import shard_tasks
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs
@@ -286,7 +286,7 @@ def moved(task: RenderTask) -> RenderTask:
 
 
 def test_shards_that_the_driver_does_not_see_are_told(out: Path, monkeypatch):
-    monkeypatch.setattr(visible, "VISIBLE_SECONDS", 0.5)
+    monkeypatch.setattr(shard_tasks, "VISIBLE_SECONDS", 0.5)
     result = render_pairs(config_of(), out, ElsewhereExecutor(moved=moved))
     assert len(result.failures) == 9
     assert "every machine must see the same folder" in result.failures[0]

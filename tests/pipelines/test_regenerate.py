@@ -25,7 +25,7 @@ from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardError
 from generation.shards.verify import REGENERATED_NAME, verify_dataset
-from pipelines import visible
+from pipelines import shard_tasks
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -263,7 +263,7 @@ def moved(task: RegenerateTask) -> RegenerateTask:
 
 
 def test_shards_that_the_driver_does_not_see_are_told(dataset: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(visible, "VISIBLE_SECONDS", 0.5)
+    monkeypatch.setattr(shard_tasks, "VISIBLE_SECONDS", 0.5)
     config = build(RegenerateConfig, {"metadata": str(dataset)}, source="test")
     result = regenerate(config, tmp_path / "out", ElsewhereExecutor(moved=moved))
     assert len(result.failures) == 4

@@ -1,0 +1,133 @@
+"""Tasks that each leave a shard: done where they are missing, and awaited from other machines."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from generation.renderers.choice import NEEDS_FRESH_PROCESS
+from generation.scenes.sources import SceneSource
+from generation.shards.files import VISIBLE_SECONDS
+from generation.task import ShardReport
+from pipelines.executors import Executor
+from pipelines.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class ShardTask(Protocol):
+    """A task that leaves a shard, or one a level."""
+
+    @property
+    def name(self) -> str:
+        """Of its shard."""
+        ...
+
+    @property
+    def scene(self) -> SceneSource:
+        """What it shows."""
+        ...
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs asked for, of all levels."""
+        ...
+
+    @property
+    def renderer(self) -> str:
+        """Who renders, by name."""
+        ...
+
+    def finished(self, *, verify: bool = False) -> Any:
+        """Return what it left, where it is finished, or None; verify: read all of it."""
+        ...
+
+
+Task = TypeVar("Task", bound=ShardTask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Generic[Task]):
+    """What became of tasks."""
+
+    finished: dict[str, Any]
+    """Task name -> what it left, in this run or an earlier one."""
+    reports: list[ShardReport]
+    """Of this run's workers."""
+    failures: list[tuple[Task, str]]
+    """Tasks that failed, and why."""
+
+
+def make_missing(
+    work: Callable[[Task], ShardReport],
+    tasks: Sequence[Task],
+    executor: Executor,
+    out: Path,
+    *,
+    verify: bool,
+) -> Made[Task]:
+    """Do the tasks that are not finished or, with verify, whose shards are not what was written."""
+    finished = {task.name: done for task in tasks if (done := task.finished(verify=verify))}
+    missing = [task for task in tasks if task.name not in finished]
+    num_missing = sum(task.num_pairs for task in missing)
+    renderer = tasks[0].renderer
+    logger.info(
+        "%d scenes, %d pairs in %d tasks; %d pairs to render with %s",
+        len({task.scene.scene_id for task in tasks}),
+        sum(task.num_pairs for task in tasks),
+        len(tasks),
+        num_missing,
+        renderer,
+    )
+    reports: dict[str, ShardReport] = {}
+    failures: list[tuple[Task, str]] = []
+    outcomes = executor.run(
+        work,
+        missing,
+        group=lambda task: task.scene.scene_id,
+        recycle=renderer in NEEDS_FRESH_PROCESS,
+    )
+    with Progress(num_missing, "pairs") as progress, closing(outcomes):
+        for outcome in outcomes:
+            if outcome.report is None:
+                failures.append((outcome.task, outcome.error or "no reason given"))
+            else:
+                reports[outcome.task.name] = outcome.report
+            progress.advance(outcome.task.num_pairs)
+    for device, number in Counter(report.device for report in reports.values()).items():
+        logger.info("%s rendered %d shards on %s", renderer, number, device)
+    for task, done in _awaited(missing, reports, verify=verify):
+        if done:
+            finished[task.name] = done
+        elif task.name in reports:
+            failures.append(
+                (
+                    task,
+                    f"a worker wrote {task.name}.tar, but it is not in {out}: every machine must "
+                    "see the same folder there, and have the same version of crossview",
+                )
+            )
+    return Made(finished=finished, reports=list(reports.values()), failures=failures)
+
+
+def _awaited(
+    tasks: Iterable[Task], reported: Container[str], *, verify: bool
+) -> Iterator[tuple[Task, Any]]:
+    """Yield tasks and what they left, or None, once what workers reported is seen here too.
+
+    Those that none reported are asked once, as strictly as verify says: a damaged shard whose task
+    failed is damaged still.
+    """
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    for task in tasks:
+        done = task.finished(verify=verify and task.name not in reported)
+        while not done and task.name in reported and time.monotonic() < deadline:
+            time.sleep(1)
+            done = task.finished()
+        yield task, done
