@@ -9,14 +9,14 @@ import numpy as np
 import scipy.io
 from PIL import Image
 from tiny_images import made, save_image
-
-from training.downstream.datasets.formats import (
+from written_formats import (
     write_flo,
     write_kitti_disparity,
     write_kitti_flow,
     write_pfm,
     write_sintel_disparity,
 )
+
 from training.downstream.datasets.nyuv2 import LABELED
 
 

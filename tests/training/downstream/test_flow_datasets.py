@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from public_layouts import add_flying_chairs, add_kitti_flow, add_sintel
 from tiny_images import SIZE, colours
+from written_formats import write_flo
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.flying_chairs import open_flying_chairs
-from training.downstream.datasets.formats import write_flo
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.sintel import open_sintel
 

@@ -6,6 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import written_formats as written
 
 from generation.errors import CrossviewError
 from training.downstream.datasets import formats
@@ -51,7 +52,7 @@ def test_flo_is_a_tag_a_size_and_rows_of_x_and_y(tmp_path):
 def test_flo_survives_a_round_trip_and_opencv_reads_the_same(tmp_path):
     path = tmp_path / "a.flo"
     flow = some_flow()
-    formats.write_flo(path, flow)
+    written.write_flo(path, flow)
     np.testing.assert_array_equal(formats.read_flo(path), flow)
     theirs = cv2.readOpticalFlow(str(path))
     known = np.isfinite(flow)
@@ -73,8 +74,8 @@ def test_pfm_survives_a_round_trip_and_opencv_reads_the_same(tmp_path, big_endia
     grey, colours = tmp_path / "grey.pfm", tmp_path / "colours.pfm"
     disparity = some_disparity()
     three = np.random.default_rng(2).normal(size=(5, 7, 3)).astype(np.float32)
-    formats.write_pfm(grey, disparity, big_endian=big_endian)
-    formats.write_pfm(colours, three, big_endian=big_endian)
+    written.write_pfm(grey, disparity, big_endian=big_endian)
+    written.write_pfm(colours, three, big_endian=big_endian)
     np.testing.assert_array_equal(formats.read_pfm(grey), disparity)
     np.testing.assert_array_equal(formats.read_pfm(colours, 3), three)
     theirs = cv2.imread(str(grey), cv2.IMREAD_UNCHANGED)
@@ -115,38 +116,19 @@ def test_sintel_disparity_adds_three_bytes(tmp_path):
 )
 def test_pngs_survive_a_round_trip_to_half_a_step(tmp_path, name, values, step):
     path = tmp_path / "a.png"
-    getattr(formats, f"write_{name}")(path, values)
+    getattr(written, f"write_{name}")(path, values)
     again = getattr(formats, f"read_{name}")(path)
     assert again.dtype == np.float32
     np.testing.assert_allclose(again, values, rtol=0, atol=step / 2 + 1e-5)
 
 
-def test_a_known_disparity_near_0_stays_known(tmp_path):
-    formats.write_kitti_disparity(tmp_path / "a.png", np.float32([[0, 0.001, NAN]]))
-    again = formats.read_kitti_disparity(tmp_path / "a.png")
-    np.testing.assert_array_equal(again, np.float32([[1 / 256, 1 / 256, NAN]]))
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("kitti_flow", np.full((2, 2, 2), 513, np.float32)),
-        ("kitti_disparity", np.full((2, 2), 256, np.float32)),
-        ("kitti_disparity", np.full((2, 2), -1, np.float32)),
-        ("sintel_disparity", np.full((2, 2), 1024, np.float32)),
-        ("sintel_disparity", np.full((2, 2), NAN)),
-    ],
-)
-def test_values_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, name, values):
-    with pytest.raises(CrossviewError, match=r"a\.png: values beyond what this format can hold"):
-        getattr(formats, f"write_{name}")(tmp_path / "a.png", values)
-    assert not list(tmp_path.iterdir())
-
-
 FILES = {
-    "flo": (formats.read_flo, lambda path: formats.write_flo(path, some_flow())),
-    "pfm": (formats.read_pfm, lambda path: formats.write_pfm(path, some_disparity())),
-    "kitti": (formats.read_kitti_flow, lambda path: formats.write_kitti_flow(path, some_flow())),
+    "flo": (formats.read_flo, lambda path: written.write_flo(path, some_flow())),
+    "pfm": (formats.read_pfm, lambda path: written.write_pfm(path, some_disparity())),
+    "kitti": (
+        formats.read_kitti_flow,
+        lambda path: written.write_kitti_flow(path, some_flow()),
+    ),
 }
 
 
@@ -168,7 +150,7 @@ def test_missing_empty_truncated_and_foreign_files_are_named(tmp_path, kind, cap
 
 def test_bytes_too_many_and_impossible_sizes_are_refused(tmp_path):
     path = tmp_path / "some.flo"
-    formats.write_flo(path, some_flow())
+    written.write_flo(path, some_flow())
     path.write_bytes(path.read_bytes() + b"\0\0\0\0")
     with pytest.raises(CrossviewError, match=r"some\.flo: 284 bytes .* 5 x 7 pixels .* 280 bytes"):
         formats.read_flo(path)

@@ -1,9 +1,8 @@
 """Files of flow and disparity as public datasets store them: .flo, PFM, and PNGs of numbers.
 
-Whatever way a file says that a pixel is unknown, here it is NaN; writing turns NaN into that again.
-Flow is (H, W, 2) float32, (x, y) in pixels; disparity (H, W) float32 pixels. Reading raises
-CrossviewError naming a file that is missing, truncated or of another format, writing where a value
-is out of the format's range. A written file appears whole or not at all.
+Whatever way a file says that a pixel is unknown, here it is NaN. Flow is (H, W, 2) float32, (x, y)
+in pixels; disparity (H, W) float32 pixels. All raise CrossviewError naming a file that is missing,
+truncated or of another format.
 """
 
 from __future__ import annotations
@@ -19,11 +18,9 @@ from numpy.typing import NDArray
 
 from generation.errors import CrossviewError
 from generation.geometry import Float32
-from generation.shards.files import whole_file
 
 FLO_TAG = struct.pack("<f", 202021.25)  # b"PIEH"
 FLO_LARGEST = 1e9
-_FLO_UNKNOWN = 1e10
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s")
 _UNKNOWN = np.float32("nan")
 
@@ -44,14 +41,6 @@ def read_flo(path: Path) -> Float32:
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
     known = (np.abs(flow) <= FLO_LARGEST).all(-1, keepdims=True)
     return np.where(known, flow, _UNKNOWN)
-
-
-def write_flo(path: Path, flow: Float32) -> None:
-    """Write flow as read_flo reads it."""
-    height, width = flow.shape[:2]
-    known = np.isfinite(flow).all(-1, keepdims=True)
-    values = np.where(known, flow, _FLO_UNKNOWN).astype("<f4")
-    _write(path, FLO_TAG + struct.pack("<ii", width, height) + values.tobytes())
 
 
 def read_pfm(path: Path, num_channels: int = 1) -> Float32:
@@ -76,15 +65,6 @@ def read_pfm(path: Path, num_channels: int = 1) -> Float32:
     return values[..., 0] if channels == 1 else values
 
 
-def write_pfm(path: Path, values: Float32, *, big_endian: bool = False) -> None:
-    """Write (H, W) or (H, W, 3) values as read_pfm reads them."""
-    height, width = values.shape[:2]
-    kind, scale = "Pf" if values.ndim == 2 else "PF", "1.0" if big_endian else "-1.0"
-    stored = np.where(np.isfinite(values), values, np.inf)[::-1]
-    rows = stored.astype(">f4" if big_endian else "<f4").tobytes()
-    _write(path, f"{kind}\n{width} {height}\n{scale}\n".encode() + rows)
-
-
 def read_kitti_flow(path: Path) -> Float32:
     """Read flow as KITTI stores it: a 16-bit RGB PNG.
 
@@ -96,15 +76,6 @@ def read_kitti_flow(path: Path) -> Float32:
     return np.where(stored[..., 2:] > 0, flow, _UNKNOWN)
 
 
-def write_kitti_flow(path: Path, flow: Float32) -> None:
-    """Write flow as read_kitti_flow reads it, to 1/64 of a pixel, from -512 to 511.98."""
-    known = np.isfinite(flow).all(-1)
-    stored = np.zeros((*known.shape, 3), np.uint16)
-    stored[known, :2] = _rounded(path, flow[known] * 64 + 2**15, 2**16)
-    stored[known, 2] = 1
-    _write_png(path, stored)
-
-
 def read_kitti_disparity(path: Path) -> Float32:
     """Read disparity as KITTI stores it: a 16-bit grey PNG of 256 times its value, 0 unknown.
 
@@ -114,17 +85,6 @@ def read_kitti_disparity(path: Path) -> Float32:
     return np.where(stored > 0, stored.astype(np.float32) / 256, _UNKNOWN)
 
 
-def write_kitti_disparity(path: Path, disparity: Float32) -> None:
-    """Write disparity as read_kitti_disparity reads it, from 1/256 to 255.99 pixels.
-
-    What is smaller is written as 1/256, since 0 says unknown.
-    """
-    known = np.isfinite(disparity)
-    stored = np.zeros(known.shape, np.uint16)
-    stored[known] = np.maximum(1, _rounded(path, disparity[known] * 256, 2**16))
-    _write_png(path, stored)
-
-
 def read_sintel_disparity(path: Path) -> Float32:
     """Read disparity as Sintel stores it: an 8-bit RGB PNG of 4 R + G / 64 + B / 16384.
 
@@ -132,12 +92,6 @@ def read_sintel_disparity(path: Path) -> Float32:
     """
     red, green, blue = np.moveaxis(_read_png(path, np.uint8, 3).astype(np.int64), -1, 0)
     return (red * 65536 + green * 256 + blue).astype(np.float32) / 16384
-
-
-def write_sintel_disparity(path: Path, disparity: Float32) -> None:
-    """Write disparity as read_sintel_disparity reads it, from 0 to 1023.99; none may be unknown."""
-    stored = _rounded(path, disparity.astype(np.float64) * 16384, 2**24)
-    _write_png(path, np.stack([stored >> 16, stored >> 8 & 255, stored & 255], -1).astype(np.uint8))
 
 
 def _read_png(path: Path, dtype: type[np.unsignedinteger], num_channels: int) -> NDArray[Any]:
@@ -155,28 +109,11 @@ def _read_png(path: Path, dtype: type[np.unsignedinteger], num_channels: int) ->
     return stored if channels == 1 else stored[..., ::-1]  # OpenCV's order is BGR
 
 
-def _write_png(path: Path, stored: NDArray[Any]) -> None:
-    _, data = cv2.imencode(".png", stored if stored.ndim == 2 else stored[..., ::-1])
-    _write(path, data.tobytes())
-
-
-def _rounded(path: Path, values: NDArray[np.floating], end: int) -> NDArray[np.int64]:
-    stored = np.rint(values)
-    if not ((stored >= 0) & (stored < end)).all():
-        raise CrossviewError(f"{path}: values beyond what this format can hold")
-    return stored.astype(np.int64)
-
-
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise CrossviewError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _require_rest(
