@@ -96,10 +96,10 @@ def strip(axes: Any, values: Literal["x", "y"] = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def save_figure(path: Path, figure: Figure, *, transparent: bool = False) -> None:
+def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as a PNG, whole."""
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=140, transparent=transparent)
+        figure.savefig(temporary, format="png", dpi=140)
 
 
 def save_png(path: Path, image: UInt8) -> None:

@@ -53,14 +53,14 @@ def neighbour_distances(order: Int64, shard_sizes: Sequence[int]) -> Int64:
     return np.delete(distances, last_of_shard)
 
 
-def describe_shuffling(shard_sizes: Sequence[int], window: int, seed: int = 0) -> str:
+def describe_shuffling(shard_sizes: Sequence[int], window: int) -> str:
     """Say how far apart an epoch puts neighbours of one scene, and a true permutation beside it.
 
     Also how many shards a batch of 256 shows, which is what a gradient notices.
     """
     lines = []
     for name, width in (("window", window), ("permutation", sum(shard_sizes))):
-        order = epoch_order(shard_sizes, seed, 0, width)
+        order = epoch_order(shard_sizes, 0, 0, width)
         distances = neighbour_distances(order, shard_sizes)
         shard = np.searchsorted(np.cumsum(shard_sizes), order, side="right")
         batches = shard[: len(shard) // 256 * 256].reshape(-1, 256)

@@ -78,7 +78,6 @@ def validation_pictures(
     pairs: ValidationPairs,
     device: torch.device,
     precision: Callable[[], torch.autocast],
-    count: int = 8,
 ) -> dict[str, UInt8]:
     """Return sheets, (H, W, 3), of the first pairs, one a row.
 
@@ -88,7 +87,7 @@ def validation_pictures(
     """
     was_training = model.training
     model.eval()
-    size, side, rows = model.config.patch_size, model.config.grid[0], slice(0, count)
+    size, side, rows = model.config.patch_size, model.config.grid[0], slice(0, 8)
     mask = pairs.masks[rows]
     views = [to_unit_range(pairs.images[view, rows], device) for view in (0, 1)]
     target, reference = (normalise(view) for view in views)

@@ -56,17 +56,15 @@ def depth_scores(predicted_m: Floats, truth_m: Floats) -> Scores:
 def pointmap_scores(predicted_m: Floats, truth_m: Floats) -> Scores:
     """Score (..., 3) points in the first camera's frame.
 
-    distance_m: mean distance of a point to the true one. relative_distance: the same, each as a
-    share of the true point's distance to the camera. within_5_percent: share of points for which
-    that is at most 0.05. For a prediction known up to scale, score median_scaled_points.
+    distance_m: mean distance of a point to the true one. within_5_percent: share of points for
+    which that is at most 0.05 of the true point's distance to the camera. For a prediction known up
+    to scale, score median_scaled_points.
     """
     predicted, truth = _known("points", predicted_m, truth_m, channels=3)
-    distances, lengths = _length(predicted - truth), _length(truth)
-    relative = _divide(distances, lengths)
+    distances = _length(predicted - truth)
     return {
         "distance_m": _mean(distances),
-        "relative_distance": _mean(relative),
-        "within_5_percent": _mean(relative <= 0.05),
+        "within_5_percent": _mean(_divide(distances, _length(truth)) <= 0.05),
     }
 
 

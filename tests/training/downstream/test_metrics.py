@@ -185,7 +185,6 @@ def test_pointmap_scores_by_hand():
     predicted = np.array([[0, 0, 2.08], [3, 1.0, 4.0], [9, 9, 9]])
     scores = pointmap_scores(predicted, truth)
     assert scores["distance_m"] == pytest.approx((0.08 + 1) / 2)
-    assert scores["relative_distance"] == pytest.approx((0.04 + 0.2) / 2)
     assert scores["within_5_percent"] == 0.5
     near = pointmap_scores(truth * [1, 1, 1.049], truth)  # 4.9 % and 3.9 %
     assert near["within_5_percent"] == 1
