@@ -252,6 +252,19 @@ SLURM = {
 }
 
 
+def test_the_slurm_scripts_ask_for_what_they_need():
+    """Time to save, a place in the queue, and in each step the cores of the job."""
+    pretrain_script, render_script = (
+        (DEPLOY / f"slurm-{name}.sh").read_text() for name in ("pretrain", "render")
+    )
+    assert "#SBATCH --signal=B:USR1@300\n" in pretrain_script
+    assert "#SBATCH --requeue\n" in pretrain_script
+    for script in (pretrain_script, render_script):
+        assert script.index("\nexport SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK") < script.index(
+            "srun --"
+        )
+
+
 @pytest.mark.slow
 def test_the_slurm_script_saves_in_time_and_goes_into_the_queue_again(config_file, tmp_path):
     for name, body in SLURM.items():
@@ -267,6 +280,7 @@ def test_the_slurm_script_saves_in_time_and_goes_into_the_queue_again(config_fil
         "RENDEZVOUS_PORT": str(port),
         "SLURM_JOB_NODELIST": "one,two",
         "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_PER_TASK": "1",
         "REQUEUED": str(tmp_path / "requeued"),
         "OMP_NUM_THREADS": "1",
     }

@@ -12,10 +12,12 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 from micro import micro_config
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from generation.errors import CrossviewError
 from generation.plain import merge
-from training import checkpoint, start
+from training import checkpoint, start, trainer
 from training.trainer import _Run, pretrain
 
 
@@ -53,7 +55,8 @@ def _member(rank: int, data: Path, num_processes: int, jobs: list[Job], folder: 
         if job.apart and last:
             job = replace(job, out=job.out.with_name(f"{job.out.name}, elsewhere"))
         try:
-            with unseen(checkpoint.stored(job.out)[0] if job.divided and last else None):
+            newest = checkpoint.stored(job.out)[0] if job.divided and last else None
+            with unseen(newest), share_noted(share_file(job.out, rank)):
                 train(data, job, disturbed=last)
         except CrossviewError as error:
             job.out.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,29 @@ def unseen(path: Path | None) -> Iterator[None]:
         yield
     finally:
         checkpoint.stored = stored
+
+
+def share_file(out: Path, rank: int) -> Path:
+    """Return where it is noted which share of the model's numbers a process holds."""
+    return out.with_name(f"{out.name}, share of {rank}")
+
+
+@contextmanager
+def share_noted(path: Path) -> Iterator[None]:
+    made = trainer.trained_module
+
+    def noted(*given: Any, **options: Any) -> nn.Module:
+        module = made(*given, **options)
+        parameters = list(module.parameters())
+        local = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
+        path.write_text(str(sum(p.numel() for p in local) / sum(p.numel() for p in parameters)))
+        return module
+
+    trainer.trained_module = noted
+    try:
+        yield
+    finally:
+        trainer.trained_module = made
 
 
 def stopping_after(step: int | None) -> Callable[[], bool]:

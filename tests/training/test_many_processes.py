@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from group import Job, poisoned_at, stopping_after, train, train_together
+from group import Job, poisoned_at, share_file, stopping_after, train, train_together
 from micro import micro_config
 from synthetic import write_dataset
 from test_trainer import losses
@@ -105,6 +105,15 @@ def common(overrides: dict) -> dict:
 @pytest.mark.parametrize("name", TOGETHER)
 def test_two_processes_train_as_one(together, alone, name):
     assert_same(alone(common(TOGETHER[name])), together / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOGETHER)
+def test_fsdp_cuts_the_model_in_two_and_ddp_does_not(together, name):
+    expected = 0.5 if "fsdp" in name else 1.0
+    for rank in range(2):
+        share = float(share_file(together / name, rank).read_text())
+        assert share == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize(
