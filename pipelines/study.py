@@ -272,11 +272,17 @@ def is_done(out: Path, job: Job) -> bool:
 
 def record_of(out: Path, job: Job) -> dict[str, Any] | None:
     """Return what is known of how this very command was done; None where it was not."""
+    record = _same_line(out, job)
+    return record if record.get("basis") == job.basis else None
+
+
+def _same_line(out: Path, job: Job) -> dict[str, Any]:
+    """Return the record of this command line, whatever was before it then; empty where none is."""
     try:
         record: dict[str, Any] = json.loads(_done_path(out, job).read_text())
-        return record if (record["command"], record["basis"]) == (job.line, job.basis) else None
+        return record if record["command"] == job.line else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+        return {}
 
 
 def _done_path(out: Path, job: Job) -> Path:
@@ -319,11 +325,14 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
             tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
             return f"exit status {status}; {log} ends:\n    {tail}"
         memory = f"{memory_bytes() / 1e9:.0f} GB of memory"
+        machine = f"{os.cpu_count()} cores, {processor()}, {memory}"
+        commit = git_commit(MANIFESTS.parent) or "unknown"
+        earlier = _same_line(out, job)  # of which this may have been the rest
         record = {
             "command": job.line,
             "basis": job.basis,
-            "machine": f"{os.cpu_count()} cores, {processor()}, {memory}",
-            "commit": git_commit(MANIFESTS.parent),
+            "machines": sorted({machine, *earlier.get("machines", ())}),
+            "commits": sorted({commit, *earlier.get("commits", ())}),
         }
         write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
     except OSError as error:  # the disk is full: said now, while others go on

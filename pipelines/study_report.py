@@ -325,8 +325,8 @@ def _cost(study: Study, jobs: Sequence[Job]) -> str:
     minutes["by the clock"] = wall_minutes(study)
     rows = [[name, f"{value:.1f}"] for name, value in minutes.items()]
     records = [record for job in jobs if (record := record_of(study.out, job))]
-    machines = sorted({record["machine"] for record in records})
-    commits = sorted({_short(record["commit"]) for record in records if record.get("commit")})
+    machines = sorted({machine for record in records for machine in record["machines"]})
+    commits = sorted({_short(commit) for record in records for commit in record["commits"]})
     table = markdown_table(["stage", "minutes"], rows)
     return (
         f"{table}\n\nMachine: {'; '.join(machines) or 'none yet'}. "
