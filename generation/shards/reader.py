@@ -236,8 +236,7 @@ class ShardReader:
             if shard in self._open:
                 self._open.move_to_end(shard)
                 return self._open[shard]
-        # By its name: the connections of a path from before a fork are no good after it.
-        path = location(str(self.index.path(shard)))
+        path = location(str(self.index.path(shard)))  # anew: see _range_reader
         opened = _open_shard(path, self.index.shards[shard], self._cache)
         most_open, most_bytes = _most_open(), self._cache.max_open_bytes if self._cache else 0
         with self._lock:
@@ -321,9 +320,9 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _range_reader(path: Path) -> Callable[[int, int], bytes]:
-    store, key = filesystem(path)
-
     def read(offset: int, size_bytes: int) -> bytes:
+        # By its name: the connections of a path from before a fork are no good after it.
+        store, key = filesystem(location(str(path)))
         end = offset + size_bytes
         data: bytes = retried(lambda: store.cat_file(key, start=offset, end=end), str(path))
         if len(data) > size_bytes:  # a server that knows no ranges sends the whole shard

@@ -22,6 +22,7 @@ from generation.shards.schema import ShardError, sidecar_path
 from training.data import DataConfig, Requests, batches, open_split, require_cache
 from training.downstream.datasets import shards
 from training.downstream.datasets.shards import open_shards
+from training.downstream.finetune import read_all
 from training.model.croco import ModelConfig
 from training.order import Schedule
 from training.read_ahead import THREADS
@@ -304,6 +305,9 @@ def test_a_downstream_task_keeps_shards_or_asks_for_parts(
         np.testing.assert_array_equal(example.images, expected[number].images)
         assert example.name == expected[number].name
     assert len(store.paths) == requests  # two images, two depth maps, a record
+    # Processes that are forked now read the shard that is open here already.
+    names = [example.name for example in read_all(examples.__getitem__, [0, 1], num_workers=2)]
+    assert names == [expected[0].name, expected[1].name]
 
 
 def test_a_cache_that_cannot_be_written_is_refused(store, local, tmp_path):
