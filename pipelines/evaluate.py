@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
 _TRAINING = "training.pt"
-"""In a cell's folder: a fine-tuning that is not at its end."""
+"""In a cell's folder: a fine-tuning that is not at its end, or not judged everywhere."""
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
 
@@ -121,9 +121,13 @@ def evaluate_all(
         for (_, config), job in {(job.benchmark.name, job.config): job for job in new}.items():
             if config:
                 _require_fit(job.benchmark, job.splits, config)
-        for group in _trained_alike(new):
-            for job, result in _made(group, num_workers):
+        for group in _trained_alike(jobs):
+            missing = [job for job in group if results[job.folder] is None]
+            for job, result in _made(group[0], missing, num_workers) if missing else ():
                 results[job.folder] = result
+            # What was trained is kept until all of it is judged.
+            if not any(isinstance(results[job.folder], Failure) for job in group):
+                (group[0].folder / _TRAINING).unlink(missing_ok=True)
         found = list(results.values())
         return (
             [result for result in found if isinstance(result, Cell)],
@@ -200,6 +204,14 @@ class _Job:
             **(self._of_model(self.contender) if self.contender else self._of_constant),
         }
 
+    @property
+    def training(self) -> Plain:
+        """Return what of it decides the network that is judged."""
+        of_judging = {"benchmark", "metrics", "num_val"}
+        if self.benchmark.data.layout != SHARDS:  # of these, it decides what is trained on
+            of_judging.add("val_data")
+        return {name: value for name, value in self.request.items() if name not in of_judging}
+
     def _of_model(self, contender: Contender) -> Plain:
         weights, recipe = contender.weights[self.seed], self.benchmark.recipe
         return {
@@ -230,21 +242,25 @@ def _trained_alike(jobs: Sequence[_Job]) -> list[list[_Job]]:
     return groups
 
 
-def _made(group: Sequence[_Job], num_workers: int) -> Iterator[tuple[_Job, Cell | Failure | None]]:
-    """Train once, judge and record each; None where there is no constant answer."""
+def _made(
+    first: _Job, missing: Sequence[_Job], num_workers: int
+) -> Iterator[tuple[_Job, Cell | Failure | None]]:
+    """Train once, judge and record each; None where there is no constant answer.
+
+    first: of all that are trained alike, in whose folder training is kept.
+    """
     try:
-        fitted = _fitted(group[0], num_workers)
+        fitted = _fitted(first, num_workers)
     except CrossviewError as error:
-        yield from ((job, _failed(job, error)) for job in group)
+        yield from ((job, _failed(job, error)) for job in missing)
         return
-    for job in group:
+    for job in missing:
         result: Cell | Failure | None
         try:
             result = _judged(job, fitted, num_workers) if fitted else None
         except CrossviewError as error:
             result = _failed(job, error)
         yield job, result
-    (group[0].folder / _TRAINING).unlink(missing_ok=True)
 
 
 def _failed(job: _Job, error: CrossviewError) -> Failure:
@@ -268,7 +284,7 @@ def _fitted(job: _Job, num_workers: int) -> Fitted | None:
             device=job.device,
             num_workers=num_workers,
             report=lambda step, loss: logger.info("%s: step %d, loss %.4f", job, step, loss),
-            keep=Keep(path=job.folder / _TRAINING, of=json.dumps(job.request, sort_keys=True)),
+            keep=Keep(path=job.folder / _TRAINING, of=json.dumps(job.training, sort_keys=True)),
         )
 
 

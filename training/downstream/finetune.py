@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from generation.errors import CrossviewError
+from generation.shards.files import remove_partial_files
 from training.distributed import resolved_precision
 from training.downstream.example import Examples
 from training.downstream.features import layer_decay_groups
@@ -65,6 +66,7 @@ def read_all(
         sampler=keys,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        generator=torch.Generator(),  # else it draws from the one that drop path draws from
     ):
         if isinstance(item, CrossviewError):
             raise item
@@ -148,6 +150,7 @@ class _Training:
 
     def taken_up(self, keep: Keep) -> tuple[int, float]:
         """Go on from what was kept, if anything was; return the steps and seconds that it took."""
+        remove_partial_files(keep.path.parent)
         if not keep.path.exists():
             return 0, 0.0
         try:
@@ -290,9 +293,12 @@ def _train(
             if keep and told - kept > _KEEP_EVERY_S:
                 training.put(keep, step + 1, seconds + told - began)
                 kept = time.monotonic()
+    seconds += time.monotonic() - began
+    if keep:  # until what is made of it is safe too
+        training.put(keep, num_steps, seconds)
     if average:
         weights = dict(network.named_parameters())
         with torch.no_grad():
             for name, mean_weight in average.averages.items():
                 weights[name].copy_(mean_weight)
-    return seconds + time.monotonic() - began
+    return seconds
