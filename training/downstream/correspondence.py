@@ -17,6 +17,7 @@ from generation.geometry import Float32
 from training.augment import normalise
 from training.completion import centred_peaks, grid_places, looked_when_hidden
 from training.correspondence import GeometryCounts, geometry_counts
+from training.downstream.colours import error_picture
 from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
 from training.downstream.dense import device_of, images_of
@@ -131,7 +132,10 @@ class Correspondence:
         return metrics
 
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
-        """Paint the second view by place, and the first by where its patches were found."""
+        """Paint the second view by place, and the first by where its patches were found.
+
+        Errors are distances in the second view, up to two patches.
+        """
         side, patch = (int(value) for value in prediction["grid"])
         example = _central(example, side * patch)
         first, second = images_of(example, torch.device("cpu"))
@@ -139,17 +143,25 @@ class Correspondence:
         def paint(image: Tensor, places: Tensor) -> np.ndarray:
             return as_bytes(painted(image, colours_of_places(places, side), patch)[0])
 
-        truth = torch.from_numpy(_true_places(prediction, example))
+        truth, limit = _true_places(prediction, example), 2 * patch
         panels: Panels = [
             ("first view", example.images[0]),
             ("second view", paint(second, grid_places(side))),
-            ("truth", paint(first, truth)),
+            ("truth", paint(first, torch.from_numpy(truth))),
         ]
         for way in WAYS:
             if way in prediction:
-                found = torch.from_numpy(_peaks(prediction[way], side))
-                panels.append((way, paint(first, found)))
+                found = _peaks(prediction[way], side)
+                error_px = patch * np.linalg.norm(found - truth, axis=1).reshape(side, side)
+                panels += [
+                    (way, paint(first, torch.from_numpy(found))),
+                    (f"error to {limit} px", error_picture(_enlarged(error_px, patch), limit)),
+                ]
         return panels
+
+
+def _enlarged(values: np.ndarray, times: int) -> np.ndarray:
+    return values.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _similar(first: Tensor, second: Tensor) -> Tensor:

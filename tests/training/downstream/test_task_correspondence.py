@@ -14,6 +14,7 @@ from tiny_layouts import sintel
 from generation.errors import CrossviewError
 from training.correspondence import cameras_of, centre_crop, centre_cropped, true_places
 from training.downstream import evaluation
+from training.downstream.colours import UNKNOWN_COLOUR, error_picture
 from training.downstream.datasets.shards import open_shards, reprojected
 from training.downstream.evaluation import fine_tuned, untrained
 from training.downstream.example import Example, Splits
@@ -125,8 +126,26 @@ def test_models_run_untrained_on_our_shards(dataset):
     assert outcome.fitted.num_steps == 0
     assert len(outcome.pictures) == 4
     for panels in outcome.pictures.values():
-        assert [title for title, _ in panels][-2:] == ["attention", "features"]
         assert {picture.shape for _, picture in panels} == {(SIZE, SIZE, 3)}
+
+
+def test_pictures_show_what_is_true_what_is_found_and_how_far_off_it_is():
+    """Attention is right everywhere, features half a patch to the right."""
+    example, places = plane(8)
+    maps = {"attention": looking_at(places), "features": looking_at(places + (0, 0.5))}
+    grid = np.array((SIDE, PATCH))
+    panels = dict(TASK.pictures(example, {"grid": grid, "attention": maps["attention"]}))
+    assert list(panels) == ["first view", "second view", "truth", "attention", "error to 16 px"]
+    seen = np.isfinite(places).all(1).reshape(SIDE, SIDE).repeat(PATCH, 0).repeat(PATCH, 1)
+    assert 0 < seen.mean() < 1
+    np.testing.assert_array_equal(panels["attention"][seen], panels["truth"][seen])
+    error = panels["error to 16 px"]
+    np.testing.assert_array_equal(error[seen], error_picture(np.zeros(seen.sum())[None], 16)[0])
+    assert (error[~seen] == UNKNOWN_COLOUR).all()
+    *_, (title, found), (_, error) = TASK.pictures(example, {"grid": grid, **maps})
+    assert title == "features"
+    assert not np.array_equal(found[seen], panels["truth"][seen])
+    assert (error[seen].astype(int).sum(-1) > 0).all()
 
 
 def test_models_run_untrained_on_sintel(tmp_path):
