@@ -35,6 +35,7 @@ from pipelines.evaluate import Cell, evaluate_all
 from pipelines.evaluation_report import Summary, write_report
 from training.data import DataConfig, open_split
 from training.distributed import Process
+from training.downstream import finetune
 from training.downstream.depth import Depth
 from training.downstream.evaluation import VERSION, untrained
 from training.downstream.recipe import Recipe
@@ -252,6 +253,77 @@ def test_what_is_trained_alike_is_trained_once(data, weights, tmp_path, trained)
     assert records(tmp_path / "single") == found
 
 
+class Cut(Exception):
+    pass
+
+
+def test_a_training_is_kept_until_all_is_judged(weights, tmp_path, monkeypatch):
+    """Cut in training, cut in judging, then judged on what is damaged, then mended."""
+    nyuv2(tmp_path / "train")
+    for name in ("first", "second"):
+        nyuv2(tmp_path / name)
+    vals = [Source(layout="nyuv2", root=tmp_path / n, label=n) for n in ("first", "second")]
+    task, cut_at = Counting(), 3
+    data = Source(layout="nyuv2", root=tmp_path / "train")
+    recipe = Recipe(max_steps=5, batch_size=2, head_width=8, precision="float32")
+    some = [Benchmark(task=task, data=data, val=val, recipe=recipe) for val in vals]
+    models = contenders([str(weights / "one")], seeds=1, scratch=False)
+
+    def go(out=tmp_path / "out"):
+        task.num_steps = 0
+        cells, failures = evaluate_all(some, models, seeds=1, out=out, device="cpu")
+        found = {cell.benchmark: cell.metrics for cell in cells if cell.label == "one"}
+        return found, failures
+
+    expected, _ = go(tmp_path / "whole")
+    assert task.num_steps == 5
+    kept = tmp_path / "out" / "depth-first" / "one" / "seed_0" / "training.pt"
+
+    monkeypatch.setattr(finetune, "_KEEP_EVERY_S", 0.0)
+    task.cut_at = cut_at
+    with pytest.raises(Cut):
+        go()
+    assert kept.exists()
+    (kept.parent / f".{kept.name}.dead.partial").write_bytes(b"killed while it was written")
+    task.cut_at = None
+    with monkeypatch.context() as patch:
+        real = module.judged
+        patch.setattr(module, "judged", lambda *given, **more: real(*given, **more) and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            go()
+    assert 0 < task.num_steps <= 5 - (cut_at - 1)
+
+    depth = sorted((tmp_path / "second/test").rglob("sync_depth_*.png"))[-1]
+    whole = depth.read_bytes()
+    depth.write_bytes(whole[:40])
+    found, failures = go()
+    assert task.num_steps == 0
+    assert found == {"depth-first": expected["depth-first"]}
+    assert {failure.benchmark for failure in failures} == {"depth-second"}
+    assert kept.exists()
+
+    depth.write_bytes(whole)
+    assert go() == (expected, [])
+    assert task.num_steps == 0
+    assert [path.name for path in kept.parent.iterdir() if "training" in path.name] == []
+    kept.touch()  # as if killed before it was removed
+    assert go() == (expected, [])
+    assert not kept.exists()
+
+
+class Counting(Depth):
+    """Counts its steps, and may be cut at one of them."""
+
+    num_steps = 0
+    cut_at: int | None = None
+
+    def loss(self, network, batch):
+        self.num_steps += 1
+        if self.num_steps == self.cut_at:
+            raise Cut
+        return super().loss(network, batch)
+
+
 def test_one_training_is_judged_on_several_public_datasets(weights, tmp_path, trained):
     layouts = {"flying_chairs": flying_chairs, "kitti": kitti_flow, "sintel_clean": sintel}
     for name, write in layouts.items():
@@ -295,6 +367,30 @@ def test_a_map_of_another_size_than_its_image_is_named(weights, tmp_path, capsys
     complaint = capsys.readouterr().err
     assert "sync_depth_3.png" in complaint
     assert "Traceback" not in complaint
+
+
+def test_a_file_that_is_missing_is_named(weights, tmp_path, capsys):
+    kitti_flow(tmp_path)
+    (tmp_path / "training/image_2/000001_11.png").unlink()
+    given = ("--dataset", f"kitti={tmp_path}", "--out", tmp_path / "out")
+    assert evaluate("--weights", weights / "two-0", "--task", "flow", *given) == 2
+    complaint = capsys.readouterr().err
+    assert "000001" in complaint
+    assert "Traceback" not in complaint
+
+
+def test_a_metric_of_which_nothing_is_known_is_missing_and_not_zero(weights, tmp_path, capsys):
+    """The depth of all that is judged on is unknown: 0 in its files."""
+    nyuv2(tmp_path)
+    for path in (tmp_path / "test").rglob("sync_depth_*.png"):
+        size = Image.open(path).size
+        Image.new("I;16", size).save(path)
+    given = ("--dataset", f"nyuv2={tmp_path}", "--out", tmp_path / "out")
+    assert evaluate("--weights", weights / "one", "--task", "depth", *given) == 0
+    for record in json.loads((tmp_path / "out/results.json").read_text()):
+        assert (record["values"], record["mean"], record["deviation"]) == ([], None, None)
+    assert re.search(r"\| one (\| - )+\|", (tmp_path / "out/results.md").read_text())
+    assert (tmp_path / "out/depth-nyuv2/one/seed_0/picture_0.png").exists()
 
 
 def test_a_path_of_weights_may_have_an_equals_sign(weights, tmp_path):
@@ -476,34 +572,54 @@ def test_a_table_says_mean_and_deviation_and_what_is_missing():
 def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
     """First of delta1, where more is better, and second of epe, where less is."""
     scores = {"depth": {"a": 0.9, "b": 0.8}, "flow": {"a": 3.0, "b": 2.0}, "pose": {"a": 5.0}}
-    chosen = [
-        Benchmark(task=TASKS[name], data=Source(layout="shards", root=tmp_path), recipe=Recipe())
-        for name in scores
-    ]
+    chosen = [benchmark_of(name, tmp_path) for name in scores]
     cells = [
-        Cell(
-            benchmark=each.name,
-            label=label,
-            seed=0,
-            metrics={each.task.metrics[0].name: scores[each.name][label]}
-            if label in scores[each.name]
-            else {},
-            num_steps=1,
-            train_s=6.0,
-            test_s=6.0,
-            num_parameters=1,
-        )
+        cell_of(each, label, 0, scores[each.name].get(label))
         for each in chosen
         for label in ("a", "b")
     ]
-    weights = (Weights(config=ModelConfig(), sha256=""),)
-    models = [Contender(label=label, path=None, weights=weights) for label in ("a", "b")]
-    text = write_report(tmp_path, "Evaluation", chosen, models, cells)
+    text = write_report(tmp_path, "Evaluation", chosen, contenders_of("a", "b"), cells)
     assert "rel ↓ | rmse_m ↓ | seeds" in text  # its name has the unit
     assert "mean rank in 2 benchmarks that all have" in text
     assert "| a | 1.50 |\n| b | 1.50 |" in text
     first = json.loads((tmp_path / "results.json").read_text())[0]
     assert (first["mean"], first["deviation"], first["minutes_a_seed"]) == (0.9, None, 0.2)
+
+
+def test_a_row_says_mean_deviation_seeds_and_cost(tmp_path):
+    """Of 0.8 and 0.9, the second in three times the time."""
+    depth = benchmark_of("depth", tmp_path)
+    cells = [cell_of(depth, "a", 0, 0.8), cell_of(depth, "a", 1, 0.9, train_s=30.0)]
+    text = write_report(tmp_path, "Evaluation", [depth], contenders_of("a"), cells)
+    assert re.search(r"\| a \| 0\.850 ± 0\.071 (\| - ){4}\| 2 \| 0\.4 \|", text)
+    first = json.loads((tmp_path / "results.json").read_text())[0]
+    assert first["values"] == [0.8, 0.9]
+    assert first["mean"] == pytest.approx(0.85)
+    assert first["deviation"] == pytest.approx(0.1 / 2**0.5)
+    assert first["minutes_a_seed"] == pytest.approx(0.4)
+
+
+def benchmark_of(name, root):
+    return Benchmark(task=TASKS[name], data=Source(layout="shards", root=root), recipe=Recipe())
+
+
+def cell_of(benchmark, label, seed, score, train_s=6.0):
+    """A cell that has the first metric alone, if any."""
+    return Cell(
+        benchmark=benchmark.name,
+        label=label,
+        seed=seed,
+        metrics={} if score is None else {benchmark.task.metrics[0].name: score},
+        num_steps=1,
+        train_s=train_s,
+        test_s=6.0,
+        num_parameters=1,
+    )
+
+
+def contenders_of(*labels):
+    weights = (Weights(config=ModelConfig(), sha256=""),)
+    return [Contender(label=label, path=None, weights=weights) for label in labels]
 
 
 def test_one_of_several_processes_is_told_to_be_alone(tmp_path, monkeypatch):

@@ -9,12 +9,14 @@ import pytest
 import torch
 from micro import MICRO
 from synthetic import texture
+from timm.layers.drop import DropPath
 from tiny_images import colours, save_image
 from tiny_layouts import LAYOUTS, SIZE, nyuv2_labeled
 
 from generation.errors import CrossviewError
+from training.augment import normalise
 from training.downstream import evaluation, taskonomy
-from training.downstream.colours import error_picture
+from training.downstream.colours import UNKNOWN_COLOUR, error_picture
 from training.downstream.evaluation import fine_tuned, untrained
 from training.downstream.example import Example, Splits
 from training.downstream.inference import starts
@@ -354,16 +356,25 @@ def test_what_covers_a_crop_keeps_its_shape(size, expected):
     assert size_of(example) == example.truth["labels"].shape == expected
 
 
-def test_a_normal_is_turned_round_in_a_mirror(opened):
+@pytest.mark.parametrize(
+    ("task", "layout", "name", "signs"),
+    [
+        ("depth", "nyuv2", "depth_m", 1),
+        ("flow", "kitti", "flow", (-1, 1)),
+        ("taskonomy_normal", "taskonomy", "normal", (-1, 1, 1)),
+    ],
+)
+def test_what_points_to_the_side_is_turned_round_in_a_mirror(opened, task, layout, name, signs):
     """What a network says of an image and of its mirror image is the same, mirrored."""
-    task, splits = TASKS["taskonomy_normal"], opened("taskonomy_normal", "taskonomy")
+    task, splits = TASKS[task], opened(task, layout)
     recipe = replace(RECIPE, flip_test=True).for_model(MODEL)
     network = task.network(untrained(MODEL, 0), splits, recipe).eval()
     example = splits.val[0]
     with torch.inference_mode():
-        found = task.predict(network, example, recipe)["normal"]
-        again = task.predict(network, mirrored(example), recipe)["normal"]
-    np.testing.assert_allclose(again, found[:, ::-1] * (-1, 1, 1), atol=1e-5)
+        found = task.predict(network, example, recipe)[name]
+        again = task.predict(network, mirrored(example), recipe)[name]
+    assert np.ptp(found) > 1e-3
+    np.testing.assert_allclose(again, found[:, ::-1] * signs, atol=1e-4)
 
 
 def test_taskonomy_trains_on_no_more_images_than_published(written, monkeypatch):
@@ -374,7 +385,113 @@ def test_taskonomy_trains_on_no_more_images_than_published(written, monkeypatch)
     assert set(splits.train[0].truth) == {"normal"}
 
 
+# The published parts are what a network is made of and trained by
+
+
+@pytest.mark.parametrize("task", ["depth", "taskonomy_normal"])
+def test_a_dense_head_takes_four_blocks_of_the_encoder(opened, task):
+    """Equally spaced: tokens of blocks 1, 3, 5 and 7, the last ones after the norm."""
+    model = untrained(replace(MODEL, enc_depth=8), 0).eval()
+    network = TASKS[task].network(model, opened(task, first_layout(task)), RECIPE)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        blocks = []
+        last = model.encode(normalise(image), outputs=blocks)
+        taken = network.features(image)
+    assert len(taken) == 4
+    for tokens, expected in zip(taken, (blocks[1], blocks[3], blocks[5], last)):
+        assert torch.equal(tokens, expected)
+
+
+@pytest.mark.parametrize("task", LAYOUTS)
+def test_blocks_are_skipped_as_often_as_the_recipe_says(opened, task):
+    model = untrained(replace(MODEL, enc_depth=3), 0)
+    recipe = replace(RECIPE, drop_path=0.2).for_model(MODEL)
+    network = TASKS[task].network(model, opened(task, first_layout(task)), recipe)
+    chances = [module.drop_prob for module in network.modules() if isinstance(module, DropPath)]
+    assert chances == pytest.approx([0.1, 0.1, 0.2, 0.2])  # two branches a block; none of the first
+
+
+def first_layout(task):
+    return next(iter(LAYOUTS[task]))
+
+
+class Says(torch.nn.Module):
+    """Says the same of whatever it is given."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, *images):
+        return self.output
+
+
+def test_depth_learns_by_berhu():
+    """Errors of 0.1, 1 and 2 m: up to a fifth of the largest they count as they are."""
+    truth = torch.tensor([[[1.0, 2.0, 4.0, NAN]]])
+    found = torch.tensor([[[1.1, 3.0, 2.0, 9.0]]])
+    raw = (found - 1e-3).expm1().log()  # of which softplus is the inverse
+    batch = {"image": torch.zeros(1, 3, 1, 4), "depth_m": truth}
+    loss = TASKS["depth"].loss(Says(raw.unsqueeze(1)), batch)
+    squares = [(error**2 + 0.4**2) / 0.8 for error in (1.0, 2.0)]
+    assert float(loss) == pytest.approx((0.1 + sum(squares)) / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "off"), [("flow", "flow", 4.0), ("stereo", "disparity", 2.0)]
+)
+def test_motion_is_learnt_by_a_bounded_laplacian(task, name, off):
+    """2 px off in each direction, of a scale that is said to be e^3 at most."""
+    channels = {"flow": 2, "stereo": 1}[task]
+    truth = torch.zeros((1, 2, 2, 2) if task == "flow" else (1, 2, 2))
+    truth[0, 0, 0] = torch.nan
+    views = {"image": torch.zeros(1, 3, 2, 2), "image2": torch.zeros(1, 3, 2, 2)}
+    for raw in (-1.0, 0.0, 1e6):
+        log_scale = 3 * np.tanh(raw / 6)
+        output = torch.cat([torch.full((1, channels, 2, 2), 2.0), torch.full((1, 1, 2, 2), raw)], 1)
+        loss = TASKS[task].loss(Says(output), {**views, name: truth})
+        assert float(loss) == pytest.approx(off / np.exp(log_scale) + log_scale, rel=1e-5)
+
+
 # What counts
+
+
+PICTURED = (
+    ("depth", "nyuv2", "depth_m"),
+    ("flow", "kitti", "flow"),
+    ("stereo", "kitti", "disparity"),
+    ("segmentation", "ade20k", "labels"),
+    ("taskonomy_reshading", "taskonomy", "reshading"),
+)
+
+
+@pytest.mark.parametrize(("task", "layout", "name"), PICTURED)
+def test_pictures_show_truth_prediction_and_error_by_their_names(opened, task, layout, name):
+    """Of the truth as a prediction, and of what is wrong in the lower half."""
+    example = opened(task, layout).val[0]
+    truth = example.truth[name]
+    wrong = truth.copy()
+    lower = slice(len(truth) // 2, None)
+    wrong[lower] = (wrong[lower] + 1) % 3 if name == "labels" else wrong[lower] * 1.5 + 2
+    right, off = (
+        dict(TASKS[task].pictures(example, {name: found, "num_classes": np.array(3)}))
+        for found in (truth, wrong)
+    )
+    *inputs, first, second, error = right
+    assert [first, second] == ["truth", "prediction"]
+    assert error.startswith(("error to ", "relative error to ", "wrong"))
+    for title, image in zip(inputs, example.images):
+        np.testing.assert_array_equal(off[title], image)
+    np.testing.assert_array_equal(right["prediction"], right["truth"])
+    np.testing.assert_array_equal(off["truth"], right["truth"])
+    known = ~(right[error] == UNKNOWN_COLOUR).all(-1)
+    assert known.any()
+    assert (right[error][known] == error_picture(np.zeros((1, 1)), 1.0)[0, 0]).all()
+    for title in ("prediction", error):
+        changed = (off[title] != right[title]).any(-1)
+        assert not changed[: lower.start].any()
+        assert changed[lower][known[lower]].mean() > 0.9
 
 
 def test_pictures_of_normals_show_angles_whatever_their_length():
@@ -393,14 +510,15 @@ def stereo_example(**truth):
 
 
 @pytest.mark.parametrize("seen_only", [False, True])
-def test_stereo_learns_from_hidden_pixels_unless_told_otherwise(opened, seen_only):
+@pytest.mark.parametrize(("task", "name"), [("flow", "flow"), ("stereo", "disparity")])
+def test_what_is_hidden_is_learnt_unless_told_otherwise(opened, task, name, seen_only):
     recipe = replace(RECIPE, crop=SIZE, seen_only=seen_only)
-    example = opened("stereo", "kitti").train[0]
-    sample = TASKS["stereo"].sample(example, recipe, np.random.default_rng(0))
-    known = np.isfinite(example.truth["disparity"])
-    expected = known & ~example.truth["occluded"] if seen_only else known
-    assert (known & example.truth["occluded"]).any()
-    np.testing.assert_array_equal(sample["disparity"].isfinite(), expected)
+    example = opened(task, "kitti").train[0]
+    sample = TASKS[task].sample(example, recipe, np.random.default_rng(0))
+    hidden = example.truth["occluded"].reshape(*SIZE, *[1] * (example.truth[name].ndim - 2))
+    known = np.isfinite(example.truth[name])
+    assert (known & hidden).any()
+    np.testing.assert_array_equal(sample[name].isfinite(), known & ~hidden if seen_only else known)
 
 
 def test_stereo_counts_all_pixels_and_those_seen_twice():
