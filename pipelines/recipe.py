@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import is_remote
 from generation.plain import merge, to_plain
+from generation.renderers.choice import AUTO
 from generation.scenes.sources import resolve_scenes
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, check_size
-from generation.shards.schema import INDEX_NAME, ShardError
+from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
 from generation.shards.writer import file_sha256
 from pipelines.config import MANIFESTS, build, load_named
 from pipelines.executors import Executor
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 STAGES = ("render", "pretrain", "report")
 _INPUTS = "inputs.txt"
-"""In a run's folder: the digest of what it is trained on."""
+"""In a run's folder: the digest of what it is trained on; then the scenes without all pairs."""
 RECIPES = MANIFESTS / "recipes"
 
 
@@ -123,6 +124,13 @@ def run_recipe(
     step at hand, saved.
     """
     recipe.out.mkdir(parents=True, exist_ok=True)
+    with locked(recipe.out):
+        return _run_stages(recipe, executor, until)
+
+
+def _run_stages(
+    recipe: Recipe, executor: AbstractContextManager[Executor], until: str
+) -> list[str]:
     failures: list[str] = []
     stages: dict[str, tuple[Callable[[], bool], Callable[[], bool | None]]] = {
         "render": (
@@ -155,23 +163,33 @@ def _is_rendered(recipe: Recipe) -> bool:
 
 
 def _unmade(recipe: Recipe) -> list[str]:
-    """Return the scenes of which not all shards are there."""
-    tasks = plan_tasks(recipe.render, recipe.pairs_folder)
+    """Return the scenes of which not all shards are there, as they are to be."""
+    tasks = plan_tasks(_rendering(recipe), recipe.pairs_folder)
     return sorted({task.scene.scene_id for task in tasks if not task.finished()})
+
+
+def _rendering(recipe: Recipe) -> RenderPairsConfig:
+    """Return how pairs are rendered; auto means what it meant where they were begun."""
+    path = recipe.pairs_folder / CONFIG_NAME
+    if recipe.render.renderer != AUTO or not path.exists():
+        return recipe.render
+    return replace(recipe.render, renderer=read_config(path)["renderer"])
 
 
 def _is_trained_on(recipe: Recipe) -> bool:
     """Return whether training has begun with the very pairs that are there, all of the index.
 
-    A scene that failed then is left alone: with its pairs, training would begin anew.
+    A scene that failed then is left alone: with its pairs, training would begin anew. One that is
+    new, or has been edited since, is not.
     """
     try:
         index = ShardIndex.open(recipe.pairs_folder)
         for entry in index.shards:
             check_size(recipe.pairs_folder / entry.name, entry)
-        return (recipe.pretrain_folder / _INPUTS).read_text() == _digest_of(recipe, "pretrain")
+        digest, *failed = (recipe.pretrain_folder / _INPUTS).read_text().splitlines()
     except (ShardError, FileNotFoundError):
         return False
+    return digest == _digest_of(recipe, "pretrain") and set(_unmade(recipe)) <= set(failed)
 
 
 def _failures(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
@@ -186,7 +204,7 @@ def _failures(recipe: Recipe, executor: AbstractContextManager[Executor]) -> lis
 
 
 def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
-    if another_configuration(recipe.render, recipe.pairs_folder):
+    if another_configuration(_rendering(recipe), recipe.pairs_folder):
         _move_aside(recipe.pairs_folder)
     result = _dataset(recipe, executor)
     logger.info("\n%s", summary_table(result))
@@ -197,7 +215,7 @@ def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[
 
 def _dataset(recipe: Recipe, executor: AbstractContextManager[Executor]) -> RenderResult:
     with executor as workers:
-        return render_pairs(recipe.render, recipe.pairs_folder, workers)
+        return render_pairs(_rendering(recipe), recipe.pairs_folder, workers)
 
 
 def _is_trained(recipe: Recipe) -> bool:
@@ -215,10 +233,12 @@ def _pretrain(recipe: Recipe) -> bool:
     # A run of the same inputs that was cut short goes on; any other makes room.
     started = recipe.pretrain_folder / _INPUTS
     digest = _digest_of(recipe, "pretrain")
-    if recipe.pretrain_folder.exists() and (not started.exists() or started.read_text() != digest):
+    if recipe.pretrain_folder.exists() and (
+        not started.exists() or started.read_text().splitlines()[:1] != [digest]
+    ):
         _move_aside(recipe.pretrain_folder)
     recipe.pretrain_folder.mkdir(parents=True, exist_ok=True)
-    write_text_whole(started, digest)
+    write_text_whole(started, "\n".join([digest, *_unmade(recipe)]) + "\n")
     result = train_here(recipe.pretrain_config, recipe.pretrain_folder)
     return result.metrics["step"] == result.num_steps
 

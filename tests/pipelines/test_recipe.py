@@ -256,6 +256,46 @@ def test_a_scene_that_failed_when_training_began_is_left_alone(tmp_path: Path, m
     assert (recipe.out / "pretrain.before-1").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["edited", "added"])
+def test_scans_that_are_edited_or_added_after_training_began_are_rendered(tmp_path: Path, change):
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for number in (0, 1):
+        export_glb(make_room(number), scenes / f"{number}.glb")
+    recipe = load_recipe(write_recipe(tmp_path), {"render": {"scenes": [f"{scenes}/*.glb"]}})
+    assert run_recipe(recipe, serial(), until="pretrain") == []
+    index = (recipe.pairs_folder / "index.json").read_bytes()
+    export_glb(make_room(7), scenes / ("1.glb" if change == "edited" else "2.glb"))
+    assert run_recipe(recipe, serial(), until="pretrain") == []
+    assert (recipe.pairs_folder / "index.json").read_bytes() != index
+    assert (recipe.out / "pretrain.before-1").exists()
+
+
+def test_auto_is_the_renderer_that_pairs_were_begun_with(tmp_path: Path, monkeypatch, log):
+    """On a machine with a GPU and then on one without."""
+    recipe = load_recipe(write_recipe(tmp_path), {})
+    assert recipe.render.renderer == "auto"
+    assert run_recipe(recipe, serial(), until="render") == []
+    log()
+    monkeypatch.setattr("generation.renderers.choice._gl_runs_on_a_gpu", lambda: True)
+    next(recipe.pairs_folder.glob("*.tar")).unlink()
+    assert run_recipe(recipe, serial(), until="render") == []
+    assert run_recipe(recipe, serial(), until="render") == []
+    assert log() == ["render: running", "render: up"]
+    assert not list(recipe.out.glob("*.before-*"))
+
+
+def test_a_recipe_runs_once_at_a_time(tmp_path: Path):
+    recipe = load_recipe(write_recipe(tmp_path), {})
+    recipe.out.mkdir()
+    with (
+        locked(recipe.out),
+        pytest.raises(CrossviewError, match="another run is writing to this folder"),
+    ):
+        run_recipe(recipe, serial())
+
+
 def test_pairs_that_another_run_is_writing_are_not_moved_aside(tmp_path: Path):
     name = write_recipe(tmp_path)
     recipe = load_recipe(name, {})
