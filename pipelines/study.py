@@ -29,6 +29,7 @@ from generation.locations import location
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, load_named
 from pipelines.machine import memory_bytes, processor
+from training.metrics import read_lines
 from training.provenance import git_commit
 from training.stopping import StopRequest
 
@@ -100,14 +101,15 @@ class Study:
     out: Path
     stages: dict[str, Stage]
     phrases: dict[str, str] = field(default_factory=dict)
-    """Parts of command lines that many share, by name."""
+    """Parts of command lines that many share, by name; each may have those before it in it."""
     needs: dict[str, Path] = field(default_factory=dict)
     """Command or phrase, or both of one name -> a file or folder without which it is left out."""
     text: str = ""
     """What the report begins with."""
     pictures: Path = Path("pictures")
     """Folder of the report's pictures, below that of the report."""
-    sections: tuple[Section, ...] = ()
+    sections: dict[str, Section] = field(default_factory=dict)
+    """By name, with which those of their files in pictures begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,9 @@ class Job:
     stage: str
     command: str
     """Its name in the stage."""
+    seed: int
     name: str
-    """That, and the seed where there are several."""
+    """Of command and, where there are several, seed."""
     arguments: tuple[str, ...]
     basis: str
     """Digest of the command lines of all stages that must be done before."""
@@ -164,6 +167,7 @@ def jobs_of(study: Study) -> list[Job]:
                 jobs[name] = Job(
                     stage=stage_name,
                     command=command,
+                    seed=seed,
                     name=name,
                     arguments=tuple(_filled(text, study, seed, command)),
                     basis=basis,
@@ -176,11 +180,9 @@ def _filled(text: str, study: Study, seed: int, name: str) -> list[str]:
     """Put values for names, those of phrases too; {{seed}} stays for the command."""
     words = {"out": shlex.quote(str(study.out)), "seed": str(seed)}
     try:
-        phrases = {
-            key: "" if lacks(study, key) else value.format(**words)
-            for key, value in study.phrases.items()
-        }
-        return shlex.split(text.format(**words, **phrases))
+        for key, value in study.phrases.items():
+            words[key] = "" if lacks(study, key) else value.format(**words)
+        return shlex.split(text.format(**words))
     except (KeyError, IndexError, ValueError) as error:
         raise CrossviewError(
             f"command {name!r}: {error} is not to be filled in; known: out, seed, "
@@ -272,17 +274,12 @@ def is_done(out: Path, job: Job) -> bool:
 
 def record_of(out: Path, job: Job) -> dict[str, Any] | None:
     """Return what is known of how this very command was done; None where it was not."""
-    record = _same_line(out, job)
-    return record if record.get("basis") == job.basis else None
-
-
-def _same_line(out: Path, job: Job) -> dict[str, Any]:
-    """Return the record of this command line, whatever was before it then; empty where none is."""
     try:
         record: dict[str, Any] = json.loads(_done_path(out, job).read_text())
-        return record if record["command"] == job.line else {}
+        same = (record["command"], record["basis"]) == (job.line, job.basis)
+        return record if same else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
+        return None
 
 
 def _done_path(out: Path, job: Job) -> Path:
@@ -312,11 +309,27 @@ def _minutes_in(path: Path) -> float:
     return sum(map(float, path.read_text().split())) if path.exists() else 0.0
 
 
+def _origins_added(out: Path, job: Job) -> dict[str, list[str]]:
+    """Note commit and machine of one more go at a command line; return those of all of them."""
+    path = out / "logs" / f"{job.name}.origins.jsonl"
+    memory = f"{memory_bytes() / 1e9:.0f} GB of memory"
+    origin = {
+        "command": job.line,
+        "commit": git_commit(MANIFESTS.parent) or "unknown",
+        "machine": f"{os.cpu_count()} cores, {processor()}, {memory}",
+    }
+    with open(path, "a") as stream:
+        stream.write(json.dumps(origin) + "\n")
+    origins = [line for line in read_lines(path) if line["command"] == job.line]
+    return {f"{name}s": sorted({line[name] for line in origins}) for name in ("commit", "machine")}
+
+
 def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
     """Run a command to its end; return what went wrong."""
     logger.info("%s: %s", job.name, job.line)
     log = out / "logs" / f"{job.name}.log"
     try:
+        origins = _origins_added(out, job)
         with _minutes_added(_minutes_path(out, job)):
             status = _status_of(job, log, stop)
         if stop():  # whatever the status: training that was told to stop saves, and exits with 0
@@ -324,16 +337,7 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
         if status:
             tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
             return f"exit status {status}; {log} ends:\n    {tail}"
-        memory = f"{memory_bytes() / 1e9:.0f} GB of memory"
-        machine = f"{os.cpu_count()} cores, {processor()}, {memory}"
-        commit = git_commit(MANIFESTS.parent) or "unknown"
-        earlier = _same_line(out, job)  # of which this may have been the rest
-        record = {
-            "command": job.line,
-            "basis": job.basis,
-            "machines": sorted({machine, *earlier.get("machines", ())}),
-            "commits": sorted({commit, *earlier.get("commits", ())}),
-        }
+        record = {"command": job.line, "basis": job.basis, **origins}
         write_text_whole(_done_path(out, job), json.dumps(record, indent=1) + "\n")
     except OSError as error:  # the disk is full: said now, while others go on
         return str(error)

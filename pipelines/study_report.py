@@ -46,14 +46,16 @@ _SAME_PLACE = "_same_position"
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """The validations of the runs of one label, one a seed."""
+    """The validations of the runs of one label."""
 
     label: str
-    validations: tuple[tuple[dict[str, float], ...], ...]
+    validations: dict[int, tuple[dict[str, float], ...]]
+    """By seed."""
 
     def last(self, metric: str) -> list[float]:
         """Return a metric at the end of each run that has it."""
-        return [lines[-1][metric] for lines in self.validations if metric in lines[-1]]
+        ends = [lines[-1] for lines in self.validations.values()]
+        return [end[metric] for end in ends if metric in end]
 
     def text(self, metric: str) -> str:
         """Return the same for a table."""
@@ -64,8 +66,8 @@ def write_study_report(study: Study, folder: Path) -> str:
     """Write folder/RESULTS.md and its pictures of what has been done so far; return the text."""
     parts = [f"# {study.title}", study.text.strip()]
     jobs = jobs_of(study)
-    for number, section in enumerate(study.sections, 1):
-        exhibits = Exhibits(folder=folder, below=study.pictures, prefix=f"section_{number}")
+    for name, section in study.sections.items():
+        exhibits = Exhibits(folder=folder, below=study.pictures, prefix=name)
         parts.append(f"## {section.heading}")
         parts.append(section.text.strip())
         if section.runs:
@@ -123,8 +125,10 @@ def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
         own = [job for job in jobs if job.command == name]
         if not own:
             raise CrossviewError(f"section {section.heading!r}: no command is called {name!r}")
-        folders = [job.out for job in own if job.out and is_done(study.out, job)]
-        validations = tuple(lines for folder in folders if (lines := _validations(folder)))
+        folders = {job.seed: job.out for job in own if job.out and is_done(study.out, job)}
+        validations = {
+            seed: lines for seed, folder in folders.items() if (lines := _validations(folder))
+        }
         if validations:
             found.append(Runs(label=label, validations=validations))
     return found
@@ -149,7 +153,7 @@ def _run_parts(exhibits: Exhibits, section: Section, runs: Sequence[Runs]) -> li
     last = [
         {"model": each.label, "seed": seed, **lines[-1]}
         for each in runs
-        for seed, lines in enumerate(each.validations)
+        for seed, lines in each.validations.items()
     ]
     table = markdown_table(["model", *section.metrics, "seeds"], rows)
     parts = [table, exhibits.values("runs", last)]
@@ -179,7 +183,8 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
     if chance:
         axes.axhline(fmean(chance), color=LIGHT.soft, linestyle=":", label="a random patch")
     for number, each in enumerate(runs):
-        for seed, lines in enumerate(each.validations):
+        label: str | None = each.label
+        for lines in each.validations.values():
             points = [(line["step"], line[metric]) for line in lines if metric in line]
             if points:
                 axes.plot(
@@ -188,8 +193,9 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
                     linewidth=1.6,
                     marker="o",
                     markersize=3,
-                    label=each.label if seed == 0 else None,
+                    label=label,
                 )
+                label = None  # of the first line alone
     axes.set_xlabel("steps", color=LIGHT.ink)
     axes.set_ylabel(metric, color=LIGHT.ink)
     axes.legend(frameon=False, labelcolor=LIGHT.ink)

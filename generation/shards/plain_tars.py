@@ -31,7 +31,8 @@ def index_plain_tars(folder: Path) -> ShardIndex:
 
     A tar counts as one scene, which is held out of training or not as a whole. Raises
     CrossviewError where there is an index already, no tar, a tar that is compressed, a sample
-    without two JPEG images, or a file of other content where a sidecar would go.
+    without two JPEG images, or a file of other content where a sidecar would go, such as that of a
+    shard of an interrupted render-pairs.
     """
     if (folder / INDEX_NAME).exists():
         raise CrossviewError(f"{folder / INDEX_NAME} is there already; remove it to index again")
@@ -51,11 +52,11 @@ def index_plain_tars(folder: Path) -> ShardIndex:
 
 
 def _is_sidecar(path: Path) -> bool:
+    """Return whether a file is a sidecar from here: those of rendered pairs name their task."""
     try:
-        Sidecar.read(path)
+        return not Sidecar.read(path).task
     except ShardError:
         return False
-    return True
 
 
 def _sidecar(path: Path) -> Sidecar:

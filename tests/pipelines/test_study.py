@@ -62,7 +62,7 @@ def test_a_command_is_done_again_where_one_before_it_is_another_or_its_folder_is
 
 
 def test_a_run_whose_folder_is_gone_is_not_in_the_report(tmp_path: Path):
-    sections = [{"heading": "Runs", "runs": {"a run": "train"}}]
+    sections = {"runs": {"heading": "Runs", "runs": {"a run": "train"}}}
     ours = study(tmp_path, {"train": "index --help --out {out}/run"}, sections=sections)
     assert run_study(ours) == []
     assert "Not run yet." in write_study_report(ours, tmp_path)
@@ -190,10 +190,10 @@ def test_what_lacks_its_scans_is_left_out_and_told(tmp_path: Path, caplog):
     values = {
         "title": "T",
         "out": str(tmp_path / "out"),
-        "phrases": {"scans": "--val-data scans={out}/on-scans"},
+        "phrases": {"made": "{out}/on-scans", "scans": "--val-data scans={made}"},
         "needs": {"scans": str(scans)},
         "stages": {"one": {"commands": commands}, "two": {"commands": {"later": "index --help"}}},
-        "sections": [{"heading": "On scans", "evaluation": "on-scans"}],
+        "sections": {"scans": {"heading": "On scans", "evaluation": "on-scans"}},
     }
     ours = build(Study, values, source="test")
 
@@ -236,6 +236,19 @@ def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_pat
     assert float((out / "logs" / "first.minutes").read_text()) > 0
 
 
+def test_a_result_names_all_commits_that_it_may_come_from(tmp_path: Path, monkeypatch):
+    """Of goes that failed, too, but of no other command of this name."""
+    goes = (("verify {out}/nothing", "a"), ("verify {out}", "b"), ("verify {out}", "c"))
+    for number, (command, commit) in enumerate(goes):
+        monkeypatch.setattr("pipelines.study.git_commit", lambda root, commit=commit: commit)
+        if number == 2:
+            write_dataset(tmp_path)
+        assert len(run_study(study(tmp_path, {"checked": command}))) == (number < 2)
+    record = json.loads((tmp_path / "done" / "checked.json").read_text())
+    assert record["commits"] == ["b", "c"]
+    assert len(record["machines"]) == 1
+
+
 def test_phrases_and_seeds_are_filled_in(tmp_path: Path):
     values = {
         "title": "T",
@@ -264,7 +277,7 @@ def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
         options = _parser().parse_args(list(job.arguments))
         if options.command is pretrain.run:  # better complained of now than after hours
             pretrain.config_of(options)
-    for section in ours.sections:
+    for section in ours.sections.values():
         for name in section.runs.values():
             assert any(re.fullmatch(rf"{re.escape(name)}(-\d+)?", job.name) for job in jobs), name
 
@@ -283,7 +296,7 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
             used = Path(word.replace("{seed}", "0"))
             maker = by_out.get(used) or by_out[used.parent]
             assert maker == job or maker.stage in before[job.stage], f"{job.name}: {maker.name}"
-    for section in ours.sections:
+    for section in ours.sections.values():
         if not section.evaluation:
             continue
         options = _parser().parse_args(list(by_out[tmp_path / section.evaluation].arguments))
@@ -348,19 +361,23 @@ stages:
         --scratch --task depth,correspondence --data {{out}}/pairs --seeds 2 --set max_steps=1
         head_width=8 batch_size=2 --val-data {{out}}/others {{scans}} --out {{out}}/evaluation
 sections:
-  - heading: Models
+  models:
+    heading: Models
     runs: {{CroCo: croco, MAE: mae}}
     curve: val_loss
-  - heading: By share
+  share:
+    heading: By share
     runs: {{"0.1": croco, "0.9": mae}}
     axis: share
     metrics: [val_loss]
-  - heading: Heads
+  heads:
+    heading: Heads
     evaluation: evaluation
     claims: [[croco, mae, scratch], [croco, mae]]
     decisive: {{depth: delta1, correspondence: attention_moved}}
     samples: [depth/mae/seed_1/picture_0.png, depth/mae/seed_7/picture_0.png]
-  - heading: On scans
+  scans:
+    heading: On scans
     evaluation: evaluation
     judged_on: scans
     claims: [[croco, mae]]
@@ -397,7 +414,10 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     assert "| mae | scratch | correspondence | attention_moved | - | - | - |" in text
     assert "Not run yet" not in text
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
-    assert len(pictures) == 5
+    assert [Path(picture).name for picture in pictures] == [
+        "models_curve.png", "share_axis.png", "heads_bars.png", "heads_sample_0.png",
+        "scans_bars.png",
+    ]  # fmt: skip
     assert [text.count(f"### {name}\n") for name in ("depth", "depth-scans")] == [1, 2]
     assert re.search(r"\| croco \| mae \| depth-scans \| rel \| [-+][\d.]+ ", text)
     assert all((report / picture).stat().st_size > 5000 for picture in pictures)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import tarfile
 import tracemalloc
 
@@ -131,6 +132,13 @@ def test_tars_that_are_compressed_or_whose_sidecars_would_replace_files_are_refu
     index_plain_tars(tmp_path)
     (tmp_path / "index.json").unlink()
     index_plain_tars(tmp_path)  # over its own sidecar
+    sidecar = json.loads(own.read_text())
+    own.write_text(json.dumps({**sidecar, "task": {"seed": 0}}))  # as rendered pairs have it
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(CrossviewError, match=r"a\.json: the sidecar would replace this file"):
+        index_plain_tars(tmp_path)
+    own.write_text(json.dumps(sidecar))
+    index_plain_tars(tmp_path)
     (tmp_path / "index.json").unlink()
     path.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(CrossviewError, match=r"a\.tar: not a whole tar without compression"):
