@@ -238,11 +238,14 @@ def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_pat
 
 def test_a_result_names_all_commits_that_it_may_come_from(tmp_path: Path, monkeypatch):
     """Of goes that failed, too, but of no other command of this name."""
-    goes = (("verify {out}/nothing", "a"), ("verify {out}", "b"), ("verify {out}", "c"))
+    inner = tmp_path / "inner.yaml"
+    last = f"study {inner} --out {{out}}/inner"  # which there is not before the third go
+    goes = (("verify {out}/nothing", "a"), (last, "b"), (last, "c"))
     for number, (command, commit) in enumerate(goes):
         monkeypatch.setattr("pipelines.study.git_commit", lambda root, commit=commit: commit)
         if number == 2:
-            write_dataset(tmp_path)
+            stages = {"one": {"commands": {"help": "index --help"}}}
+            inner.write_text(json.dumps({"title": "T", "stages": stages}))
         assert len(run_study(study(tmp_path, {"checked": command}))) == (number < 2)
     record = json.loads((tmp_path / "done" / "checked.json").read_text())
     assert record["commits"] == ["b", "c"]
