@@ -33,8 +33,9 @@ ONE_THREAD = {
 # Ray's own choice, 30 % of the memory, does not fit the /dev/shm of most containers.
 OBJECT_STORE_BYTES = 128 * 2**20
 MAX_FALSE_STARTS = 3
-"""Workers in a row that end before they can take a task: then none will. So many for each that
-there is to be once one could: a machine may end while the others work."""
+"""After so many workers in a row that ended before they could take a task, no more are hired before
+another one answers; where there is none left, the run ends. A machine may be of no use while the
+others work."""
 PATIENCE_SECONDS = 60.0
 """Without any worker for so long, the run says that it waits."""
 CONNECT_SECONDS = 20.0
@@ -157,20 +158,19 @@ class RayExecutor:
         # What each worker is at: a task, or, without one, its own start. One task a worker: the way
         # to the next is a millisecond, and so it is known what each has loaded.
         busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
-        false_starts, any_started = 0, False
+        false_starts = 0
         try:
             while agenda.num_open:
-                num_seats = self._num_seats()
-                for _ in range(min(num_seats, agenda.num_open) - len(busy)):
-                    seat = hire(self.limits)
-                    busy[seat.start.remote()] = (seat, None)
+                if false_starts < MAX_FALSE_STARTS:
+                    for _ in range(min(self._num_seats(), agenda.num_open) - len(busy)):
+                        seat = hire(self.limits)
+                        busy[seat.start.remote()] = (seat, None)
+                elif not busy:
+                    raise CrossviewError(f"Ray's workers do not start: {reply.error}")
                 done = _first_done(busy)
                 seat, errand = busy.pop(done)
                 reply, lost = _collect(done)
-                any_started |= not lost
                 false_starts = false_starts + 1 if lost and not errand else 0
-                if false_starts >= MAX_FALSE_STARTS * (num_seats if any_started else 1):
-                    raise CrossviewError(f"Ray's workers do not start: {reply.error}")
                 outcomes = list(agenda.settle(errand, reply)) if errand else []
                 if not lost and (following := agenda.take(errand)):
                     fresh = recycle and not following.goes_on_from(errand)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import errands
 import pytest
 
 from generation.errors import CrossviewError
+from pipelines import executors as module
 from pipelines.executors import (
     Agenda,
     Errand,
@@ -156,6 +157,48 @@ def test_a_ray_worker_that_is_killed_is_replaced(ray_executor: RayExecutor):
     assert sorted(outcome.task for outcome in outcomes) == list(range(200))
     assert not [outcome.error for outcome in outcomes if outcome.error]
     assert len({outcome.report[1] for outcome in outcomes}) == NUM_WORKERS + 1
+
+
+def seats_of_which_die(folder: Path, good: Callable[[int], bool]) -> type:
+    """Return seats that die when they start, but for those of some numbers."""
+
+    class Seat(module._Seat):
+        def start(self) -> Reply:
+            number = 0
+            while True:
+                try:
+                    os.close(os.open(folder / str(number), os.O_CREAT | os.O_EXCL))
+                    break
+                except FileExistsError:
+                    number += 1
+            if not good(number):
+                os._exit(1)
+            return super().start()
+
+    return Seat
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_no_worker_starts_leaves_the_others_at_work(
+    ray_executor: RayExecutor, tmp_path: Path, monkeypatch
+):
+    """One worker starts; those beside it die at once while its first task takes long."""
+    monkeypatch.setattr(module, "_Seat", seats_of_which_die(tmp_path, lambda number: number == 0))
+    monkeypatch.setattr(module, "MAX_FALSE_STARTS", 1)
+    outcomes = list(ray_executor.run(time.sleep, [2.5, 0.0, 0.0]))
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    # One at once; then one after each task but the last.
+    assert 2 <= len(list(tmp_path.iterdir())) - 1 <= 3
+
+
+@pytest.mark.slow
+def test_workers_that_never_start_end_the_run(
+    ray_executor: RayExecutor, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(module, "_Seat", seats_of_which_die(tmp_path, lambda number: False))
+    with pytest.raises(CrossviewError, match="Ray's workers do not start: the worker was lost"):
+        list(ray_executor.run(time.sleep, [0.0] * 9))
+    assert len(list(tmp_path.iterdir())) < module.MAX_FALSE_STARTS + NUM_WORKERS
 
 
 def test_a_run_that_is_given_up_leaves_no_process_at_work(executor: Executor, tmp_path: Path):
