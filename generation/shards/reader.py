@@ -184,6 +184,7 @@ class ShardReader:
         self.index = index
         self._cache = cache
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._opening: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ShardReader], tuple[ShardIndex, ShardCache | None]]:
@@ -233,11 +234,19 @@ class ShardReader:
 
     def _opened(self, shard: int) -> _OpenShard:
         with self._lock:
-            if shard in self._open:
-                self._open.move_to_end(shard)
-                return self._open[shard]
-        path = location(str(self.index.path(shard)))  # anew: see _range_reader
-        opened = _open_shard(path, self.index.shards[shard], self._cache)
+            opening = self._opening.setdefault(shard, threading.Lock())
+        with opening:  # by one thread, for which others wait
+            with self._lock:
+                if shard in self._open:
+                    self._open.move_to_end(shard)
+                    return self._open[shard]
+            path = location(str(self.index.path(shard)))  # anew: see _range_reader
+            opened = _open_shard(path, self.index.shards[shard], self._cache)
+            self._keep(shard, opened)
+        return opened
+
+    def _keep(self, shard: int, opened: _OpenShard) -> None:
+        """Keep a shard open, and let go those used longest ago where they are too many."""
         most_open, most_bytes = _most_open(), self._cache.max_open_bytes if self._cache else 0
         with self._lock:
             self._open[shard] = opened
@@ -246,7 +255,6 @@ class ShardReader:
                 or sum(other.cached_bytes for other in self._open.values()) > most_bytes
             ):
                 self._open.popitem(last=False)
-        return opened
 
 
 def _read_remote_json(path: Path, what: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 import simplejpeg
 import webdataset
 
+from generation.shards import reader as module
 from generation.shards.files import whole_file
 from generation.shards.images import (
     decode_depth_png,
@@ -65,6 +66,19 @@ def test_the_reader_finds_every_member_by_offset(tmp_path: Path):
         assert key == f"room-{number:06d}"
         assert json.loads(meta) == {"number": number}
         assert view == sample(number)[1]["view1.jpg"]
+
+
+def test_a_shard_is_opened_once_however_many_threads_read_it(tmp_path: Path, monkeypatch):
+    write_dataset(tmp_path, (8, 8, 8))
+    opened = []
+    real = module._open_shard
+    monkeypatch.setattr(
+        module, "_open_shard", lambda path, *more: opened.append(path) or real(path, *more)
+    )
+    reader = ShardReader(ShardIndex.open(tmp_path))
+    records = list(module.read_each(reader.record, range(24)))
+    assert len({record["number"] for record in records}) == 24
+    assert len(opened) == len(set(opened)) == 3
 
 
 def test_an_index_reads_back_as_it_was_written(tmp_path: Path):
