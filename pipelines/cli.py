@@ -88,14 +88,15 @@ def _allow_many_files() -> None:
 
 
 def _told(error: Exception) -> int:
-    """Print what a disk or a bucket says."""
+    """Print what a disk or a bucket says; where it names no file, also where that was."""
     if isinstance(error, OSError) and error.filename:
         said = f"{error.filename}: {error.strerror}"
     else:
         said = f"{type(error).__name__}: {error}"
         if not isinstance(error, OSError) or isinstance(error, PermissionError | TimeoutError):
             said += "; of a bucket: are there credentials, and access?"
-    logging.getLogger(__name__).debug("where it was said", exc_info=error)
+        else:
+            logging.getLogger(__name__).error("an error without a file's name", exc_info=error)
     print(f"crossview: {said}", file=sys.stderr)
     return EXIT_BAD_INPUT
 

@@ -158,19 +158,19 @@ class RayExecutor:
         # What each worker is at: a task, or, without one, its own start. One task a worker: the way
         # to the next is a millisecond, and so it is known what each has loaded.
         busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
-        false_starts = 0
+        false_starts: list[str | None] = []  # why, since a worker answered
         try:
             while agenda.num_open:
-                if false_starts < MAX_FALSE_STARTS:
+                if len(false_starts) < MAX_FALSE_STARTS:
                     for _ in range(min(self._num_seats(), agenda.num_open) - len(busy)):
                         seat = hire(self.limits)
                         busy[seat.start.remote()] = (seat, None)
                 elif not busy:
-                    raise CrossviewError(f"Ray's workers do not start: {reply.error}")
+                    raise CrossviewError(f"Ray's workers do not start: {false_starts[-1]}")
                 done = _first_done(busy)
                 seat, errand = busy.pop(done)
                 reply, lost = _collect(done)
-                false_starts = false_starts + 1 if lost and not errand else 0
+                false_starts = [*false_starts, reply.error] if lost and not errand else []
                 outcomes = list(agenda.settle(errand, reply)) if errand else []
                 if not lost and (following := agenda.take(errand)):
                     fresh = recycle and not following.goes_on_from(errand)

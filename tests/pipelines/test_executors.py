@@ -187,8 +187,8 @@ def test_a_machine_on_which_no_worker_starts_leaves_the_others_at_work(
     monkeypatch.setattr(module, "MAX_FALSE_STARTS", 1)
     outcomes = list(ray_executor.run(time.sleep, [2.5, 0.0, 0.0]))
     assert [outcome.error for outcome in outcomes] == [None] * 3
-    # One at once; then one after each task but the last.
-    assert 2 <= len(list(tmp_path.iterdir())) - 1 <= 3
+    # One at once, and at most one more each time that the other answers.
+    assert 1 <= len(list(tmp_path.iterdir())) - 1 <= 3
 
 
 @pytest.mark.slow
