@@ -164,6 +164,18 @@ def test_a_file_without_its_counterpart_is_named(tmp_path):
         open_nyuv2(tmp_path)
 
 
+def test_other_depth_maps_beside_those_of_the_owners_are_left_alone(tmp_path):
+    """As a copy of the folders that others pass on has them, of the split to be judged on."""
+    for split in ("train", "test"):
+        write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")
+    dense = tmp_path / "test" / "kitchen" / "dense" / "sync_depth_dense_00045.png"
+    dense.parent.mkdir()
+    Image.fromarray(np.ones((4, 6), np.uint16)).save(dense)
+    splits = open_nyuv2(tmp_path)
+    assert names_of(splits.val) == ["kitchen/00045"]
+    assert splits.val[0].truth["depth_m"].max() > 0.5
+
+
 def test_a_depth_map_of_another_size_is_named(tmp_path):
     for split in ("train", "test"):
         write_files(tmp_path, f"{split}/{BTS[0]}", f"{split}/{BTS[1]}")

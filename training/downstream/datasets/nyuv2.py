@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -158,10 +159,9 @@ def _kind_and_key(path: Path) -> tuple[str, str]:
     folders, name = path.parts[:-1], path.stem
     if name.startswith(".") or path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         return "", ""
-    if name.startswith("rgb_"):
-        return "image", "/".join((*folders, name.removeprefix("rgb_")))
-    if name.startswith("sync_depth_"):
-        return "depth", "/".join((*folders, name.removeprefix("sync_depth_")))
+    if of_scene := re.fullmatch(r"(rgb|sync_depth)_(\d+)", name):  # not sync_depth_dense_00045
+        kind, number = of_scene.groups()
+        return "image" if kind == "rgb" else "depth", "/".join((*folders, number))
     for kind, kind_folders in (("image", _IMAGE_FOLDERS), ("depth", _DEPTH_FOLDERS)):
         others = [folder for folder in folders if folder not in kind_folders]
         if len(others) < len(folders):
