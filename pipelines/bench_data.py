@@ -64,7 +64,7 @@ def bench_data(data: Path | None, num_pairs: int) -> str:
                 CROP,
                 Requests(schedule, 0, num_steps, 0, 1),
                 DataConfig(path=data),
-                pin_memory=False,
+                on_gpu=False,
             )
         )
         order = Batches(schedule, num_steps)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipelines.benchmarks import SHARDS, Benchmark
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluation_figures import save_panels
 from pipelines.machine import processor
-from training.distributed import join, resolved_precision
+from training.distributed import join, processes_that_read, resolved_precision
 from training.downstream import constants
 from training.downstream.evaluation import (
     VERSION,
@@ -94,10 +93,9 @@ def evaluate_all(
 
     Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures; one that fails does not keep
     the others from being made. What is trained alike is trained once, and judged on each of its
-    benchmarks. What says the same of every example has a cell of each benchmark. num_workers: None
-    for 8 beside a GPU, as far as there are cores, else none. Raises
-    CrossviewError, before anything is trained, where a dataset cannot be opened, a task cannot use
-    a model, or a cell was made otherwise.
+    benchmarks. What says the same of every example has a cell of each benchmark. num_workers: see
+    processes_that_read. Raises CrossviewError, before anything is trained, where a dataset cannot
+    be opened, a task cannot use a model, or a cell was made otherwise.
     """
     with join(device) as process:  # type: ignore[arg-type]
         if process.world_size > 1:
@@ -105,9 +103,7 @@ def evaluate_all(
                 f"evaluate runs in one process, not {process.world_size}; start one for each GPU, "
                 "with other tasks or weights and an --out of its own"
             )
-        if num_workers is None:
-            on_gpu = process.device.type == "cuda"
-            num_workers = min(8, len(os.sched_getaffinity(0))) if on_gpu else 0
+        num_workers = processes_that_read(num_workers, on_gpu=process.device.type == "cuda")
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
         for splits in opened:
             splits.val[0]  # what it complains of is rather known now than after the training

@@ -24,6 +24,7 @@ from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
 from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
+from training.distributed import processes_that_read
 from training.order import (
     Batches,
     Float64,
@@ -84,8 +85,9 @@ class DataConfig:
     """Crop each view at a place of its own, anew in every epoch; else all in the middle."""
     window: int = 16384
     """Samples shuffled among each other at a time; the shards of one window are open at once."""
-    num_workers: int = 0
-    """Processes that decode images, for each training process; 0: the training process itself."""
+    num_workers: int | None = None
+    """Processes that decode images, for each training process; 0: the training process itself.
+    None: beside a GPU 8, as far as there are cores for those of all GPUs, else 0."""
     max_damaged: int = 16
     """Damaged pairs that each training process replaces, with a warning, before it stops; as many
     held-out ones."""
@@ -107,7 +109,8 @@ class DataConfig:
         require(self.max_damaged >= 0, "data.max_damaged", self.max_damaged, "at least 0")
         require(self.cache_gb > 0, "data.cache_gb", self.cache_gb, "above 0")
         require(self.window >= 1, "data.window", self.window, "at least 1")
-        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
+        fits = self.num_workers is None or self.num_workers >= 0
+        require(fits, "data.num_workers", self.num_workers, "at least 0")
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -433,15 +436,17 @@ def batches(
     requests: Requests,
     config: DataConfig,
     *,
-    pin_memory: bool,
+    on_gpu: bool,
     whole: bool = False,
 ) -> Generator[Tensor, None, None]:
     """Yield the (2, b, S, S, 3) bytes of each step; whole: of uncropped images.
 
+    on_gpu: whether they go to one; then they are in pinned memory.
     A damaged pair is named in a warning, and the next good one stands in its place. Raises
     CrossviewError where there are more than config.max_damaged, and on data that cannot be read.
     """
-    num_workers, most = config.num_workers, config.max_damaged
+    num_workers = processes_that_read(config.num_workers, on_gpu=on_gpu)
+    most = config.max_damaged
     remote = any(map(index.is_remote, range(len(index.shards))))
     cache = config.cache if remote else None
     reader = PairReader(index, crop_size, cache)
@@ -450,7 +455,7 @@ def batches(
         batch_size=None,  # a request is a whole batch already
         sampler=requests,
         num_workers=num_workers,  # they live for the whole run: one pass covers all epochs
-        pin_memory=pin_memory,
+        pin_memory=on_gpu,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=heed_only_the_parent,
     )

@@ -60,6 +60,17 @@ class Process:
             torch.distributed.barrier()
 
 
+def processes_that_read(given: int | None, *, on_gpu: bool) -> int:
+    """Return how many processes are to read for each that trains: as many as given.
+
+    None: beside a GPU 8, as far as there are cores for those of all GPUs, else 0, itself.
+    """
+    if given is not None or not on_gpu:
+        return given or 0
+    num_training = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // num_training))
+
+
 @contextmanager
 def join(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Process]:
     """Join the processes that torchrun or Ray started, or be the only one.

@@ -20,7 +20,6 @@ _SMALL_BUDGET: dict[str, Any] = {
 
 # 12 of 125 epochs of warm-up, the cosine of 250, full precision.
 _V2: dict[str, Any] = {
-    "data": {"num_workers": 8},
     "optim": {"epochs": 125.0, "warmup": 0.096, "cosine_length": 2.0},
     "precision": "float32",
 }
@@ -80,7 +79,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_SMALL_BUDGET,
     },
     # The published v1, 400 epochs of 1.8 million pairs: GPUs, as all below.
-    "croco_v1": {"data": {"num_workers": 8}, "model": {}},
+    "croco_v1": {"model": {}},
     # The published v2: RoPE; two sizes of encoder and two of decoder.
     "croco_v2_base": {**_V2, "model": {"pos_embed": "rope100", **_BASE_DECODER}},
     "croco_v2_large": {
@@ -97,7 +96,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "croco_v2_base_small_decoder": {**_V2, "model": {"pos_embed": "rope100"}},
     # The baseline that everyone compares with: v1's encoder, data and schedule, a decoder of as
     # many blocks that sees no reference, and MAE's usual mask. A step costs half of CroCo's.
-    "mae": {"data": {"num_workers": 8}, "model": {"decoder": "self"}, "mask": {"ratio": 0.75}},
+    "mae": {"model": {"decoder": "self"}, "mask": {"ratio": 0.75}},
 }
 PRESETS["base"] = PRESETS["croco_v1"]
 

@@ -287,7 +287,7 @@ class _Run:
             self.config.model.image_size,
             requests,
             self.config.data,
-            pin_memory=process.device.type == "cuda",
+            on_gpu=process.device.type == "cuda",
             whole=self.config.augment.bends,
         )
 

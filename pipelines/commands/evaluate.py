@@ -72,7 +72,8 @@ def add(commands: Any) -> None:
         "--num-workers",
         type=int,
         metavar="N",
-        help="processes that read examples (default: on a GPU 8, or as many as there are cores)",
+        help="processes that read examples (default: beside a GPU 8, as far as there are cores; "
+        "else 0)",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto"

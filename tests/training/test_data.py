@@ -24,6 +24,7 @@ from training.data import (
     open_split,
     require_large_enough,
 )
+from training.distributed import processes_that_read
 from training.model.croco import ModelConfig
 from training.order import Batches, Schedule, Share
 from training.validation import (
@@ -44,7 +45,7 @@ def all_batches(dataset, num_workers, world_size=1, max_damaged=0):
     schedule = schedule_of(sizes)
     config = DataConfig(path=dataset, num_workers=num_workers, max_damaged=max_damaged)
     parts = [
-        list(batches(index, 32, Requests(schedule, 0, 4, r, world_size), config, pin_memory=False))
+        list(batches(index, 32, Requests(schedule, 0, 4, r, world_size), config, on_gpu=False))
         for r in range(world_size)
     ]
     return [torch.cat([part[step] for part in parts], 1) for step in range(4)]
@@ -69,7 +70,7 @@ def test_a_batch_holds_crops_of_the_samples_asked_for(dataset):
     request = next(iter(Requests(schedule, 0, 1, 0, 1)))
     requests = Requests(schedule, 0, 1, 0, 1)
     config = DataConfig(path=dataset)
-    batch = next(batches(index, 32, requests, config, pin_memory=False)).numpy()
+    batch = next(batches(index, 32, requests, config, on_gpu=False)).numpy()
     for row, sample in enumerate(request.samples):
         for view, image in enumerate(reader.views(int(sample))):
             i, j = (request.crops[row, view] * 5).astype(int)
@@ -342,3 +343,16 @@ def test_without_random_crops_every_view_is_its_middle(dataset):
     for row, sample in enumerate((0, 5)):
         for view, image in enumerate(reader.views(sample)):
             np.testing.assert_array_equal(batch.images[view, row], image[2:34, 2:34])
+
+
+@pytest.mark.parametrize(
+    ("given", "on_gpu", "cores", "training", "expected"),
+    [(None, True, 16, 1, 8), (None, True, 16, 8, 2), (None, True, 4, 8, 1), (None, False, 16, 1, 0),
+     (3, True, 16, 8, 3), (0, True, 16, 1, 0)],
+)  # fmt: skip
+def test_processes_read_beside_a_gpu_as_far_as_there_are_cores(
+    monkeypatch, given, on_gpu, cores, training, expected
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(training))
+    assert processes_that_read(given, on_gpu=on_gpu) == expected

@@ -82,7 +82,7 @@ def run_of(path, cache_dir, num_workers=0):
     )
     schedule = Schedule(shares=split.shares, batch_size=8, seed=0, window=config.window)
     requests = Requests(schedule, 0, 10, 0, 1)
-    return [*batches(split.train, 32, requests, config, pin_memory=False), held_out.images]
+    return [*batches(split.train, 32, requests, config, on_gpu=False), held_out.images]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

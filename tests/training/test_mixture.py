@@ -195,7 +195,7 @@ def test_a_mixture_gives_each_samples_own_bytes(dataset, videos):
     schedule = Schedule(shares=split.shares, batch_size=6, seed=0, window=100)
     samples = Batches(schedule, 1).samples(0)
     readers = [PairReader(ShardIndex.open(path), 36) for path in (dataset, videos)]
-    (batch,) = batches(split.train, 36, Requests(schedule, 0, 1, 0, 1), config, pin_memory=False)
+    (batch,) = batches(split.train, 36, Requests(schedule, 0, 1, 0, 1), config, on_gpu=False)
     assert (samples >= 48).sum() == 4
     for row, sample in enumerate(samples):
         views = readers[int(sample >= 48)].views(int(sample) % 48)

@@ -61,7 +61,7 @@ def run_of(config, num_steps=30):
     split = open_split(config)
     schedule = Schedule(shares=split.shares, batch_size=8, seed=0, window=config.window)
     requests = Requests(schedule, 0, num_steps, 0, 1)
-    return list(batches(split.train, 32, requests, config, pin_memory=False))
+    return list(batches(split.train, 32, requests, config, on_gpu=False))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -176,7 +176,7 @@ def test_a_long_run_keeps_its_cache_to_the_limit_and_what_was_read_ahead(
     schedule = Schedule(shares=split.shares, batch_size=8, seed=0, window=config.window)
     store.paths.clear()
     most = 0
-    for _ in batches(split.train, 32, Requests(schedule, 0, 54, 0, 1), config, pin_memory=False):
+    for _ in batches(split.train, 32, Requests(schedule, 0, 54, 0, 1), config, on_gpu=False):
         most = max(most, len(list((tmp_path / "cache").glob("[!.]*.tar"))))
     assert most <= 6 + THREADS + num_workers  # those are on the way in, or go as soon as they are
     tars = [path for path in store.paths if ".tar" in path]
