@@ -38,7 +38,7 @@ LEAST_SHM_BYTES = 256e6
 """Ray keeps its object store there: 128 MiB of ours, and its own."""
 LEAST_DISK_BYTES = 5e9
 PAIR_BYTES = 100e3
-"""Of a pair with depth; a third of it without."""
+"""Of a pair of 256 x 256 pixels with depth; about half of it without."""
 LEAST_PYTHON, FIRST_UNTRIED_PYTHON = (3, 10), (3, 14)
 
 INSTALL = "pip install -c constraints.txt -e ."

@@ -221,7 +221,8 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
     if len(scenes) < 2:
         raise CrossviewError(
             f"{where}: pairs of only one scene ({scenes[0]}), so none can be held out for "
-            "validation; render more scenes or name another folder as data.val_path"
+            "validation; take more scenes (or tars from elsewhere), or name another folder as "
+            "data.val_path"
         )
     count = count or min(MOST_HELD_OUT, max(1, round(0.1 * len(scenes))))
     require(count < len(scenes), "data.val_scenes", count, f"below the {len(scenes)} of {where}")

@@ -61,7 +61,9 @@ def add(commands: Any) -> None:
         help="a public dataset to judge on, where another one is trained on; once for each",
     )
     parser.add_argument(
-        "--recipe", default="short", help="short (default) or published: how to fine-tune"
+        "--recipe",
+        default="short",
+        help="how to fine-tune: short (default) or published; classification also linear",
     )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="times each is fine-tuned (default 1)"

@@ -14,7 +14,8 @@ def add(commands: Any) -> None:
         help="make tars of image pairs from elsewhere trainable",
         description="Write a sidecar beside each tar of a folder, and index.json: then `crossview "
         "pretrain` takes it as data. Each sample is two JPEG images of one key: KEY.view1.jpg and "
-        "KEY.view2.jpg, or KEY.1.jpg and KEY.2.jpg. A tar counts as one scene.",
+        "KEY.view2.jpg, or KEY.1.jpg and KEY.2.jpg. A tar counts as one scene, of which training "
+        "holds some out: make two at least, or validate on another folder.",
         epilog="example: crossview index video-pairs",
     )
     parser.set_defaults(command=run)
