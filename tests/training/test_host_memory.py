@@ -37,4 +37,5 @@ def faults(choice: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_freed_memory_is_kept():
-    assert faults("keep") < 1000 < faults("leave")
+    """But for a block or two that no longer fits between others."""
+    assert faults("keep") < faults("leave") / 4
