@@ -16,12 +16,12 @@ if sys.argv[1] == "keep":
     keep_freed_memory()
 
 def step():
-    held = [torch.ones(2**22) for _ in range(4)]  # 16 MiB each
+    held = [torch.ones(2**24) for _ in range(2)]  # 64 MiB each: glibc never keeps so large ones
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-for _ in range(3):
+for _ in range(10):  # till each block has a place
     step()
 before = faults()
 for _ in range(10):
@@ -37,5 +37,4 @@ def faults(choice: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_freed_memory_is_kept():
-    """But for a block or two that no longer fits between others."""
-    assert faults("keep") < faults("leave") / 4
+    assert faults("keep") < 1000 < faults("leave")
