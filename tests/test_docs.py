@@ -26,6 +26,20 @@ def test_commands_on_a_page_have_options_that_exist(page: Path):
         _parser().parse_args(shlex.split(command)[1:])
 
 
+def test_the_study_shows_pictures_of_the_results_and_nothing_else_lies_there():
+    shown = pictures_of(DOCS / "study.md")
+    named = pictures_of(DOCS.parent / "RESULTS.md") | pictures_of(DOCS / "follow-up" / "RESULTS.md")
+    assert shown
+    assert shown <= named
+    assert {*DOCS.glob("results/*"), *DOCS.glob("follow-up/*[!d]")} == named
+
+
+def pictures_of(page: Path) -> set[Path]:
+    """Return the pictures and numbers that a page links."""
+    links = re.findall(r"\]\(([^)]*\.(?:png|json))\)", page.read_text())
+    return {(page.parent / link).resolve() for link in links}
+
+
 @pytest.mark.slow
 def test_the_tour_runs_and_shows_every_command(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
