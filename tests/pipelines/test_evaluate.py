@@ -65,6 +65,14 @@ def evaluate(*arguments: object) -> int:
     return main(["evaluate", *map(str, arguments), "--device", "cpu", *QUICK])
 
 
+def complaint_of(capsys, *arguments: object) -> str:
+    """Return what is said of arguments that are refused."""
+    assert evaluate(*arguments) == 2
+    complaint: str = capsys.readouterr().err
+    assert "Traceback" not in complaint
+    return complaint
+
+
 def records(out: Path) -> dict[tuple[str, str, str], list[float]]:
     return {
         (record["benchmark"], record["weights"], record["metric"]): record["values"]
@@ -363,20 +371,16 @@ def test_a_map_of_another_size_than_its_image_is_named(weights, tmp_path, capsys
     nyuv2(tmp_path)
     Image.new("I;16", (9, 7)).save(tmp_path / "test/a/sync_depth_3.png")
     given = ("--dataset", f"nyuv2={tmp_path}", "--out", tmp_path / "out")
-    assert evaluate("--weights", weights / "one", "--task", "depth", *given) == 2
-    complaint = capsys.readouterr().err
+    complaint = complaint_of(capsys, "--weights", weights / "one", "--task", "depth", *given)
     assert "sync_depth_3.png" in complaint
-    assert "Traceback" not in complaint
 
 
 def test_a_file_that_is_missing_is_named(weights, tmp_path, capsys):
     kitti_flow(tmp_path)
     (tmp_path / "training/image_2/000001_11.png").unlink()
     given = ("--dataset", f"kitti={tmp_path}", "--out", tmp_path / "out")
-    assert evaluate("--weights", weights / "two-0", "--task", "flow", *given) == 2
-    complaint = capsys.readouterr().err
+    complaint = complaint_of(capsys, "--weights", weights / "two-0", "--task", "flow", *given)
     assert "000001" in complaint
-    assert "Traceback" not in complaint
 
 
 def test_a_metric_of_which_nothing_is_known_is_missing_and_not_zero(weights, tmp_path, capsys):
@@ -555,9 +559,8 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
 )
 def test_bad_input_is_named(data, weights, tmp_path, capsys, arguments, words):
     given = [text.format(data=data, one=weights / "one") for text in arguments]
-    assert evaluate("--weights", weights / "one", *given, "--out", tmp_path / "out") == 2
-    complaint = capsys.readouterr().err
-    assert "Traceback" not in complaint
+    out = ("--out", tmp_path / "out")
+    complaint = complaint_of(capsys, "--weights", weights / "one", *given, *out)
     for word in words:
         assert word in complaint
 
