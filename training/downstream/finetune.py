@@ -294,7 +294,7 @@ def _train(
                 training.put(keep, step + 1, seconds + told - began)
                 kept = time.monotonic()
     seconds += time.monotonic() - began
-    if keep:  # until what is made of it is safe too
+    if keep and done < num_steps:  # until what is made of it is safe too
         training.put(keep, num_steps, seconds)
     if average:
         weights = dict(network.named_parameters())
