@@ -33,6 +33,17 @@ def span_of(values: Values) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def spanning(title: str, values: Values, unit: str) -> str:
+    """Return a panel's title that says which range the known numbers span, as span_of has it.
+
+    A prediction beyond the range of the truth's colours has but one colour: this tells how far.
+    """
+    if not np.isfinite(values).any():
+        return title
+    low, high = span_of(values)
+    return f"{title}, {low:.3g} to {high:.3g} {unit}".rstrip()
+
+
 def error_picture(error: Values, high: float) -> UInt8:
     """Return an (H, W, 3) picture of (H, W) errors from 0 (black) to high (yellow)."""
     return scalar_picture(error, 0.0, high, "inferno")

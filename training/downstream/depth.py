@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.downstream.colours import error_picture, scalar_picture, span_of
+from training.downstream.colours import error_picture, scalar_picture, span_of, spanning
 from training.downstream.constants import constant_map
 from training.downstream.datasets.nyuv2 import open_nyuv2
 from training.downstream.datasets.shards import open_shards
@@ -99,8 +99,8 @@ class Depth:
         low, high = span_of(truth)
         return [
             ("image", example.images[0]),
-            ("truth", scalar_picture(truth, low, high)),
-            ("prediction", scalar_picture(found, low, high)),
+            (spanning("truth", truth, "m"), scalar_picture(truth, low, high)),
+            (spanning("prediction", found, "m"), scalar_picture(found, low, high)),
             ("relative error to 0.25", error_picture(abs(found - truth) / truth, 0.25)),
         ]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.geometry import Float32, Float64
-from training.downstream.colours import error_picture, scalar_picture, span_of
+from training.downstream.colours import error_picture, scalar_picture, span_of, spanning
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.dpt import DPT
@@ -176,9 +176,10 @@ class Pointmaps:
         panels: Panels = list(zip(("first", "second"), view.images))
         for name, found, true in zip(("first", "second"), points, truth):
             error = np.linalg.norm(found - true, axis=-1) / np.linalg.norm(true, axis=-1)
+            true_m, found_m = true[..., 2], found[..., 2]
             panels += [
-                (f"truth, {name}", scalar_picture(true[..., 2], low, high)),
-                (f"prediction, {name}", scalar_picture(found[..., 2], low, high)),
+                (spanning(f"truth, {name}", true_m, "m"), scalar_picture(true_m, low, high)),
+                (spanning(f"prediction, {name}", found_m, "m"), scalar_picture(found_m, low, high)),
                 (f"relative error to 0.25, {name}", error_picture(error, 0.25)),
             ]
         size = truth.shape[1], truth.shape[2]

@@ -16,7 +16,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from generation.geometry import Bool, Float32, UInt8
-from training.downstream.colours import UNKNOWN_COLOUR, error_picture, scalar_picture, span_of
+from training.downstream.colours import (
+    UNKNOWN_COLOUR,
+    error_picture,
+    scalar_picture,
+    span_of,
+    spanning,
+)
 from training.downstream.constants import constant_map
 from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
 from training.downstream.dense import (
@@ -106,19 +112,21 @@ class Taskonomy:
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
         """Show both in one range of colours, and the error up to 30 degrees or half the range."""
         truth, found = example.truth[self.target], prediction[self.target]
+        titles = ["truth", "prediction"]
         if self._is_normal:
             low, high, limit, shown = -1.0, 1.0, 30.0, "30 deg"
             truth, found = _unit(truth), _unit(found)
             error = np.degrees(np.arccos(np.clip((found * truth).sum(-1), -1, 1)))
         else:
             low, high = span_of(truth)
-            limit = (high - low) / 2
-            shown = f"{limit:.2g} {UNITS.get(self.target, '')}".strip()
+            limit, unit = (high - low) / 2, UNITS.get(self.target, "")
+            titles = [spanning(*each, unit) for each in zip(titles, (truth, found))]
+            shown = f"{limit:.2g} {unit}".strip()
             error = abs(found - truth).mean(-1)
         return [
             ("image", example.images[0]),
-            ("truth", _picture(truth, low, high)),
-            ("prediction", _picture(found, low, high)),
+            (titles[0], _picture(truth, low, high)),
+            (titles[1], _picture(found, low, high)),
             (f"error to {shown}", error_picture(error, limit)),
         ]
 

@@ -458,26 +458,38 @@ def test_motion_is_learnt_by_a_bounded_laplacian(task, name, off):
 
 
 PICTURED = (
-    ("depth", "nyuv2", "depth_m"),
-    ("flow", "kitti", "flow"),
-    ("stereo", "kitti", "disparity"),
-    ("segmentation", "ade20k", "labels"),
-    ("taskonomy_reshading", "taskonomy", "reshading"),
+    ("depth", "nyuv2", "depth_m", "m"),
+    ("flow", "kitti", "flow", None),
+    ("stereo", "kitti", "disparity", "px"),
+    ("segmentation", "ade20k", "labels", None),
+    ("taskonomy_reshading", "taskonomy", "reshading", ""),
 )
 
 
-@pytest.mark.parametrize(("task", "layout", "name"), PICTURED)
-def test_pictures_show_truth_prediction_and_error_by_their_names(opened, task, layout, name):
+def in_words(values, unit):
+    low, high = np.nanpercentile(values, (2, 98))
+    return f" {low:.3g} to {high:.3g} {unit}".rstrip()
+
+
+@pytest.mark.parametrize(("task", "layout", "name", "unit"), PICTURED)
+def test_pictures_show_truth_prediction_and_error_by_their_names(opened, task, layout, name, unit):
     """Of the truth as a prediction, and of what is wrong in the lower half."""
     example = opened(task, layout).val[0]
     truth = example.truth[name]
     wrong = truth.copy()
     lower = slice(len(truth) // 2, None)
     wrong[lower] = (wrong[lower] + 1) % 3 if name == "labels" else wrong[lower] * 1.5 + 2
-    right, off = (
-        dict(TASKS[task].pictures(example, {name: found, "num_classes": np.array(3)}))
-        for found in (truth, wrong)
-    )
+    right, off = {}, {}
+    for panels, found in ((right, truth), (off, wrong)):
+        drawn = TASKS[task].pictures(example, {name: found, "num_classes": np.array(3)})
+        for title, image in drawn:
+            title, _, spanned = title.partition(",")
+            panels[title] = image
+            if title in ("truth", "prediction"):
+                expected = (
+                    "" if unit is None else in_words(truth if title == "truth" else found, unit)
+                )
+                assert spanned == expected
     *inputs, first, second, error = right
     assert [first, second] == ["truth", "prediction"]
     assert error.startswith(("error to ", "relative error to ", "wrong"))
