@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _told(error)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _STORES:
+        if not _is_of_a_store(error):
             raise
         return _told(error)
     except KeyboardInterrupt:
@@ -88,17 +88,22 @@ def _allow_many_files() -> None:
 
 
 def _told(error: Exception) -> int:
-    """Print what a disk or a bucket says; where it names no file, also where that was."""
+    """Print what a disk or a bucket says; where neither is named, also where that was."""
     if isinstance(error, OSError) and error.filename:
         said = f"{error.filename}: {error.strerror}"
     else:
         said = f"{type(error).__name__}: {error}"
-        if not isinstance(error, OSError) or isinstance(error, PermissionError | TimeoutError):
-            said += "; of a bucket: are there credentials, and access?"
+        if _is_of_a_store(error):
+            said += "; of a bucket: is it reachable, and are there credentials, and access?"
         else:
             logging.getLogger(__name__).error("an error without a file's name", exc_info=error)
     print(f"crossview: {said}", file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def _is_of_a_store(error: Exception) -> bool:
+    known = type(error).__module__.partition(".")[0] in _STORES
+    return known or isinstance(error, ConnectionError | PermissionError | TimeoutError)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -158,7 +158,7 @@ class RayExecutor:
         # What each worker is at: a task, or, without one, its own start. One task a worker: the way
         # to the next is a millisecond, and so it is known what each has loaded.
         busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
-        false_starts: list[str | None] = []  # why, since a worker answered
+        false_starts: list[str] = []  # why, since a worker answered
         try:
             while agenda.num_open:
                 if len(false_starts) < MAX_FALSE_STARTS:

@@ -21,7 +21,7 @@ from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import is_remote
 from generation.plain import merge, to_plain
-from generation.renderers.choice import AUTO
+from generation.renderers.choice import AUTO, chosen_renderer
 from generation.scenes.sources import resolve_scenes
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, check_size
@@ -179,8 +179,8 @@ def _rendering(recipe: Recipe) -> RenderPairsConfig:
 def _is_trained_on(recipe: Recipe) -> bool:
     """Return whether training has begun with the very pairs that are there, all of the index.
 
-    A scene that failed then is left alone: with its pairs, training would begin anew. One that is
-    new, or has been edited since, is not.
+    A scene that failed then is left alone, also where it has been mended: with its pairs, training
+    would begin anew. One that is new is not, nor one that was rendered and has been edited since.
     """
     try:
         index = ShardIndex.open(recipe.pairs_folder)
@@ -204,7 +204,14 @@ def _failures(recipe: Recipe, executor: AbstractContextManager[Executor]) -> lis
 
 
 def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
-    if another_configuration(_rendering(recipe), recipe.pairs_folder):
+    rendering = _rendering(recipe)
+    if recipe.render.renderer == AUTO and rendering.renderer == "gl" != chosen_renderer(AUTO):
+        raise CrossviewError(
+            f"{recipe.pairs_folder}: begun with renderer gl, for which there is no GPU here; go on "
+            "where there is one, or give --renderer gl, which then renders in software, or "
+            "--renderer embree, which makes all pairs anew"
+        )
+    if another_configuration(rendering, recipe.pairs_folder):
         _move_aside(recipe.pairs_folder)
     result = _dataset(recipe, executor)
     logger.info("\n%s", summary_table(result))

@@ -111,6 +111,10 @@ class Study:
     sections: dict[str, Section] = field(default_factory=dict)
     """By name, with which those of their files in pictures begin."""
 
+    def __post_init__(self) -> None:
+        for name in self.phrases:
+            require(name not in ("out", "seed"), "phrases", name, "a name that is not out or seed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:

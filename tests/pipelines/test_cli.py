@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
 
@@ -120,16 +121,31 @@ def test_a_bucket_without_credentials_is_told(monkeypatch, capsys: pytest.Captur
     url = "s3://no-bucket-of-ours/pairs"
     assert main(["render-pairs", *TINY_ROOM, "--num-pairs", "1", "--out", url]) == 2
     said = capsys.readouterr().err
-    assert "NoCredentialsError: Unable to locate credentials; of a bucket: are there" in said
+    assert "NoCredentialsError: Unable to locate credentials; of a bucket: is it reach" in said
 
 
-def test_what_a_disk_says_without_a_name_is_told(monkeypatch, capsys: pytest.CaptureFixture):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("error", "of_a_bucket"),
+    [
+        (OSError(28, "No space left on device"), False),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (aiohttp.ClientOSError(111, "Connect call failed"), True),
+        (aiohttp.ClientPayloadError("Response payload is not completed"), True),
+    ],
+)
+def test_an_error_that_names_no_file_is_told(
+    monkeypatch, capsys: pytest.CaptureFixture, error, of_a_bucket
+):
+    """With where it was, unless that is a bucket."""
 
-    monkeypatch.setattr("generation.shards.verify.verify_dataset", full)
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("generation.shards.verify.verify_dataset", fail)
     assert main(["verify", "somewhere"]) == 2
-    assert "crossview: OSError: [Errno 28] No space left on device" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"crossview: {type(error).__name__}: {error}" in said
+    assert ("Traceback" in said) != ("of a bucket: is it reachable" in said) == of_a_bucket
 
 
 def test_a_recipe_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

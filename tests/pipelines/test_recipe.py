@@ -286,6 +286,23 @@ def test_auto_is_the_renderer_that_pairs_were_begun_with(tmp_path: Path, monkeyp
     assert not list(recipe.out.glob("*.before-*"))
 
 
+def test_pairs_of_a_gpu_wait_for_one(tmp_path: Path, monkeypatch):
+    """Rather than that training begins with those that were made before it was gone."""
+    monkeypatch.setattr("generation.renderers.choice._gl_runs_on_a_gpu", lambda: False)
+    name = write_recipe(tmp_path)
+    recipe = load_recipe(name, {})
+    assert run_recipe(recipe, serial(), until="render") == []
+    path = recipe.pairs_folder / "config.json"
+    path.write_text(path.read_text().replace('"renderer": "embree"', '"renderer": "gl"'))
+    next(recipe.pairs_folder.glob("*.tar")).unlink()
+    with pytest.raises(CrossviewError, match="begun with renderer gl, for which there is no GPU"):
+        run_recipe(recipe, serial())
+    assert not recipe.pretrain_folder.exists()
+    embree = load_recipe(name, {"render": {"renderer": "embree"}})
+    assert run_recipe(embree, serial(), until="render") == []
+    assert "embree" in path.read_text()
+
+
 def test_a_recipe_runs_once_at_a_time(tmp_path: Path):
     recipe = load_recipe(write_recipe(tmp_path), {})
     recipe.out.mkdir()

@@ -140,6 +140,11 @@ def test_a_stage_of_nothing_is_told(tmp_path: Path, field):
         build(Study, {"title": "T", "out": str(tmp_path), "stages": stages}, source="test")
 
 
+def test_a_phrase_does_not_replace_what_each_command_has(tmp_path: Path):
+    with pytest.raises(CrossviewError, match="phrases = 'seed': expected a name that is not out"):
+        study(tmp_path, {"a": "verify"}, phrases={"seed": "7"})
+
+
 @pytest.mark.parametrize("cores", [0, -1])
 def test_there_is_a_core(tmp_path: Path, cores: int):
     with pytest.raises(CrossviewError, match=f"--cores = {cores}: expected at least 1"):

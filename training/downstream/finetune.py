@@ -165,7 +165,8 @@ class _Training:
         if self.average:
             self.average.load(state["average"])
         torch.set_rng_state(state["random"])
-        if self._device.type == "cuda":
+        # None: until here it ran on a CPU.
+        if self._device.type == "cuda" and state["random_of_device"] is not None:
             torch.cuda.set_rng_state(state["random_of_device"], self._device)
         logger.info("going on from step %d", state["step"])
         return state["step"], state["seconds"]
