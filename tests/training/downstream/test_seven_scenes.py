@@ -145,6 +145,16 @@ def test_a_sequence_that_is_still_packed_is_named(root):
         open_seven_scenes(root)
 
 
+@pytest.mark.parametrize("file", ["TrainSplit.txt", "TestSplit.txt"])
+def test_a_scene_that_lacks_a_split_is_named_though_others_have_one(root, file):
+    for number in (1, 2, 3):
+        write_sequence(root / "fire", number, [camera(0.0)])
+    write_splits(root / "fire", train=[1, 2], test=[3])
+    (root / f"fire/{file}").unlink()
+    with pytest.raises(CrossviewError, match=f"there is no fire/{file}"):
+        open_seven_scenes(root)
+
+
 @pytest.mark.parametrize("line", [b"seq-03", b"sequence3\xff"])
 def test_a_line_of_another_form_is_named(root, line):
     (root / "chess/TestSplit.txt").write_bytes(line)

@@ -1,5 +1,6 @@
 """KITTI, Middlebury, ETH3D, Scene Flow and Sintel's stereo, as their owners ship them."""
 
+import re
 import shutil
 
 import numpy as np
@@ -150,8 +151,18 @@ def test_eth3d_holds_whole_sites_out_however_it_is_unpacked(tmp_path, images, tr
     assert names(splits.train) == ["delivery_area_1l", "terrains_1l"]
     assert names(splits.val) == ["facade_1s", "terrace_1s"]
     check(splits.train[1], 30, only(1, 1))
-    (tmp_path / truths / "terrace_1s/disp0GT.pfm").unlink()
-    with pytest.raises(CrossviewError, match=r"missing: .*terrace_1s/disp0GT\.pfm"):
+    for folder, file in ((truths, "terrace_1s/disp0GT.pfm"), (images, "facade_1s/im0.png")):
+        (tmp_path / folder / file).unlink()
+        with pytest.raises(CrossviewError, match=f"missing: .*{re.escape(file)}"):
+            open_eth3d(tmp_path)
+
+
+def test_truth_of_eth3d_without_its_images_is_named(tmp_path):
+    for number, scene in enumerate(("delivery_area_1l", "facade_1s", "terrains_1l")):
+        images, truths = (tmp_path / name for name in ("two_view_training", "two_view_training_gt"))
+        save_scene(images / scene, truths / scene, 10 * number)
+    shutil.rmtree(images / "terrains_1l")
+    with pytest.raises(CrossviewError, match=r"missing: .*terrains_1l/im0\.png"):
         open_eth3d(tmp_path)
 
 
@@ -183,9 +194,22 @@ def test_scene_flow_trains_on_train_and_validates_on_test(scene_flow):
     np.testing.assert_array_equal(final.images, [colours(70), colours(71)])
 
 
+def test_monkaa_and_driving_are_trained_on_beside_flyingthings(scene_flow):
+    others = ("a_rain_of_stones_x2/0048", "15mm_focallength/scene_forwards/fast/0001")
+    for number, name in enumerate(others, 3):
+        pair = (colours(10 * number), colours(10 * number + 1))
+        add_scene_flow(scene_flow, name, {"clean": pair}, disparity_of(10 * number))
+    splits = open_scene_flow(scene_flow, render_pass="clean")
+    things = ["TRAIN/A/0000/0006", "TRAIN/B/0001/0007"]
+    assert names(splits.train) == [others[1], *things, others[0]]
+    assert names(splits.val) == ["TEST/C/0000/0006"]
+    np.testing.assert_array_equal(splits.train[0].images, [colours(40), colours(41)])
+    np.testing.assert_array_equal(splits.train[3].truth["disparity"], disparity_of(30))
+
+
 def test_a_file_that_scene_flow_lacks_is_named(scene_flow):
     (scene_flow / "frames_cleanpass/TRAIN/B/0001/right/0007.png").unlink()
-    with pytest.raises(CrossviewError, match=r"no frames_cleanpass/right for 1 of 2: TRAIN/B/0001"):
+    with pytest.raises(CrossviewError, match=r"no frames_cleanpass/right for 1 of 3: TRAIN/B/0001"):
         open_scene_flow(scene_flow, render_pass="clean")
 
 

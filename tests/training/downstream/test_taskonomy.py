@@ -131,7 +131,7 @@ def test_something_must_tell_what_is_known(tmp_path):
 def test_views_that_lack_a_file_are_left_out(root, caplog):
     (root / "ihlen/normal/point_12_view_0_domain_normal.png").unlink()
     assert names_of(open_taskonomy(root).val) == ["ihlen/point_0_view_1"]
-    assert "left out 1 views" in caplog.text
+    assert "left out 1 views that lack a file: ihlen/point_12_view_0" in caplog.text
     (root / "ihlen/rgb/point_0_view_1_domain_rgb.png").unlink()
     with pytest.raises(CrossviewError, match=r"no view of ihlen has a file in each of .*normal"):
         open_taskonomy(root)

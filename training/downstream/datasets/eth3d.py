@@ -32,7 +32,8 @@ def open_eth3d(root: Path) -> Splits:
     LAYOUT.require(root)
     images = _below(root, "two_view_training") or root
     truths = _below(root, "two_view_training_gt") or images
-    scenes = [scene.name for scene in folders_in(images) if scene != truths]
+    folders = {*folders_in(images), *folders_in(truths)} - {truths}
+    scenes = sorted({scene.name for scene in folders})
     files = [images / scene / file for scene in scenes for file in IMAGES]
     files += [truths / scene / file for scene in scenes for file in TRUTHS]
     require_files(root, files, LAYOUT.title)

@@ -1,4 +1,4 @@
-"""Scene Flow's FlyingThings3D: stereo of rendered things (Mayer et al., CVPR 2016)."""
+"""Scene Flow: stereo of rendered things, an animated film, drives (Mayer et al., CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from training.downstream.datasets.folder import (
     Layout,
     files_in,
-    folders_in,
     paired,
     read_rgb,
     require_one_size,
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 _PARTS = ("TRAIN", "TEST")
 _UNUSED = "all_unused_files.txt"
 LAYOUT = Layout(
-    title="FlyingThings3D of Scene Flow Datasets",
+    title="Scene Flow Datasets",
     url="https://lmb.informatik.uni-freiburg.de/resources/datasets/SceneFlowDatasets.en.html",
     licence="for research",
     drawing="""
@@ -36,20 +35,27 @@ LAYOUT = Layout(
         disparity/TRAIN/A/0000/left/0006.pfm, ...
         disparity/TEST/...
         all_unused_files.txt                                may be missing
+        and, unpacked into the same folders where wanted, Monkaa and Driving:
+        frames_cleanpass/a_rain_of_stones_x2/left/0048.png, ...
+        frames_cleanpass/15mm_focallength/scene_forwards/fast/left/0001.png, ...
+        disparity/...
         """,
 )
 
 
 def open_scene_flow(root: Path, *, render_pass: Literal["clean", "final"]) -> Splits:
-    """Open TRAIN, validated on TEST. Nobody knows what is occluded.
+    """Open FlyingThings3D's TRAIN, validated on its TEST. Nobody knows what is occluded.
 
-    Frames of the owners' all_unused_files.txt, where things come too near for sensible
-    disparities, are left out. Raises CrossviewError where files are missing.
+    Monkaa and Driving, which have no such parts, are trained on where they are there too. Frames of
+    the owners' all_unused_files.txt, where things come too near for sensible disparities, are left
+    out. Raises CrossviewError where files are missing.
     """
     frames = f"frames_{render_pass}pass"
     LAYOUT.require(root, *(f"{f}/{part}" for f in (frames, "disparity") for part in _PARTS))
     unused = _unused(root)
-    train, val = (_names(root, frames, part, unused) for part in _PARTS)
+    names = _names(root, frames, unused)
+    val = [name for name in names if name.startswith("TEST/")]
+    train = [name for name in names if not name.startswith("TEST/")]
     return splits(LAYOUT, root, train, val, partial(_read, root, frames))
 
 
@@ -68,12 +74,11 @@ def _unused(root: Path) -> set[str]:
     return {f"{line.parent.parent.as_posix()}/{line.stem}" for line in lines}
 
 
-def _names(root: Path, frames: str, part: str, unused: set[str]) -> list[str]:
+def _names(root: Path, frames: str, unused: set[str]) -> list[str]:
     """Return 'TRAIN/A/0000/0006' and so on, without those that are unused."""
     files = ((frames, "left", ".png"), (frames, "right", ".png"), ("disparity", "left", ".pfm"))
     kinds = {
-        f"{kind}/{side}": {f"{part}/{name}" for name in _files(root / kind / part, side, ending)}
-        - unused
+        f"{kind}/{side}": {*_files(root / kind, side, ending)} - unused
         for kind, side, ending in files
     }
     return paired(root / frames, kinds)
@@ -81,10 +86,9 @@ def _names(root: Path, frames: str, part: str, unused: set[str]) -> list[str]:
 
 def _files(folder: Path, side: str, ending: str) -> list[str]:
     return [
-        f"{letter.name}/{sequence.name}/{path.stem}"
-        for letter in folders_in(folder)
-        for sequence in folders_in(letter)
-        for path in files_in(sequence / side, (ending,))
+        f"{images.parent.relative_to(folder).as_posix()}/{path.stem}"
+        for images in folder.rglob(side)
+        for path in files_in(images, (ending,))
     ]
 
 

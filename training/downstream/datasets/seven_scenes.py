@@ -69,7 +69,8 @@ def open_seven_scenes(root: Path) -> Splits:
     Regression Forests (CVPR 2013). Raises CrossviewError where files are missing.
     """
     LAYOUT.require(root)
-    names = sorted(path.parent.name for path in root.glob("*/TrainSplit.txt"))
+    parts = ("*/TrainSplit.txt", "*/TestSplit.txt", "*/seq-*")
+    names = sorted({path.parent.name for part in parts for path in root.glob(part)})
     if not names:
         raise LAYOUT.error(root, "no scene with a TrainSplit.txt")
     train: list[tuple[_Frame, _Frame]] = []

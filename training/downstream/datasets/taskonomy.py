@@ -137,7 +137,7 @@ class _Folders:
     def views(self, buildings: Iterable[str], targets: Sequence[str]) -> NDArray[np.bytes_]:
         """Return 'BUILDING/point_X_view_Y' of all views, small enough for millions."""
         views: list[bytes] = []
-        num_partial = 0
+        lacking: list[str] = []
         for building in buildings:
             names = {domain: _names(self.folder(building, domain), domain) for domain in targets}
             names["rgb"] = _names(self.folder(building, "rgb"), "rgb")
@@ -148,10 +148,13 @@ class _Folders:
                     f"{self.root}: no view of {building} has a file in each of {', '.join(names)}; "
                     "unpack the dataset again, or remove the building"
                 )
-            num_partial += len(set.union(*names.values())) - len(whole)
+            lacking += [f"{building}/{name}" for name in set.union(*names.values()) - whole]
             views += [os.fsencode(f"{building}/{name}") for name in sorted(whole)]
-        if num_partial:
-            logger.warning("%s: left out %d views that lack a file", self.root, num_partial)
+        if lacking:
+            shown = first_few(sorted(lacking))
+            logger.warning(
+                "%s: left out %d views that lack a file: %s", self.root, len(lacking), shown
+            )
         return np.array(views)
 
 
