@@ -63,8 +63,10 @@ def opened(written):
     return lambda task, layout: TASKS[task].datasets[layout](written(task, layout))
 
 
-def judged(task, splits, *, seed=0, config=MODEL, report=lambda step, loss: None, **changes):
-    model, recipe = untrained(config, 0), replace(RECIPE, **changes)
+def judged(
+    task, splits, *, seed=0, config=MODEL, recipe=RECIPE, report=lambda step, loss: None, **changes
+):
+    model, recipe = untrained(config, 0), replace(recipe, **changes)
     cpu = torch.device("cpu")
     fitted = fine_tuned(TASKS[task], model, splits, recipe, seed=seed, device=cpu, report=report)
     return evaluation.judged(TASKS[task], fitted, splits.val, num_pictures=4)
@@ -100,6 +102,20 @@ def check_run(task, splits):
 def test_every_layout_of_every_task_of_this_file_is_tried():
     for task, layouts in LAYOUTS.items():
         assert set(layouts) == set(TASKS[task].datasets) - {"shards"}
+
+
+@pytest.mark.parametrize(("task", "layout"), ONE_OF_EACH)
+def test_every_recipe_trains_and_predicts(opened, task, layout):
+    """But for its size and its length, as it is."""
+    for recipe in TASKS[task].recipes.values():
+        resize = None if recipe.resize is None else (40, 40)
+        outcome = judged(
+            task, opened(task, layout), recipe=recipe,
+            resize=resize, crop=None, max_steps=1, batch_size=2,
+        )  # fmt: skip
+        assert outcome.fitted.num_steps == 1
+        assert outcome.fitted.recipe.lr == recipe.lr
+        assert np.isfinite(list(outcome.metrics.values())).all()
 
 
 @pytest.mark.parametrize("task", ["depth", "flow"])
@@ -504,6 +520,39 @@ def test_pictures_show_truth_prediction_and_error_by_their_names(opened, task, l
         changed = (off[title] != right[title]).any(-1)
         assert not changed[: lower.start].any()
         assert changed[lower][known[lower]].mean() > 0.9
+
+
+def test_pictures_of_classes_say_which_is_true_and_how_sure_the_other_is():
+    image = np.full((4, 4, 3), 7, np.uint8)
+    example = Example(name="dot", images=(image,), truth={"label": np.array(2)})
+    logits = np.log([0.2, 0.7, 0.1])
+    panels = TASKS["classification"].pictures(example, {"logits": logits})
+    assert [title for title, _ in panels] == ["truth: class 2", "prediction: class 1, 70%"]
+    for _, picture in panels:
+        np.testing.assert_array_equal(picture, image)
+
+
+@pytest.mark.parametrize(("task", "channels"), [("flow", 2), ("stereo", 1)])
+def test_the_tile_that_says_to_err_less_counts_more(task, channels):
+    """Two tiles, half of each in the other; the second says to err by a factor e^2 less."""
+    size, said = 32, iter(((1.0, 0.0), (3.0, -2.0)))
+
+    class EachTile(torch.nn.Linear):
+        def forward(self, *_):
+            value, log_scale = next(said)
+            values = torch.full((1, channels, size, size), value)
+            raw = 6 * np.arctanh(log_scale / 3)  # of which 3 tanh(raw / 6) is the log of the scale
+            return torch.cat([values, torch.full((1, 1, size, size), raw)], 1)
+
+    images = (np.zeros((size, size + size // 2, 3), np.uint8),) * 2
+    example = Example(name="wide", images=images, truth={})
+    recipe = replace(RECIPE, crop=(size, size))
+    ((_, found),) = TASKS[task].predict(EachTile(1, 1), example, recipe).items()
+    found = found.reshape(*images[0].shape[:2], -1)
+    np.testing.assert_allclose(found[:, :15], 1, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 33:], 3, rtol=1e-5)
+    middle = found[0, 23:25, 0].mean()  # where both windows are alike
+    assert middle == pytest.approx((1 + 3 * np.exp(2)) / (1 + np.exp(2)), abs=0.02)
 
 
 def test_pictures_of_normals_show_angles_whatever_their_length():

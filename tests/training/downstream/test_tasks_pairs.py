@@ -20,6 +20,7 @@ from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.correspondence import cameras_of
 from training.downstream import evaluation
+from training.downstream.colours import error_picture, scalar_picture
 from training.downstream.datasets.shards import open_shards, reprojected
 from training.downstream.evaluation import fine_tuned, untrained
 from training.downstream.example import Chosen, Example, Splits
@@ -86,8 +87,8 @@ def planes(shift_px, size=36):
     return Example(name=f"plane {shift_px}", images=(view1, view2), truth=truth)
 
 
-def judged(task, splits, *, seed=0, config=MODEL, **changes):
-    recipe = replace(RECIPE, **changes)
+def judged(task, splits, *, seed=0, config=MODEL, recipe=RECIPE, **changes):
+    recipe = replace(recipe, **changes)
     model = untrained(config, 0)
     cpu = torch.device("cpu")
     fitted = fine_tuned(TASKS[task], model, splits, recipe, seed=seed, device=cpu)
@@ -113,6 +114,17 @@ def test_a_task_runs_on_a_layout(splits_of, task, layout, config):
         (shape,) = {picture.shape for _, picture in panels}
         assert shape[2] == 3
         assert {picture.dtype for _, picture in panels} == {np.dtype(np.uint8)}
+
+
+@pytest.mark.parametrize("task", ["pose", "pointmaps"])
+def test_every_recipe_trains_and_predicts(splits_of, task):
+    """But for its size and its length, as it is."""
+    for recipe in TASKS[task].recipes.values():
+        short = {"resize": None, "crop": None, "max_steps": 1, "batch_size": 2}
+        outcome = judged(task, splits_of["shards"], recipe=recipe, **short)
+        assert outcome.fitted.num_steps == 1
+        assert outcome.fitted.recipe.lr == recipe.lr
+        assert np.isfinite(list(outcome.metrics.values())).all()
 
 
 def test_scannet1500_judges_what_was_trained_elsewhere(splits_of):
@@ -322,6 +334,90 @@ def test_the_true_pose_scores_best_and_a_turned_one_by_its_angle(rooms):
     lengths_m = [np.linalg.norm(example.truth[MOTION][:3, 3]) for example in rooms]
     assert metrics["median_translation_m"] == pytest.approx(np.median(lengths_m) / 2)
     assert metrics["auc5"] == 0 < metrics["auc10"] < metrics["auc20"] < 1
+
+
+def dots(picture):
+    """Where a picture of dots has colours: all else is grey."""
+    return (picture != picture[..., :1]).any(-1)
+
+
+@pytest.mark.parametrize("shift_px", [0, 8])
+def test_pictures_of_poses_show_points_where_each_pose_puts_them(shift_px):
+    """A frontal plane moves left by 8 px; the prediction is the truth, or that nothing moved."""
+    example = planes(8)
+    found = example.truth[MOTION] if shift_px else np.eye(4)
+    panels = dict(TASKS["pose"].pictures(example, {MOTION: found}))
+    titles = ["first", "truth in the second", "prediction", "error to 4.5 px"]
+    assert list(panels) == titles
+    first, truth, prediction, error = panels.values()
+    np.testing.assert_array_equal(dots(truth)[:, :-8], dots(first)[:, 8:])
+    if shift_px:
+        np.testing.assert_array_equal(prediction, truth)
+        assert (error == error_picture(np.zeros((36, 36)), 1)).all()
+    else:
+        np.testing.assert_array_equal(dots(prediction), dots(first))
+        assert (error == error_picture(np.full((36, 36), 8), 4.5)).all()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_pictures_of_pointmaps_show_depths_in_one_range_and_their_errors(rooms, factor):
+    example = rooms[0]
+    prediction = of_truth(example)[1]
+    points = prediction["points"] * factor
+    pictures = TASKS["pointmaps"].pictures(example, {**prediction, "points": points})
+    titles, shown = zip(*pictures)
+    true_m = true_points(example)[..., 2]
+    low, high = np.nanpercentile(true_m, (2, 98))
+    np.testing.assert_array_equal(shown[:2], example.images)
+    for number, name in enumerate(("first", "second")):
+        here = slice(2 + 3 * number, 5 + 3 * number)
+        for found_m, picture in zip((true_m[number], points[number, ..., 2]), shown[here]):
+            np.testing.assert_array_equal(picture, scalar_picture(found_m, low, high))
+        error = error_picture(np.full(true_m[number].shape, factor - 1), 0.25).astype(int)
+        assert abs(shown[here][2] - error).max() <= 3
+        spans = (np.nanpercentile(m[number], (2, 98)) for m in (true_m, points[..., 2]))
+        assert list(titles[here]) == [
+            *(
+                f"{what}, {name}, {nearest:.3g} to {farthest:.3g} m"
+                for what, (nearest, farthest) in zip(("truth", "prediction"), spans)
+            ),
+            f"relative error to 0.25, {name}",
+        ]
+
+
+def test_pictures_of_pointmaps_show_matches_where_they_are():
+    """A plane moves left by 8 px; points that left the second view are matched with its border."""
+    example = planes(8)
+    *_, (_, first), (_, second) = TASKS["pointmaps"].pictures(example, of_truth(example)[1])
+    assert dots(first)[:, 9:].sum() > 80
+    np.testing.assert_array_equal(dots(second)[:, 1:-8], dots(first)[:, 9:])
+    seen = dots(first)[:, 9:]
+    np.testing.assert_array_equal(second[:, 1:-8][seen], first[:, 9:][seen])
+
+
+def test_pixels_of_unknown_depth_never_count_for_pointmaps(rooms):
+    """What is said of them changes nothing; of an example without any, nothing is known."""
+    task, example = TASKS["pointmaps"], rooms[0]
+    unknown = example.truth["depth_m"].copy()
+    unknown[:20] = np.nan
+    _, prediction = of_truth(example)
+    holes = replace(example, truth={**example.truth, "depth_m": unknown})
+    wrong = prediction["points"].copy()
+    wrong[0, :20] *= 3
+    scores = [
+        task.summarise([task.score({**prediction, "points": points}, holes)])
+        for points in (prediction["points"], wrong)
+    ]
+    assert scores[0] == scores[1]
+    assert scores[0]["within_5_percent"] == 1
+    nothing = {
+        name: np.full_like(example.truth[name], np.nan) for name in ("depth_m", "depth2_m", "flow")
+    }
+    blank = replace(example, truth={**example.truth, **nothing})
+    metrics = task.summarise([task.score(prediction, blank)])
+    for name in ("within_5_percent", "distance_m", "depth_delta1", "depth_rel", "match_recall"):
+        assert name not in metrics or np.isnan(metrics[name])
+    assert metrics["median_rotation_deg"] < 0.1
 
 
 def test_the_loss_is_least_at_the_truth(rooms):
