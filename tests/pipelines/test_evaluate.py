@@ -550,6 +550,10 @@ def test_an_architecture_is_part_of_a_result(data, weights, tmp_path, capsys):
         (["--task", "depth", "--data", "{data}", "--set", "crop=[20, 20]"], ["crop", "patch_size"]),
         (["--task", "pose", "--data", "{data}", "--set", "head=linear"], ["pose: head", "dpt"]),
         (
+            ["--task", "flow", "--data", "{data}", "--set", "frozen=true"],
+            ["frozen = True", "cross-attention is new"],
+        ),
+        (
             ["--task", "depth,correspondence", "--data", "{data}", "--set", "epochs=1"],
             ["correspondence: epochs = 1", "not trained"],
         ),
@@ -587,6 +591,18 @@ def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
     assert "| a | 1.50 |\n| b | 1.50 |" in text
     first = json.loads((tmp_path / "results.json").read_text())[0]
     assert (first["mean"], first["deviation"], first["minutes_a_seed"]) == (0.9, None, 0.2)
+
+
+def test_taskonomy_ranks_models_over_its_eight_tasks(tmp_path):
+    """Of errors, where less is better: a is ahead in three tasks, b in five."""
+    names = [name for name in TASKS if name.startswith("taskonomy_")]
+    chosen = [benchmark_of(name, tmp_path) for name in names]
+    of_a = dict(zip(names, (0.0, 2.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0), strict=True))
+    cells = [cell_of(each, "a", 0, of_a[each.name]) for each in chosen]
+    cells += [cell_of(each, "b", 0, 1.0) for each in chosen]
+    text = write_report(tmp_path, "Evaluation", chosen, contenders_of("a", "b"), cells)
+    assert "mean rank in 8 benchmarks that all have" in text
+    assert "| a | 1.62 |\n| b | 1.38 |" in text
 
 
 def test_a_row_says_mean_deviation_seeds_and_cost(tmp_path):
