@@ -35,6 +35,8 @@ seed = $(call option,--seed,SEED)
 out = $(call option,--out,OUT)
 executor = $(call option,--executor,EXECUTOR)
 renderer = $(call option,--renderer,RENDERER)
+models = $(call quote,$(OUT))
+follow-up = $(if $(OUT),--set phrases.models=$(models) --out $(models)/follow-up)
 rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(executor)
 
 .DEFAULT_GOAL := help
@@ -60,6 +62,7 @@ pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
 
 evidence: $(INSTALLED) ## what pre-training is worth: hours of study, resumable; fills RESULTS.md
 	$(BIN)/crossview study evidence --report . $(strip $(out) $(ARGS))
+	$(BIN)/crossview study follow-up --report docs/follow-up $(strip $(follow-up) $(ARGS))
 
 bench: $(INSTALLED) ## measure how fast pairs are made
 	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(renderer) $(ARGS))

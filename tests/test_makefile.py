@@ -58,8 +58,17 @@ def test_variables_become_options_of_pretrain(make: Make) -> None:
 def test_variables_that_are_not_given_leave_no_option(make: Make) -> None:
     assert make.given("demo") == ["run", "demo"]
     assert make.given("bench") == ["bench"]
-    assert make.given("evidence") == ["study", "evidence", "--report", "."]
     assert make.given("render-pairs", "OUT=d", "DEPTH=0") == ["render-pairs", "--out", "d"]
+
+
+def test_evidence_is_the_study_and_then_what_it_left_open(make: Make) -> None:
+    assert " ".join(make.given("evidence", "ARGS=--cores 4")) == (
+        "study evidence --report . --cores 4 study follow-up --report docs/follow-up --cores 4"
+    )
+    assert " ".join(make.given("evidence", "OUT=dir")) == (
+        "study evidence --report . --out dir "
+        "study follow-up --report docs/follow-up --set phrases.models=dir --out dir/follow-up"
+    )
 
 
 def test_globs_spaces_and_quotes_reach_crossview_unharmed(make: Make) -> None:
