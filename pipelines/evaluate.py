@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 RESULT_NAME = "result.json"
 _TRAINING = "training.pt"
-"""In a cell's folder: a fine-tuning that is not at its end, or not judged everywhere."""
+"""In a cell's folder: a fine-tuning that is not at its end, or not judged on all that a command
+names."""
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
 

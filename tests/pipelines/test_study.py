@@ -6,7 +6,9 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,17 @@ from processes import crossview, wait_for
 from synthetic import write_dataset
 
 from generation.errors import CrossviewError
+from pipelines.bench_train import flops_a_pair
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.config import build
 from pipelines.study import STUDIES, Job, Study, jobs_of, load_study, run_study, stages_before
 from pipelines.study_report import write_study_report
+from training.config import PretrainConfig
+from training.data import DataConfig
 from training.downstream.tasks import TASKS
+from training.model.croco import ModelConfig
+from training.optim import MaskConfig, num_masked
 
 
 def study(out: Path, commands: dict[str, str], **more) -> Study:
@@ -322,6 +329,30 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
             assert task in TASKS, sample
             assert judged == (section.judged_on or ""), sample
             assert label in labels, sample
+
+
+def test_croco_and_mae_of_our_study_learn_for_equal_compute():
+    """Over all steps, whose masks differ: to 3 %, as the study says, and the controls for less."""
+
+    @cache
+    def flops(model: ModelConfig, mask: MaskConfig) -> float:
+        return flops_a_pair(PretrainConfig(data=DataConfig(path=Path()), model=model, mask=mask))
+
+    spent = {}
+    for job in jobs_of(load_study("evidence", {})):
+        if job.command in ("croco", "mae", "unrelated"):
+            config = pretrain.config_of(_parser().parse_args(list(job.arguments)))
+            num_steps = config.optim.max_steps
+            ratios = [config.mask.ratio_at(step, num_steps) for step in range(num_steps)]
+            patches = config.model.num_patches
+            hidden = Counter(num_masked(ratio, patches) for ratio in ratios)
+            spent[job.command] = config.optim.batch_size * sum(
+                steps * flops(config.model, MaskConfig(ratio=masked / patches))
+                for masked, steps in hidden.items()
+            )
+    assert spent["mae"] == pytest.approx(spent["croco"], rel=0.03)
+    assert spent["croco"] / (5000 * 32) == pytest.approx(1.85e9, rel=0.005)
+    assert spent["unrelated"] == pytest.approx(spent["croco"] / 2, rel=0.01)
 
 
 def test_the_follow_up_asks_models_that_the_study_makes():
