@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import resource
+import select
+import signal
 import sys
 from importlib import metadata
 
@@ -64,11 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     _allow_many_files()
     try:
         status: int = options.command(options)
+        sys.stdout.flush()  # so that a reader that is gone, such as head, is met below
         return status
     except CrossviewError as error:
         print(f"crossview: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         return _told(error)
     except Exception as error:
         if not _is_of_a_store(error):
@@ -103,7 +109,18 @@ def _told(error: Exception) -> int:
 
 def _is_of_a_store(error: Exception) -> bool:
     known = type(error).__module__.partition(".")[0] in _STORES
-    return known or isinstance(error, ConnectionError | PermissionError | TimeoutError)
+    lost = ConnectionError | PermissionError | TimeoutError
+    return known or (isinstance(error, lost) and not isinstance(error, BrokenPipeError))
+
+
+def _nobody_reads() -> bool:
+    """Return whether standard output is a pipe without a reader; what is left then goes nowhere."""
+    output = select.poll()
+    output.register(1, 0)
+    broken = any(event & select.POLLERR for _, event in output.poll(0))
+    if broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return broken
 
 
 def _parser() -> argparse.ArgumentParser:

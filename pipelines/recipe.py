@@ -208,8 +208,8 @@ def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[
     if recipe.render.renderer == AUTO and rendering.renderer == "gl" != chosen_renderer(AUTO):
         raise CrossviewError(
             f"{recipe.pairs_folder}: begun with renderer gl, for which there is no GPU here; go on "
-            "where there is one, or give --renderer gl, which then renders in software, or "
-            "--renderer embree, which makes all pairs anew"
+            "where there is one, or give --renderer gl (in software where there is none; scenes "
+            "that fail are left out) or --renderer embree (all pairs are made anew)"
         )
     if another_configuration(rendering, recipe.pairs_folder):
         _move_aside(recipe.pairs_folder)

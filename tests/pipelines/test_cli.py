@@ -1,6 +1,7 @@
 """The command as a user meets it: help that can be read, errors that can be acted on."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_a_bucket_without_credentials_is_told(monkeypatch, capsys: pytest.Captur
     ("error", "of_a_bucket"),
     [
         (OSError(28, "No space left on device"), False),
+        (BrokenPipeError(32, "Broken pipe"), False),
         (ConnectionResetError(104, "Connection reset by peer"), True),
         (aiohttp.ClientOSError(111, "Connect call failed"), True),
         (aiohttp.ClientPayloadError("Response payload is not completed"), True),
@@ -146,6 +148,25 @@ def test_an_error_that_names_no_file_is_told(
     said = capsys.readouterr().err
     assert f"crossview: {type(error).__name__}: {error}" in said
     assert ("Traceback" in said) != ("of a bucket: is it reachable" in said) == of_a_bucket
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_read_enough_is_no_error(unbuffered: str):
+    """As of `crossview scenes | head -1`."""
+    command = [sys.executable, "-m", "pipelines.cli", "scenes"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Error" not in process.stderr.read()
+    assert process.returncode == 141
 
 
 def test_a_recipe_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -18,6 +18,7 @@ from generation.folder_lock import locked
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import read_config
 from pipelines.config import ConfigError
 from pipelines.executors import Executor, make_executor
 from pipelines.inspection import read_accounts
@@ -300,7 +301,8 @@ def test_pairs_of_a_gpu_wait_for_one(tmp_path: Path, monkeypatch):
     assert not recipe.pretrain_folder.exists()
     embree = load_recipe(name, {"render": {"renderer": "embree"}})
     assert run_recipe(embree, serial(), until="render") == []
-    assert "embree" in path.read_text()
+    assert read_config(path)["renderer"] == "embree"
+    assert (recipe.out / "pairs.before-1").exists()
 
 
 def test_a_recipe_runs_once_at_a_time(tmp_path: Path):

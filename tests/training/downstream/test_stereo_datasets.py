@@ -205,6 +205,26 @@ def test_monkaa_and_driving_are_trained_on_beside_flyingthings(scene_flow):
     assert names(splits.val) == ["TEST/C/0000/0006"]
     np.testing.assert_array_equal(splits.train[0].images, [colours(40), colours(41)])
     np.testing.assert_array_equal(splits.train[3].truth["disparity"], disparity_of(30))
+    # They are there with the clean pass alone.
+    assert names(open_scene_flow(scene_flow, render_pass="final").train) == things
+    (scene_flow / f"disparity/{others[0].replace('/', '/left/')}.pfm").unlink()
+    with pytest.raises(CrossviewError, match=f"no disparity/left for 1 of 5: {others[0]}"):
+        open_scene_flow(scene_flow, render_pass="clean")
+
+
+def test_parts_of_scene_flow_may_be_links(scene_flow, tmp_path_factory):
+    whole = [names(part) for part in parts_of(open_scene_flow(scene_flow, render_pass="clean"))]
+    disk = tmp_path_factory.mktemp("disk")
+    for number, part in enumerate(("disparity/TRAIN/A", "frames_cleanpass/TEST")):
+        shutil.move(scene_flow / part, disk / str(number))
+        (scene_flow / part).symlink_to(disk / str(number))
+    linked = open_scene_flow(scene_flow, render_pass="clean")
+    assert [names(part) for part in parts_of(linked)] == whole
+    check(linked.train[1], 10)
+
+
+def parts_of(splits):
+    return splits.train, splits.val
 
 
 def test_a_file_that_scene_flow_lacks_is_named(scene_flow):

@@ -106,7 +106,7 @@ def test_every_layout_of_every_task_of_this_file_is_tried():
 
 @pytest.mark.parametrize(("task", "layout"), ONE_OF_EACH)
 def test_every_recipe_trains_and_predicts(opened, task, layout):
-    """But for its size and its length, as it is."""
+    """But for its sizes, of images and batches, and its length, as it is."""
     for recipe in TASKS[task].recipes.values():
         resize = None if recipe.resize is None else (40, 40)
         outcome = judged(

@@ -118,7 +118,7 @@ def test_a_task_runs_on_a_layout(splits_of, task, layout, config):
 
 @pytest.mark.parametrize("task", ["pose", "pointmaps"])
 def test_every_recipe_trains_and_predicts(splits_of, task):
-    """But for its size and its length, as it is."""
+    """But for its sizes, of images and batches, and its length, as it is."""
     for recipe in TASKS[task].recipes.values():
         short = {"resize": None, "crop": None, "max_steps": 1, "batch_size": 2}
         outcome = judged(task, splits_of["shards"], recipe=recipe, **short)

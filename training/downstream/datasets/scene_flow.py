@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,8 @@ from training.downstream.example import Example, Splits
 
 logger = logging.getLogger(__name__)
 
-_PARTS = ("TRAIN", "TEST")
+_PARTS = ("TRAIN/", "TEST/")
+"""Of FlyingThings3D."""
 _UNUSED = "all_unused_files.txt"
 LAYOUT = Layout(
     title="Scene Flow Datasets",
@@ -81,14 +83,24 @@ def _names(root: Path, frames: str, unused: set[str]) -> list[str]:
         f"{kind}/{side}": {*_files(root / kind, side, ending)} - unused
         for kind, side, ending in files
     }
-    return paired(root / frames, kinds)
+    # The disparities are of both passes, and Monkaa and Driving may be there with the other one.
+    shown = {name.rpartition("/")[0] for name in kinds[f"{frames}/left"]}
+    return paired(
+        root / frames,
+        {
+            kind: [n for n in names if n.startswith(_PARTS) or n.rpartition("/")[0] in shown]
+            for kind, names in kinds.items()
+        },
+    )
 
 
 def _files(folder: Path, side: str, ending: str) -> list[str]:
+    """Return all below a folder, also below links to others."""
     return [
-        f"{images.parent.relative_to(folder).as_posix()}/{path.stem}"
-        for images in folder.rglob(side)
-        for path in files_in(images, (ending,))
+        f"{place.parent.relative_to(folder).as_posix()}/{path.stem}"
+        for place in (Path(name) for name, _, _ in os.walk(folder, followlinks=True))
+        if place.name == side
+        for path in files_in(place, (ending,))
     ]
 
 
