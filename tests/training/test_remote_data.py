@@ -180,7 +180,9 @@ def test_a_long_run_keeps_its_cache_to_the_limit_and_what_was_read_ahead(
         most = max(most, len(list((tmp_path / "cache").glob("[!.]*.tar"))))
     assert most <= 6 + THREADS + num_workers  # those are on the way in, or go as soon as they are
     tars = [path for path in store.paths if ".tar" in path]
-    assert 24 <= len(tars) <= 1.25 * 3 * 24  # three epochs of 24 shards
+    # Three epochs of 24 shards. On a machine with other work some are gone before they are read,
+    # and come again; if all were, it would be twice as many.
+    assert 24 <= len(tars) < 2 * 3 * 24
 
 
 def test_a_reader_holds_no_more_open_than_half_of_the_cache(in_memory, tmp_path):
