@@ -35,8 +35,7 @@ seed = $(call option,--seed,SEED)
 out = $(call option,--out,OUT)
 executor = $(call option,--executor,EXECUTOR)
 renderer = $(call option,--renderer,RENDERER)
-models = $(call quote,$(OUT))
-follow-up = $(if $(OUT),--set phrases.models=$(models) --out $(models)/follow-up)
+follow-up = $(if $(OUT),--out $(call quote,$(OUT)/follow-up))
 rendering = $(scenes) $(num_pairs) $(overlap) $(renderer) $(seed) $(out) $(executor)
 
 .DEFAULT_GOAL := help
@@ -60,9 +59,9 @@ overlap-sweep: $(INSTALLED) ## one dataset a level of overlap, the same first vi
 pretrain: $(INSTALLED) ## pre-train CroCo on the shards in DATA, into OUT
 	$(BIN)/crossview pretrain $(strip $(config) $(data) $(seed) $(out) $(ARGS))
 
-evidence: $(INSTALLED) ## what pre-training is worth: hours of study, resumable; fills RESULTS.md
+evidence: $(INSTALLED) ## what pre-training is worth: hours of study, resumable; fills RESULTS.md, docs
 	$(BIN)/crossview study evidence --report . $(strip $(out) $(ARGS))
-	$(BIN)/crossview study follow-up --report docs/follow-up $(strip $(follow-up) $(ARGS))
+	$(BIN)/crossview study follow-up $(strip $(ARGS) --report docs/follow-up $(follow-up))
 
 bench: $(INSTALLED) ## measure how fast pairs are made
 	$(BIN)/crossview bench $(strip $(scenes) $(num_pairs) $(renderer) $(ARGS))

@@ -63,12 +63,12 @@ def test_variables_that_are_not_given_leave_no_option(make: Make) -> None:
 
 def test_evidence_is_the_study_and_then_what_it_left_open(make: Make) -> None:
     assert " ".join(make.given("evidence", "ARGS=--cores 4")) == (
-        "study evidence --report . --cores 4 study follow-up --report docs/follow-up --cores 4"
+        "study evidence --report . --cores 4 study follow-up --cores 4 --report docs/follow-up"
     )
-    assert " ".join(make.given("evidence", "OUT=dir")) == (
-        "study evidence --report . --out dir "
-        "study follow-up --report docs/follow-up --set phrases.models=dir --out dir/follow-up"
-    )
+    given = make.given("evidence", "OUT=my results")
+    assert given[:6] == ["study", "evidence", "--report", ".", "--out", "my results"]
+    assert given[6:10] == ["study", "follow-up", "--report", "docs/follow-up"]
+    assert given[10:] == ["--out", "my results/follow-up"]
 
 
 def test_globs_spaces_and_quotes_reach_crossview_unharmed(make: Make) -> None:

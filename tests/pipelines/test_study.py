@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from os.path import normpath
 from pathlib import Path
 
 import pytest
@@ -307,7 +308,7 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
     by_out = {Path(job.arguments[job.arguments.index("--out") + 1]): job for job in jobs}
     before = stages_before(ours)
     for job in jobs:
-        for word in re.findall(rf"{tmp_path}/[^\s']+", job.line):
+        for word in re.findall(rf"{tmp_path}/[^.\s'][^\s']*", job.line):
             used = Path(word.replace("{seed}", "0"))
             maker = by_out.get(used) or by_out[used.parent]
             assert maker == job or maker.stage in before[job.stage], f"{job.name}: {maker.name}"
@@ -356,14 +357,16 @@ def test_croco_and_mae_of_our_study_learn_for_equal_compute():
 
 
 def test_the_follow_up_asks_models_that_the_study_makes():
-    first, second = load_study("evidence", {}), load_study("follow-up", {})
+    """In the folder beside its own, whatever it is called."""
+    out = "it is/2026-11-22"
+    first = load_study("evidence", {"out": out})
+    second = load_study("follow-up", {"out": f"{out}/follow-up"})
     made = {job.arguments[job.arguments.index("--out") + 1] for job in jobs_of(first)}
-    words = [
-        word for job in jobs_of(second) for word in re.findall(r"out/evidence/[^ ]+", job.line)
-    ]
-    used = {word.replace("{seed}", "0").rstrip("'") for word in words}
+    words = [word for job in jobs_of(second) for word in job.arguments if "/.." in word]
+    used = {normpath(word.rpartition("=")[2].replace("{seed}", "0")) for word in words}
     assert len(used) > 10
     assert used <= made
+    assert normpath(load_study("follow-up", {}).out / "..") == str(load_study("evidence", {}).out)
 
 
 MICRO = """

@@ -202,6 +202,18 @@ def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
     assert run(keep, fresh()) == batches
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_that_a_cpu_began_goes_on_on_a_gpu(tmp_path):
+    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
+    weights = []
+    for device in ("cpu", "cuda"):
+        network, task = nn.Linear(1, 1, bias=False).to(device), Fit()
+        finetune(task, network, Numbers(), RECIPE, seed=0, keep=keep)
+        weights.append(network.weight.detach().cpu())
+    assert task.batches == []  # nothing was left to train
+    assert torch.equal(*weights)
+
+
 def test_no_epochs_are_no_training_whatever_the_steps():
     task, network, _ = fitted(Recipe(epochs=0, max_steps=5))
     assert task.batches == []
