@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     _allow_many_files()
     try:
         status: int = options.command(options)
-        sys.stdout.flush()  # so that a reader that is gone, such as head, is met below
+        print(end="", flush=True)  # so that a reader that is gone, such as head, is met below
         return status
     except CrossviewError as error:
         print(f"crossview: {error}", file=sys.stderr)
