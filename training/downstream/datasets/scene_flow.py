@@ -96,12 +96,14 @@ def _names(root: Path, frames: str, unused: set[str]) -> list[str]:
 
 def _files(folder: Path, side: str, ending: str) -> list[str]:
     """Return all below a folder, also below links to others."""
-    return [
-        f"{place.parent.relative_to(folder).as_posix()}/{path.stem}"
-        for place in (Path(name) for name, _, _ in os.walk(folder, followlinks=True))
-        if place.name == side
-        for path in files_in(place, (ending,))
-    ]
+    names: list[str] = []
+    for place, folders, _ in os.walk(folder, followlinks=True):
+        if side in folders:
+            folders.clear()  # what lies beside it, of the other camera, need not be listed
+            sequence = Path(place).relative_to(folder).as_posix()
+            files = files_in(Path(place) / side, (ending,))
+            names += [f"{sequence}/{path.stem}" for path in files]
+    return names
 
 
 def _read(root: Path, frames: str, name: str) -> Example:
