@@ -10,6 +10,7 @@ from matplotlib.colors import hsv_to_rgb
 from numpy.typing import NDArray
 
 from generation.geometry import Bool, UInt8
+from training.downstream.task import Panels
 
 UNKNOWN_COLOUR = (40, 40, 46)
 Values = NDArray[Any]
@@ -42,6 +43,19 @@ def spanning(title: str, values: Values, unit: str) -> str:
         return title
     low, high = span_of(values)
     return f"{title}, {low:.3g} to {high:.3g} {unit}".rstrip()
+
+
+def in_one_range(
+    truth: Values, found: Values, span: tuple[float, float], unit: str, of: str = ""
+) -> Panels:
+    """Return the panels of true and predicted (H, W) numbers, in the colours of one range.
+
+    of: goes into the titles, after what they are.
+    """
+    both = ((f"truth{of}", truth), (f"prediction{of}", found))
+    return [
+        (spanning(title, values, unit), scalar_picture(values, *span)) for title, values in both
+    ]
 
 
 def error_picture(error: Values, high: float) -> UInt8:

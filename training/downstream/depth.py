@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.downstream.colours import error_picture, scalar_picture, span_of, spanning
+from training.downstream.colours import error_picture, in_one_range, span_of
 from training.downstream.constants import constant_map
 from training.downstream.datasets.nyuv2 import open_nyuv2
 from training.downstream.datasets.shards import open_shards
@@ -96,11 +96,9 @@ class Depth:
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
         """Show depth in one range of colours, and the relative error up to a quarter."""
         truth, found = example.truth["depth_m"], prediction["depth_m"]
-        low, high = span_of(truth)
         return [
             ("image", example.images[0]),
-            (spanning("truth", truth, "m"), scalar_picture(truth, low, high)),
-            (spanning("prediction", found, "m"), scalar_picture(found, low, high)),
+            *in_one_range(truth, found, span_of(truth), "m"),
             ("relative error to 0.25", error_picture(abs(found - truth) / truth, 0.25)),
         ]
 

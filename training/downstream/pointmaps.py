@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.geometry import Float32, Float64
-from training.downstream.colours import error_picture, scalar_picture, span_of, spanning
+from training.downstream.colours import error_picture, in_one_range, span_of
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.dpt import DPT
@@ -172,14 +172,12 @@ class Pointmaps:
         """
         view = _view_of(example, prediction)
         points, truth = prediction["points"], true_points(view)
-        low, high = span_of(truth[..., 2])
+        span = span_of(truth[..., 2])
         panels: Panels = list(zip(("first", "second"), view.images))
         for name, found, true in zip(("first", "second"), points, truth):
             error = np.linalg.norm(found - true, axis=-1) / np.linalg.norm(true, axis=-1)
-            true_m, found_m = true[..., 2], found[..., 2]
             panels += [
-                (spanning(f"truth, {name}", true_m, "m"), scalar_picture(true_m, low, high)),
-                (spanning(f"prediction, {name}", found_m, "m"), scalar_picture(found_m, low, high)),
+                *in_one_range(true[..., 2], found[..., 2], span, "m", of=f", {name}"),
                 (f"relative error to 0.25, {name}", error_picture(error, 0.25)),
             ]
         size = truth.shape[1], truth.shape[2]

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from generation.errors import CrossviewError
-from training.downstream.colours import error_picture, scalar_picture, span_of, spanning
+from training.downstream.colours import error_picture, in_one_range, span_of
 from training.downstream.constants import constant_map
 from training.downstream.datasets.eth3d import open_eth3d
 from training.downstream.datasets.kitti import open_kitti
@@ -134,7 +134,6 @@ class Stereo:
         return [
             ("left", example.images[0]),
             ("right", example.images[1]),
-            (spanning("truth", truth, "px"), scalar_picture(truth, low, high)),
-            (spanning("prediction", found, "px"), scalar_picture(found, low, high)),
+            *in_one_range(truth, found, (low, high), "px"),
             (f"error to {high / 4:.1f} px", error_picture(abs(found - truth), high / 4)),
         ]
