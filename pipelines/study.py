@@ -52,7 +52,7 @@ class Stage:
     after: tuple[str, ...] | None = None
     """Stages before it that must be done when it begins; None: all of them."""
     threads: int = 1
-    """Threads of each command; as many run at once as there are cores for."""
+    """Cores of each command; as many run at once as there are cores for."""
 
     def __post_init__(self) -> None:
         require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
@@ -201,7 +201,7 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     those that run, which are not done then. Raises CrossviewError as jobs_of does, and for needs of
     what there is not.
     """
-    cores = (os.cpu_count() or 1) if cores is None else cores
+    cores = len(os.sched_getaffinity(0)) if cores is None else cores
     require(cores >= 1, "--cores", cores, "at least 1")
     jobs, before = jobs_of(study), stages_before(study)
     known = {*study.phrases, *(job.command for job in jobs)}
@@ -351,6 +351,8 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
 
 def _status_of(job: Job, log: Path, stop: StopRequest) -> int:
     """Run a command; return its exit status."""
+    # Else each would read by as many processes beside a GPU as if it were alone.
+    share = dict.fromkeys(("OMP_NUM_THREADS", "PYTHON_CPU_COUNT"), str(job.threads))
     with open(log, "a") as stream:
         stream.write(f"$ {job.line}\n")
         stream.flush()
@@ -359,7 +361,7 @@ def _status_of(job: Job, log: Path, stop: StopRequest) -> int:
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": str(job.threads)},
+            env={**os.environ, **share},
             start_new_session=True,  # Ctrl-C reaches it by way of us
         )
         return _end_of(process, stop)

@@ -192,6 +192,17 @@ def test_commands_run_at_once_as_far_as_their_threads_have_cores(tmp_path: Path,
         assert len(most) == 4
 
 
+def test_a_command_is_told_its_share_of_the_cores(tmp_path: Path, monkeypatch):
+    shell = tmp_path / "shell"
+    shell.write_text("#!/bin/sh\necho $OMP_NUM_THREADS $PYTHON_CPU_COUNT\n")
+    shell.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(shell))
+    stages = {"one": {"commands": {"a": "verify"}, "threads": 3}}
+    values = {"title": "T", "out": str(tmp_path), "stages": stages}
+    assert run_study(build(Study, values, source="test"), cores=4) == []
+    assert (tmp_path / "logs" / "a.log").read_text().splitlines() == ["$ crossview verify", "3 3"]
+
+
 def test_what_lacks_its_scans_is_left_out_and_told(tmp_path: Path, caplog):
     """A command, and what another one would do with what it makes."""
     scans = tmp_path / "scans"

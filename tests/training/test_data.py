@@ -354,5 +354,13 @@ def test_processes_read_beside_a_gpu_as_far_as_there_are_cores(
     monkeypatch, given, on_gpu, cores, training, expected
 ):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.delenv("PYTHON_CPU_COUNT", raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(training))
     assert processes_that_read(given, on_gpu=on_gpu) == expected
+
+
+def test_no_more_processes_read_than_this_one_has_cores_for(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    for given, expected in (("2", 2), ("default", 8)):
+        monkeypatch.setenv("PYTHON_CPU_COUNT", given)
+        assert processes_that_read(None, on_gpu=True) == expected
