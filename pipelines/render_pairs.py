@@ -122,7 +122,10 @@ class SceneSummary:
     asked: int = 0
     accepted: int = 0
     attempts: int = 0
+    made: int = 0
+    """Of those accepted, by this run."""
     seconds: float = 0.0
+    """That this run's workers took for them."""
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -246,6 +249,7 @@ def _collect(
     for task, reason in made.failures:
         summaries[task.scene.scene_id].failures.append(reason)
     for report in made.reports:
+        summaries[report.scene_id].made += report.count
         summaries[report.scene_id].seconds += report.seconds["total"]
     rejections: Counter[str] = Counter()
     for task in tasks:
@@ -303,7 +307,7 @@ def summary_table(result: RenderResult) -> str:
             summary.accepted,
             summary.attempts,
             f"{summary.accepted / summary.attempts:.1%}" if summary.attempts else "-",
-            f"{summary.accepted / summary.seconds:.1f}" if summary.seconds else "-",
+            f"{summary.made / summary.seconds:.1f}" if summary.seconds else "-",
             "failed" if summary.failures else "short" if summary.notes else "ok",
         )
         for scene, summary in result.summaries.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from generation.renderers.choice import NEEDS_FRESH_PROCESS
+from generation.renderers.gpu import is_gpu
 from generation.scenes.sources import SceneSource
 from generation.shards.files import VISIBLE_SECONDS
 from generation.task import ShardReport
@@ -86,6 +87,7 @@ def make_missing(
         renderer,
     )
     reports: dict[str, ShardReport] = {}
+    devices: Counter[str] = Counter()
     failures: list[tuple[Task, str]] = []
     outcomes = executor.run(
         work,
@@ -99,8 +101,11 @@ def make_missing(
                 failures.append((outcome.task, outcome.error or "no reason given"))
             else:
                 reports[outcome.task.name] = outcome.report
+                devices[outcome.report.device] += 1
+                if devices[outcome.report.device] == 1:
+                    _warn_of_software(renderer, outcome.report.device)
             progress.advance(outcome.task.num_pairs)
-    for device, number in Counter(report.device for report in reports.values()).items():
+    for device, number in devices.items():
         logger.info("%s rendered %d shards on %s", renderer, number, device)
     for task, done in _awaited(missing, reports, verify=verify):
         if done:
@@ -114,6 +119,16 @@ def make_missing(
                 )
             )
     return Made(finished=finished, reports=list(reports.values()), failures=failures)
+
+
+def _warn_of_software(renderer: str, device: str) -> None:
+    if renderer != "embree" and not is_gpu(device):
+        logger.warning(
+            "renderer %s: OpenGL renders in software (%s); where there is a GPU, let "
+            "__EGL_VENDOR_LIBRARY_FILENAMES name its driver's EGL vendor file",
+            renderer,
+            device,
+        )
 
 
 def _awaited(

@@ -181,12 +181,14 @@ def _attempt(errand: bytes, pipe: Connection, memory_bytes: int) -> Reply:
         pipe.send(None)
         return Reply(report=pickle.dumps(function(task)))
     except Exception as error:
-        if any(isinstance(each, MemoryError) for each in _chain(error)):
-            limit = f"the {memory_bytes / GIB:g} GiB of memory of a worker (--worker-memory)"
-            return Reply(fault=Fault.MEMORY, error=f"needs more than {limit}")
-        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EROFS):
-            where = f"{error.filename}: " if error.filename else ""
-            return Reply(fault=Fault.DISK, error=f"{socket.gethostname()}: {where}{error.strerror}")
+        for cause in _chain(error):
+            if isinstance(cause, MemoryError):
+                limit = f"the {memory_bytes / GIB:g} GiB of memory of a worker (--worker-memory)"
+                return Reply(fault=Fault.MEMORY, error=f"needs more than {limit}")
+            if isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EROFS):
+                where = f"{cause.filename}: " if cause.filename else ""
+                host = socket.gethostname()
+                return Reply(fault=Fault.DISK, error=f"{host}: {where}{cause.strerror}")
         if isinstance(error, CrossviewError):
             return Reply(fault=Fault.ERROR, error=str(error))
         last = traceback.extract_tb(error.__traceback__)[-1]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.gpu import has_gpu, is_gpu
 from generation.renderers.protocol import Renderer, RendererError
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
-
-logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 RENDERERS = (AUTO, "embree", "gl", "habitat")
@@ -54,13 +51,6 @@ def open_renderer(
         from generation.renderers.habitat import HabitatRenderer
 
         renderer = HabitatRenderer(scene, source)
-    if name != "embree" and has_gpu() and not is_gpu(renderer.device):
-        logger.warning(
-            "renderer %s: there is a GPU, but OpenGL renders in software (%s); let "
-            "__EGL_VENDOR_LIBRARY_FILENAMES name the GPU driver's EGL vendor file",
-            name,
-            renderer.device,
-        )
     return renderer
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from generation.covisibility import measure_pair
 from generation.geometry import Camera, look_at
-from generation.renderers import choice, gpu
+from generation.renderers import choice
 from generation.renderers.choice import chosen_renderer, open_renderer
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import RendererError, View
@@ -182,16 +182,3 @@ except RendererError as error:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert message in done.stdout
-
-
-@pytest.mark.parametrize("gpu_there", [False, True])
-def test_software_where_there_is_a_gpu_is_a_warning(
-    box_room: Scene, monkeypatch, caplog: pytest.LogCaptureFixture, gpu_there: bool
-):
-    from generation.renderers.gl import device_name
-
-    if gpu.is_gpu(device_name()):
-        pytest.skip("OpenGL renders on a GPU here")
-    monkeypatch.setattr(choice, "has_gpu", lambda: gpu_there)
-    open_renderer("gl", box_room)
-    assert [name in caplog.text for name in ("in software", device_name())] == [gpu_there] * 2

@@ -61,6 +61,14 @@ def write_to_full_disk(task: int) -> None:
     Path("/dev/full").write_text("data")
 
 
+def fetch_to_full_disk(task: int) -> None:
+    """Fail as a scene does whose files find no room here."""
+    try:
+        write_to_full_disk(task)
+    except OSError as error:
+        raise CrossviewError("the scene cannot be fetched") from error
+
+
 def sleep_if_marked(task: tuple[str, int]) -> int:
     """Hang where the scene is the slow one."""
     scene, number = task

@@ -135,9 +135,10 @@ def test_a_task_that_hangs_is_ended_with_its_group_and_the_others_finish(executo
             )
 
 
-def test_a_full_disk_ends_the_run_at_once(executor: Executor):
+@pytest.mark.parametrize("work", [errands.write_to_full_disk, errands.fetch_to_full_disk])
+def test_a_full_disk_ends_the_run_at_once(executor: Executor, work):
     with pytest.raises(CrossviewError, match=r"No space left on device; .* Make room"):
-        list(executor.run(errands.write_to_full_disk, range(100)))
+        list(executor.run(work, range(100)))
     assert len(list(executor.run(errands.square, range(3)))) == 3
 
 

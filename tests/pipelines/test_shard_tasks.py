@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from generation.scenes.sources import SceneSource
+from generation.task import ShardReport
+from pipelines.executors import Outcome
 from pipelines.shard_tasks import make_missing
 
 
@@ -22,12 +24,28 @@ class Task:
         return "what it left" if self.done else None
 
 
+REPORT = {
+    "scene_id": "room",
+    "count": 4,
+    "attempts": 4,
+    "rejections": {},
+    "shortfall": "",
+    "num_faces": 12,
+    "num_renders": 8,
+}
+
+
+@dataclass
 class Recorder:
-    """Runs nothing, and keeps what it was asked for."""
+    """Runs nothing, reports a device a task, and keeps what it was asked for."""
+
+    devices: list[str] = field(default_factory=list)
 
     def run(self, function, tasks, *, group, recycle):
         self.tasks, self.recycle = tasks, recycle
-        yield from ()
+        for task, device in zip(tasks, self.devices):
+            report = ShardReport(**REPORT, device=device)
+            yield Outcome(task, report=report)
 
 
 @pytest.mark.parametrize(("renderer", "recycle"), [("embree", False), ("habitat", True)])
@@ -37,3 +55,15 @@ def test_what_is_missing_is_asked_for_and_habitat_gets_fresh_processes(tmp_path,
     made = make_missing(print, tasks, executor, tmp_path, verify=False)
     assert (executor.tasks, executor.recycle) == (tasks[1:], recycle)
     assert (made.finished, made.reports, made.failures) == ({"a": "what it left"}, [], [])
+
+
+@pytest.mark.parametrize(
+    ("renderer", "software"),
+    [("gl", ["llvmpipe (LLVM 15.0.6)"]), ("embree", [])],
+)
+def test_software_is_told_once_whichever_machine_has_it(tmp_path, caplog, renderer, software):
+    executor = Recorder(["NVIDIA H200", *["llvmpipe (LLVM 15.0.6)"] * 2])
+    tasks = [Task(name, renderer, num_pairs=1) for name in "abc"]
+    make_missing(print, tasks, executor, tmp_path, verify=False)
+    told = [each.args[1] for each in caplog.records if "in software" in each.message]
+    assert told == software
