@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -72,9 +73,22 @@ def read_dataset(
     Scenes are sought below the roots by the name of their file, else among known ones. Raises
     ShardError where a shard is damaged, RecordError where it is not of this version.
     """
-    reader = ShardReader(index)
-    found: dict[str, tuple[SceneSource | None, str]] = {}
+    pieces = list(_read_pieces(index))
+    scenes = {piece.scene_id: piece for piece in pieces}
+    sharing = Counter(scene.label for scene in scenes.values())
     files_below = cache(_files_by_name)
+    found = {
+        name: _find(piece, sharing[piece.label] == 1, roots, known, files_below)
+        for name, piece in scenes.items()
+    }
+    for piece in pieces:
+        source, missing = found[piece.scene_id]
+        yield replace(piece, scene=source, missing=missing)
+
+
+def _read_pieces(index: ShardIndex) -> Iterator[RecordedPairs]:
+    """Yield the pairs of every shard, with their scenes as they were recorded."""
+    reader = ShardReader(index)
     for number, entry in enumerate(index.shards):
         task = Sidecar.read(sidecar_path(index.folder / entry.name)).task
         read = partial(reader.read, number, endings=(META,))
@@ -83,7 +97,7 @@ def read_dataset(
             scene = SceneSource(**task["scene"])
             metas = [json.loads(data) for _, (data,) in samples]
             height, width = metas[0]["image_size"]
-            recorded = RecordedPairs(
+            piece = RecordedPairs(
                 name=Path(entry.name).stem,
                 scene=scene,
                 scene_id=entry.scene,
@@ -102,10 +116,7 @@ def read_dataset(
                 f"{index.folder / entry.name}: not pairs of this version ({error!r}); "
                 "`crossview verify` says more"
             ) from error
-        if entry.scene not in found:
-            found[entry.scene] = _find(scene, recorded.scene_digest, roots, known, files_below)
-        source, missing = found[entry.scene]
-        yield replace(recorded, scene=source, missing=missing)
+        yield piece
 
 
 def _poses(meta: dict[str, Any]) -> list[Any]:
@@ -122,32 +133,41 @@ def _files_by_name(root: Path) -> dict[str, list[Path]]:
 
 
 def _find(
-    scene: SceneSource,
-    digest: str,
+    piece: RecordedPairs,
+    alone: bool,
     roots: Sequence[Path],
     known: Sequence[SceneSource],
     files_below: Callable[[Path], Mapping[str, Sequence[Path]]],
 ) -> tuple[SceneSource | None, str]:
     """Return a recorded scene with its file's path, or None and the reason.
 
-    Below a root it is the file right there, or else one of its name: of several the one with the
-    recorded digest, else that with its id.
+    It is the file of its name with the recorded digest, right in a root or anywhere below; where
+    none has that, the one with its id. One that is neither is taken if it is the only one and no
+    other recorded scene has a file of this name (alone): an edited scan, rather than another one.
     """
+    scene = piece.scene
+    assert scene is not None
     if not scene.path:
         return scene, ""
-    for root in roots:
-        direct = root / scene.path
-        files = [direct] if direct.is_file() else files_below(root).get(scene.path, ())
-        places = [replace(scene, path=str(file)) for file in files]
-        if len(places) > 1:
-            same = [place for place in places if scene_digest(place) == digest]
-            names = scene_names(Path(place.path) for place in places)
-            places = same or [p for p in places if names[Path(p.path)] == scene.scene_id]
-        if places:
-            return places[0], ""
+
+    direct = [replace(scene, path=str(root / scene.path)) for root in roots]
+    for place in direct:
+        if scene_digest(place) == piece.scene_digest:
+            return place, ""
+    below = dict.fromkeys(
+        file.absolute() for root in roots for file in files_below(root).get(scene.path, ())
+    )
+    names = scene_names(below)
+    places = [replace(scene, path=str(file)) for file in below]
+    same = [place for place in places if scene_digest(place) == piece.scene_digest]
+    by_id = [place for place in places if names[Path(place.path)] == scene.scene_id]
+    for place in same or by_id or places[: alone and len(places) == 1]:
+        return place, ""
+    if places:
+        return None, f"{places[0].path} is another file than {scene.scene_id} was recorded from"
     same_file = [source for source in known if Path(source.path).name == scene.path]
     same_id = [source for source in same_file if source.scene_id == scene.scene_id]
-    for source in same_id or same_file[: len(same_file) == 1]:
+    for source in same_id or same_file[: alone and len(same_file) == 1]:
         if location(source.path).is_file():
             return replace(scene, path=source.path), ""
     return None, f"{scene.path} was not found; name the folder of the scenes with --root"

@@ -18,6 +18,7 @@ from generation.recorded import RecordedPairs
 from generation.renderers.choice import open_renderer
 from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
+from generation.scenes.digest import load_digested
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.schema import Sidecar, sidecar_path
@@ -28,6 +29,7 @@ from generation.task import (
     ShardReport,
     encode_pair,
     finished_shard,
+    remove_other_sidecar,
 )
 
 
@@ -103,8 +105,7 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
     start = time.perf_counter()
     renderer, num_faces = _prepare(task.scene, task.scene_digest, task.renderer, task.supersampling)
     prepared = time.perf_counter()
-    # First of all the old sidecar goes: it must never stand beside another run's tar.
-    sidecar_path(task.shard_path).unlink(missing_ok=True)
+    remove_other_sidecar(task.shard_path, task.identity, renderer.device)
     poses = task.recorded.world_from_cameras.reshape(-1, 4, 4)
     cameras = (Camera.from_hfov(task.hfov_deg, task.image_size, pose) for pose in poses)
     views = renderer.render_each(cameras)
@@ -141,6 +142,6 @@ def _prepare(
     source: SceneSource, digest: str, renderer: str, supersampling: int
 ) -> tuple[Renderer, int]:
     """Open a scene's renderer, count its triangles; a worker keeps the last one."""
-    scene = source.load()
+    scene = load_digested(source, digest)
     opened = open_renderer(renderer, scene, source)
     return supersampled(opened, supersampling), scene.num_faces

@@ -15,7 +15,7 @@ from generation.keep_last import keep_last
 from generation.locations import location
 from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
-from generation.scenes.digest import UNREADABLE
+from generation.scenes.digest import UNREADABLE, load_digested
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
@@ -135,6 +135,22 @@ def finished_shard(
     return replace(sidecar, samples={}, task={})
 
 
+def remove_other_sidecar(shard_path: Path, identity: dict[str, Any], device: str) -> None:
+    """Remove a shard's sidecar before another shard is written: they must never stand together.
+
+    That of this very task and device stays: it says the same of the same bytes. Where two runs work
+    in one bucket, the other may have finished the shard since this one looked.
+    """
+    path = sidecar_path(shard_path)
+    try:
+        sidecar = Sidecar.read(path)
+        if (sidecar.task, sidecar.device) == (identity, device):
+            return
+    except ShardError:
+        pass
+    path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
     """What a worker says of a finished task; a few hundred bytes, no images."""
@@ -174,9 +190,8 @@ def render_shards(task: RenderTask) -> ShardReport:
         prepared, task.pairs, seed=task.seed, bands=[band for _, band in task.outputs]
     )
     ledger = finder.ledger
-    # First of all the old sidecars go: one must never stand beside another run's tar.
     for path in task.shard_paths:
-        sidecar_path(path).unlink(missing_ok=True)
+        remove_other_sidecar(path, task.identity, prepared.renderer.device)
     with ledger.stage("total"):
         with ExitStack() as stack:
             writers = [
@@ -255,6 +270,7 @@ def _prepare(
     source: SceneSource, digest: str, pairs: PairConfig, renderer: str, supersampling: int
 ) -> PreparedScene:
     """Load a scene and build what its pairs need; a worker keeps the last, while it is the same."""
+    scene = load_digested(source, digest)
     return PreparedScene.prepare(
-        source.load(), pairs, source=source, renderer=renderer, supersampling=supersampling
+        scene, pairs, source=source, renderer=renderer, supersampling=supersampling
     )

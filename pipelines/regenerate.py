@@ -6,7 +6,9 @@ import json
 import logging
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -196,9 +198,18 @@ def _known_scenes(folder: Path) -> list[SceneSource]:
         return []
     values = read_config(path)
     try:
-        return resolve_scenes(values["scenes"], up=values.get("up") or "y", sets=scene_sets())
-    except (CrossviewError, KeyError, TypeError) as error:
-        logger.info("the scenes of %s are not where they were: %s", folder, error)
+        resolve = partial(resolve_scenes, up=values.get("up") or "y", sets=scene_sets())
+        try:
+            return resolve(values["scenes"])
+        except CrossviewError as error:
+            logger.info("scenes of %s are not where they were: %s", folder, error)
+        found: list[SceneSource] = []
+        for pattern in values["scenes"]:
+            with suppress(CrossviewError):
+                found += resolve([pattern])
+        return found
+    except (KeyError, TypeError) as error:
+        logger.info("%s does not say where its scenes were: %r", path, error)
         return []
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from functools import lru_cache
 from pathlib import Path
 
 from generation.scenes.navmesh import navmesh_beside
 from generation.scenes.remote import is_url, remote_digest
-from generation.scenes.scene import SceneError
+from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
 
 UNREADABLE = "unreadable"
@@ -37,6 +38,21 @@ def scene_digest(source: SceneSource) -> str:
     except (OSError, SceneError):
         return UNREADABLE
     return digest.hexdigest()
+
+
+def load_digested(source: SceneSource, digest: str) -> Scene:
+    """Load a scene whose digest a run was planned with.
+
+    Raises SceneError as load does, and where this machine has other files than the one that planned
+    or they were edited since: what is made of them would say that it is of those.
+    """
+    here = scene_digest(source)
+    if UNREADABLE not in (digest, here) and here != digest:
+        raise SceneError(
+            f"{source.path}: on {socket.gethostname()} this is not the file that the run began "
+            "with; let all machines have the same, and give the command again"
+        )
+    return source.load()
 
 
 def navmesh_digest(source: SceneSource) -> str:

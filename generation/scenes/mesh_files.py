@@ -8,7 +8,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -362,15 +363,24 @@ def _files_after(path: Path, keyword: str) -> list[Path]:
     Raises SceneError where options stand before one: trimesh takes them for a part of the name, and
     leaves the texture out.
     """
-    with open(path, errors="replace") as lines:
-        pairs = (line.strip().split(maxsplit=1) for line in lines)
-        names = [pair[1] for pair in pairs if len(pair) == 2 and pair[0].lower() == keyword]
+    status = path.stat()
+    names = _names_after(path, keyword, status.st_size, status.st_mtime_ns)
     for name in names:
         if name.startswith("-"):
             raise SceneError(
                 f"{path}: options are not read, as in `{keyword} {name:.200}`; name the file alone"
             )
     return [file_beside(path, name) for name in names]
+
+
+@lru_cache(maxsize=1_000)
+def _names_after(path: Path, keyword: str, size_bytes: int, modified_ns: int) -> tuple[str, ...]:
+    """Return what stands after a keyword; read again where the file has changed."""
+    if not size_bytes:
+        return ()
+    wanted = rf"(?mi)^[ \t]*{keyword}[ \t]+(\S.*)$".encode()
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return tuple(each.decode(errors="replace").strip() for each in re.findall(wanted, data))
 
 
 def _as_bytes(colors: Any) -> Any:

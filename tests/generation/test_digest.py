@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from scene_layouts import write_json, write_replica_cad, write_room_glb
 
-from generation.scenes.digest import UNREADABLE, navmesh_digest, scene_digest
+from generation.scenes.digest import UNREADABLE, load_digested, navmesh_digest, scene_digest
+from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
 
 
@@ -121,3 +122,17 @@ def test_names_need_not_be_utf8(tmp_path: Path):
     old = Path(os.fsdecode(os.fsencode(tmp_path) + b"/k\xfcche.obj"))
     path.rename(old)
     assert digest(old) != UNREADABLE
+
+
+def test_a_scene_is_loaded_as_it_was_when_the_run_began(tmp_path: Path):
+    write_room_glb(tmp_path / "a.glb", z_up=False)
+    source = SceneSource(scene_id="a", path=str(tmp_path / "a.glb"))
+    began = scene_digest(source)
+    assert load_digested(source, began).scene_id == "a"
+    assert load_digested(source, UNREADABLE).scene_id == "a"  # where the run began, nobody saw it
+    write_room_glb(tmp_path / "a.glb", z_up=True)
+    with pytest.raises(SceneError, match=r"a\.glb: on \S+ this is not the file that the run began"):
+        load_digested(source, began)
+    (tmp_path / "a.glb").unlink()
+    with pytest.raises(SceneError, match="no such file"):
+        load_digested(source, began)

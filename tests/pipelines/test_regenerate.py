@@ -193,6 +193,60 @@ def test_scenes_that_moved_are_found_below_a_root(scans, tmp_path: Path):
     assert digests(tmp_path / "out", "*.tar") == digests(dataset, "*.tar")
 
 
+@pytest.fixture(scope="module")
+def same_names(tmp_path_factory) -> tuple[Path, Path]:
+    """A dataset of scans that all have one file name, and the folder of their folders."""
+    folder = tmp_path_factory.mktemp("same_names")
+    for seed, name in enumerate(("attic", "cellar")):
+        (folder / name).mkdir()
+        export_glb(make_room(seed), folder / name / "mesh.glb")
+    scenes = [str(folder / name) for name in ("attic", "cellar")]
+    values = {**MADE_OF, "scenes": scenes, "num_pairs": 4}
+    out = folder / "pairs"
+    render_pairs(build(RenderPairsConfig, values, source="test"), out, SerialExecutor())
+    return out, folder
+
+
+def test_each_of_several_roots_is_looked_into_for_the_recorded_file(same_names, tmp_path: Path):
+    dataset, folder = same_names
+    (tmp_path / "pairs").mkdir()
+    for path in dataset.glob("*.[tj]*"):
+        if path.name != "config.json":
+            (tmp_path / "pairs" / path.name).write_bytes(path.read_bytes())
+    roots = [str(folder / name) for name in ("cellar", "attic")]
+    result = again(tmp_path / "pairs", tmp_path / "out", roots=roots, depth=True)
+    assert result.failures == []
+    assert digests(tmp_path / "out", "*.tar") == digests(dataset, "*.tar")
+
+
+def test_a_file_of_the_name_of_several_scenes_is_not_taken_for_another_one(
+    same_names, tmp_path: Path
+):
+    dataset, folder = same_names
+    root = tmp_path / "scans" / "attic"
+    root.mkdir(parents=True)
+    (root / "mesh.glb").write_bytes((folder / "attic" / "mesh.glb").read_bytes())
+    (tmp_path / "pairs").mkdir()
+    for path in dataset.glob("*.[tj]*"):
+        (tmp_path / "pairs" / path.name).write_bytes(path.read_bytes())
+    result = again(tmp_path / "pairs", tmp_path / "out", roots=[str(tmp_path / "scans")])
+    (failure,) = result.failures
+    assert f"{root}/mesh.glb is another file than cellar-mesh was recorded from" in failure
+    assert [scene.done for scene in result.scenes.values()] == [2, 0]
+
+
+def test_scenes_are_found_where_they_were_though_others_have_moved(scans, tmp_path: Path):
+    dataset, folder = scans
+    (tmp_path / "pairs").mkdir()
+    for path in dataset.glob("*.[tj]*"):
+        (tmp_path / "pairs" / path.name).write_bytes(path.read_bytes())
+    config = json.loads((dataset / "config.json").read_text())
+    config["scenes"] = ["/nowhere/*.glb", str(folder / "*.glb")]
+    (tmp_path / "pairs" / "config.json").write_text(json.dumps(config))
+    again(tmp_path / "pairs", tmp_path / "out", depth=True)
+    assert digests(tmp_path / "out", "*.tar") == digests(dataset, "*.tar")
+
+
 def test_scenes_are_found_where_they_were(scans, tmp_path: Path):
     dataset, _ = scans
     again(dataset, tmp_path, depth=True)

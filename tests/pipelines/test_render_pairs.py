@@ -25,6 +25,7 @@ from generation.scenes.procedural import make_room
 from generation.shards.images import decode_depth_png
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardError, Sidecar, sidecar_path
+from generation.task import remove_other_sidecar, render_shards
 from pipelines.config import build
 from pipelines.executors import RayExecutor, SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs, summary_table
@@ -145,9 +146,27 @@ def test_only_what_is_missing_is_made_again(dataset: Path, tmp_path: Path, damag
     else:
         sidecar_path(tar).write_text("{")
     executor = CountingExecutor()
-    render_pairs(config_of(), tmp_path, executor)
+    result = render_pairs(config_of(), tmp_path, executor)
     assert executor.asked == [tar.name]
     assert digests(tmp_path) == digests(dataset)
+    made = ShardIndex.open(dataset).shards[1].count
+    assert sum(summary.made for summary in result.summaries.values()) == made
+
+
+def test_a_task_leaves_its_own_sidecar_and_removes_that_of_another(dataset: Path, tmp_path: Path):
+    """Where two runs work in one bucket, what the other has finished stays finished."""
+    copy_of(dataset, tmp_path)
+    task = plan_tasks(config_of(), tmp_path)[0]
+    path = sidecar_path(task.shard_paths[0])
+    remove_other_sidecar(task.shard_paths[0], task.identity, "another driver's")
+    assert not path.exists()
+    render_shards(task)
+    written = path.read_bytes()
+    remove_other_sidecar(task.shard_paths[0], task.identity, Sidecar.read(path).device)
+    assert path.read_bytes() == written
+    remove_other_sidecar(task.shard_paths[0], {**task.identity, "seed": 1}, "")
+    assert not path.exists()
+    remove_other_sidecar(task.shard_paths[0], task.identity, "")
 
 
 def with_another_byte(dataset: Path) -> Path:
