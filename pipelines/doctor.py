@@ -36,6 +36,8 @@ WORKER_BYTES = 1.5e9
 """Memory that a rendering worker takes for the largest scans."""
 LEAST_SHM_BYTES = 256e6
 """Ray keeps its object store there: 128 MiB of ours, and its own."""
+SHM_BYTES_OF_A_GPU = 2.5e9
+"""There 8 processes keep the batches that they have read for croco_v1."""
 LEAST_DISK_BYTES = 5e9
 PAIR_BYTES = 100e3
 """Of a pair of 256 x 256 pixels with depth; about half of it without."""
@@ -234,8 +236,8 @@ def cgroup_limit(name: str, root: Path = Path("/sys/fs/cgroup"), own: str = "") 
     return min(limits, default=None)
 
 
-def check_shared_memory(size_bytes: float | None = None) -> Finding:
-    """Check the size of /dev/shm, where Ray's object store lies."""
+def check_shared_memory(size_bytes: float | None = None, gpu: bool | None = None) -> Finding:
+    """Check the size of /dev/shm, where Ray's object store lies, and batches for a GPU."""
     if size_bytes is None:
         if not Path("/dev/shm").is_dir():
             return Finding(WARN, "no /dev/shm", "mount one, or use --executor serial")
@@ -244,6 +246,12 @@ def check_shared_memory(size_bytes: float | None = None) -> Finding:
     if size_bytes < LEAST_SHM_BYTES:
         return Finding(
             WARN, found, "Ray wants more: docker run --shm-size=1g, or --executor serial"
+        )
+    if size_bytes < SHM_BYTES_OF_A_GPU and (has_gpu() if gpu is None else gpu):
+        return Finding(
+            WARN,
+            found,
+            "batches for a GPU want more: docker run --shm-size=8g, or fewer data.num_workers",
         )
     return Finding(OK, found)
 

@@ -293,6 +293,7 @@ def _judged(job: _Job, fitted: Fitted, num_workers: int) -> Cell:
             job.splits.val,
             num_pictures=NUM_PICTURES if job.contender else 0,
             num_workers=num_workers,
+            report=lambda done: logger.info("%s: judged %d of %d", job, done, len(job.splits.val)),
         )
     cell = _write(job, outcome)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())

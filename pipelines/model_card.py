@@ -67,11 +67,13 @@ def card_text(pretrained: Pretrained, described: dict[str, Any]) -> str:
         parts += _training(pretrained.run, described)
     parts += ["## Licence", "\n".join(f"- {line}" for line in licence_lines)]
     if pretrained.kind == "run":
+        config = pretrained.run["config"]
         parts += [
             "## Making it again",
-            f"With crossview {metadata.version('crossview')}, the dataset in `pairs`, and "
-            f"`{RECIPE_NAME}` of this folder:",
-            f"```sh\n{_command(pretrained.run['config'])}\n```",
+            f"With crossview {metadata.version('crossview')}, the dataset in `pairs`"
+            f"{''.join(f', of the mixture in `{place}`' for place in _places_of_mixture(config))}, "
+            f"and `{RECIPE_NAME}` of this folder:",
+            f"```sh\n{_command(config)}\n```",
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -125,6 +127,9 @@ def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
     yield "## Training"
     yield _table(iter(rows))
     yield "## Metrics"
+    if not run["metrics"]:
+        yield "Not validated yet."
+        return
     yield "On held-out pairs: `val_loss` is the mean squared error of hidden, normalised patches."
     yield _table((f"`{name}`", f"{value:.6g}") for name, value in run["metrics"].items())
 
@@ -154,7 +159,14 @@ def _licences_of(dataset: str) -> list[str]:
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     places = ("path", "val_path", "cache_dir")
     data = {name: value for name, value in config["data"].items() if name not in places}
+    if data.get("mixture"):
+        places_now = _places_of_mixture(config)
+        data["mixture"] = [{**p, "path": place} for p, place in zip(data["mixture"], places_now)]
     return {**config, "data": data}
+
+
+def _places_of_mixture(config: dict[str, Any]) -> list[str]:
+    return [f"pairs-{number}" for number, _ in enumerate(config["data"].get("mixture", ()), 2)]
 
 
 def _command(config: dict[str, Any]) -> str:
@@ -164,7 +176,7 @@ def _command(config: dict[str, Any]) -> str:
 
 def _described_run(weights: Path) -> dict[str, Any]:
     """Return what run.json says of the run that these weights lie in; nothing where none is."""
-    for folder in (weights, weights.parent.parent):
+    for folder in (weights, weights.parent, weights.parent.parent):
         if (folder / "run.json").is_file():
             described: dict[str, Any] = json.loads((folder / "run.json").read_text())
             return described

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -409,6 +411,32 @@ def crop_at(image: UInt8, size: int, position: Float64) -> UInt8:
     return image[row : row + size, column : column + size]
 
 
+_SHARED_MEMORY = Path("/dev/shm")
+"""Where batches wait that other processes have read."""
+_BATCHES_AHEAD = 4
+
+
+def _batches_ahead(bytes_a_batch: int, num_workers: int) -> int | None:
+    """Return how many batches each process that reads may be ahead; None where there is none.
+
+    Raises CrossviewError where the shared memory has no room for one each: PyTorch would hang, or
+    die of SIGBUS.
+    """
+    if not num_workers:
+        return None
+    if not _SHARED_MEMORY.is_dir():
+        return _BATCHES_AHEAD
+    num_processes = num_workers * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    room = shutil.disk_usage(_SHARED_MEMORY).free
+    if ahead := min(_BATCHES_AHEAD, room // (num_processes * bytes_a_batch)):
+        return ahead
+    raise CrossviewError(
+        f"data.num_workers = {num_workers}: {num_processes} batches of {bytes_a_batch / 1e6:.0f} "
+        f"MB do not fit into {_SHARED_MEMORY}, which has {room / 1e6:.0f} MB left; docker run "
+        "--shm-size=8g gives a container more, and --set data.num_workers=0 does without"
+    )
+
+
 class Requests(Sampler[BatchRequest]):
     """The requests of one rank from first_step to the last."""
 
@@ -418,6 +446,8 @@ class Requests(Sampler[BatchRequest]):
         self.schedule, self.num_steps = schedule, num_steps
         self.steps = range(first_step, num_steps)
         self._rows = rank_part(schedule.batch_size, rank, world_size)
+        self.num_rows = len(range(schedule.batch_size)[self._rows])
+        """Pairs of a request."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -451,13 +481,16 @@ def batches(
     remote = any(map(index.is_remote, range(len(index.shards))))
     cache = config.cache if remote else None
     reader = PairReader(index, crop_size, cache)
+    pairs = index.config.get("pairs", {}) if whole else {}
+    height, width = pairs.get("image_size", (crop_size, crop_size))
+    bytes_a_batch = requests.num_rows * 2 * height * width * 3
     loader = DataLoader(
         Pairs(reader, whole=whole, max_damaged=most, random_crop=config.random_crop),
         batch_size=None,  # a request is a whole batch already
         sampler=requests,
         num_workers=num_workers,  # they live for the whole run: one pass covers all epochs
         pin_memory=on_gpu,
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=_batches_ahead(bytes_a_batch, num_workers),
         worker_init_fn=heed_only_the_parent,
     )
     damaged: dict[int, str] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from generation.errors import CrossviewError
+from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.model.croco import CroCo, ModelConfig
 from training.model_folder import write_safetensors
 
@@ -43,7 +44,20 @@ def timm_arguments(config: ModelConfig) -> dict[str, Any]:
     own: dict[str, Any] = {"model_name": "vit_base_patch16_224", "fc_norm": False}
     if config.pos_embed == "rope100":
         own = {"model_name": "vit_base_patch16_rope_224", "rope_grid_indexing": "ij"}
-    return {**own, "class_token": False, "global_pool": "avg", "num_classes": 0, **sizes}
+    # What timm.data.resolve_model_data_config then says of the images that it takes.
+    images = {
+        "input_size": (3, config.image_size, config.image_size),
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+    }
+    return {
+        **own,
+        "class_token": False,
+        "global_pool": "avg",
+        "num_classes": 0,
+        "pretrained_cfg_overlay": images,
+        **sizes,
+    }
 
 
 def timm_weights(model: CroCo) -> dict[str, Tensor]:

@@ -82,10 +82,18 @@ def pretrain(
     that torchrun or Ray started, trains together with the others. Once stop says so in any of them,
     all save and return after the same step. Raises CrossviewError, before anything is written, on
     data or an earlier run that does not fit; and later on a shard that is damaged, a folder that
-    cannot be written, or a loss, gradient or weights that are not finite.
+    cannot be written, a GPU of too little memory, or a loss, gradient or weights that are not
+    finite.
     """
     with join(config.device) as process:
-        return _Run(config, Path(out), process, stop).train()
+        try:
+            return _Run(config, Path(out), process, stop).train()
+        except torch.OutOfMemoryError as error:
+            raise CrossviewError(
+                f"{config.optim.batch_size} pairs a step on {process.world_size} processes do not "
+                "fit into the device's memory; raise optim.accumulate, or set "
+                "activation_checkpointing=true or, with several GPUs, parallel=fsdp"
+            ) from error
 
 
 class _Run:
@@ -143,6 +151,7 @@ class _Run:
         self.verdicts = Verdicts(process)
         self.stopping = False
         self.last_metrics: dict[str, float] = {}
+        """Of the last validation, val_step its step."""
         self.best_val_loss = math.inf
         if earlier:
             self._go_on_from(earlier)
@@ -395,17 +404,18 @@ class _Run:
     def _validate(self, log: MetricsLog | None) -> bool:
         """Validate; return whether this is the best so far."""
         model = self._judged_model()
-        self.last_metrics = validate(model, self.pairs, self.process, self.precision)
-        best = self.last_metrics["val_loss"] < self.best_val_loss
-        self.best_val_loss = min(self.best_val_loss, self.last_metrics["val_loss"])
+        metrics = validate(model, self.pairs, self.process, self.precision)
+        self.last_metrics = {"val_step": self.step, **metrics}
+        best = metrics["val_loss"] < self.best_val_loss
+        self.best_val_loss = min(self.best_val_loss, metrics["val_loss"])
         if log is None:
             return best
         epoch = self.step / self.schedule.steps_per_epoch
-        log.write("val", self.step, {"epoch": epoch, **self.last_metrics})
+        log.write("val", self.step, {"epoch": epoch, **metrics})
         pictures = validation_pictures(model, self.pairs, self.process.device, self.precision)
         log.show(self.step, pictures)
         shown = ("val_loss", "cross_view_gain", "geometry_all", "geometry_moved")
-        numbers = [f"{n} {self.last_metrics[n]:.4f}" for n in shown if n in self.last_metrics]
+        numbers = [f"{n} {metrics[n]:.4f}" for n in shown if n in metrics]
         logger.info("step %d/%d  %s", self.step, self.num_steps, "  ".join(numbers))
         return best
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pipelines.commands import options as shared
+
 WEIGHTS = (
     "a run's folder or one of its checkpoints, a published checkpoint, or a folder of "
     "model.safetensors and config.json"
@@ -41,7 +43,7 @@ def add(commands: Any) -> None:
         "--seed", type=int, default=0, metavar="N", help="decides which are hidden (default 0)"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the pictures"
+        "--out", type=shared.on_disk, required=True, metavar="DIR", help="folder of the pictures"
     )
 
 

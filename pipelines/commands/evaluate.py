@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
 from generation.errors import CrossviewError
+from pipelines.commands import options as shared
 from pipelines.commands.complete import WEIGHTS
 from pipelines.config import build, parse_overrides
 
@@ -88,7 +88,9 @@ def add(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="any field of the recipe, for all tasks",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
+    parser.add_argument(
+        "--out", type=shared.on_disk, required=True, metavar="DIR", help="for the results"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

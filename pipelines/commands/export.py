@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from pipelines.commands import options as shared
+
 
 def add(commands: Any) -> None:
     """Add the command's options."""
@@ -31,7 +33,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=shared.on_disk,
         required=True,
         metavar="PATH",
         help="timm: NAME.safetensors; published: NAME.pth; safetensors: a folder",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from pipelines.commands import options as shared
 from pipelines.commands.complete import WEIGHTS
 
 
@@ -25,7 +26,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--weights", type=Path, required=True, metavar="PATH", help=WEIGHTS)
     parser.add_argument("images", type=Path, nargs=2, metavar="IMAGE", help="two images")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.png", help="the drawing; FILE.json too"
+        "--out",
+        type=shared.on_disk,
+        required=True,
+        metavar="FILE.png",
+        help="the drawing; FILE.json too",
     )
 
 

@@ -59,6 +59,15 @@ def pairs_values(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def on_disk(text: str) -> Path:
+    """Return the path of what is written on this machine's disks, for argparse's type."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"expected a folder or file of this machine, got {text}; copy it there afterwards"
+        )
+    return Path(text)
+
+
 def add_common(
     parser: argparse.ArgumentParser, config_class: str, *, config_file: bool = True
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generation.bounds import require
@@ -33,7 +32,9 @@ def add(commands: Any) -> None:
         "croco_v2_large, croco_v2_base_small_decoder or mae",
     )
     shared.add_common(parser, "PretrainConfig")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--out", type=shared.on_disk, required=True, metavar="DIR", help="folder of the run"
+    )
     parser.add_argument(
         "--launcher",
         choices=("torchrun", "ray"),

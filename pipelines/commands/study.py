@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipelines.commands import options as shared
@@ -23,9 +22,12 @@ def add(commands: Any) -> None:
     parser.set_defaults(command=run)
     parser.add_argument("study", help="YAML file, or the name of one of our studies")
     parser.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
-    parser.add_argument("--out", metavar="DIR", help="folder of all results")
+    parser.add_argument("--out", type=shared.on_disk, metavar="DIR", help="folder of all results")
     parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="folder of RESULTS.md (default: that of --out)"
+        "--report",
+        type=shared.on_disk,
+        metavar="DIR",
+        help="folder of RESULTS.md (default: that of --out)",
     )
     parser.add_argument(
         "--report-only", action="store_true", help="only report what has been done so far"
@@ -46,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     from pipelines.study import load_study, run_study
     from pipelines.study_report import write_study_report
 
-    overrides = merge(shared.nested({"out": options.out}), parse_overrides(options.set))
+    out = None if options.out is None else str(options.out)
+    overrides = merge(shared.nested({"out": out}), parse_overrides(options.set))
     study = load_study(options.study, overrides)
     failures = [] if options.report_only else run_study(study, options.cores)
     print(write_study_report(study, options.report or study.out))

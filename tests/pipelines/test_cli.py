@@ -113,6 +113,17 @@ def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert "cannot make this output folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["pretrain --data pairs", "evaluate --task depth", "export --weights w --to timm"],
+)
+def test_what_is_written_on_this_machine_takes_no_url(command: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*command.split(), "--out", "s3://bucket/run"])
+    assert exit_info.value.code == 2
+    assert "expected a folder or file of this machine, got s3://bucket" in capsys.readouterr().err
+
+
 def test_a_bucket_without_credentials_is_told(monkeypatch, capsys: pytest.CaptureFixture):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)

@@ -117,7 +117,9 @@ class TestMachine:
         assert doctor.cgroup_limit("cpu.max", tmp_path / "nowhere", own) is None
 
     def test_small_shared_memory_and_a_full_disk(self, tmp_path: Path):
-        assert "--shm-size" in doctor.check_shared_memory(64e6).advice
+        assert "--shm-size=1g" in doctor.check_shared_memory(64e6).advice
+        assert "--shm-size=8g" in doctor.check_shared_memory(1e9, gpu=True).advice
+        assert doctor.check_shared_memory(1e9, gpu=False).state == OK
         assert doctor.check_disk(tmp_path, free_bytes=1e9).state == WARN
 
 

@@ -596,6 +596,7 @@ def test_ranks_are_means_over_the_benchmarks_that_all_have(tmp_path):
 def test_taskonomy_ranks_models_over_its_eight_tasks(tmp_path):
     """Of errors, where less is better: a is ahead in three tasks, b in five."""
     names = [name for name in TASKS if name.startswith("taskonomy_")]
+    names.remove("taskonomy_depth_euclidean")  # MultiMAE's eight have the other depth
     chosen = [benchmark_of(name, tmp_path) for name in names]
     of_a = dict(zip(names, (0.0, 2.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0), strict=True))
     cells = [cell_of(each, "a", 0, of_a[each.name]) for each in chosen]

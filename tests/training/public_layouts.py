@@ -26,14 +26,16 @@ def add_nyuv2(root, image_name, depth_name, image, depth_mm):
     Image.fromarray(depth_mm.astype(np.uint16)).save(made(root / depth_name))
 
 
-def write_nyuv2_labeled(root, images, depths_m, scenes):
+def write_nyuv2_labeled(root, images, depths_m, scenes, raw_depths_m=None):
     """As MATLAB 7.3 does: axes in reverse, text as arrays of codes behind references.
 
-    images: (N, H, W, 3) bytes. depths_m: (N, H, W).
+    images: (N, H, W, 3) bytes. depths_m, raw_depths_m: (N, H, W), without holes and with.
     """
+    raw_depths_m = depths_m if raw_depths_m is None else raw_depths_m
     with h5py.File(root / LABELED, "w", userblock_size=512) as file:
         file["images"] = images.transpose(0, 3, 2, 1)  # MATLAB: H x W x 3 x N
         file["depths"] = depths_m.transpose(0, 2, 1)
+        file["rawDepths"] = raw_depths_m.transpose(0, 2, 1)
         references = []
         for number, scene in enumerate(scenes):
             text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, scene))]).T)

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -364,3 +365,15 @@ def test_no_more_processes_read_than_this_one_has_cores_for(monkeypatch):
     for given, expected in (("2", 2), ("default", 8)):
         monkeypatch.setenv("PYTHON_CPU_COUNT", given)
         assert processes_that_read(None, on_gpu=True) == expected
+
+
+def test_processes_read_no_further_ahead_than_shared_memory_has_room(dataset, monkeypatch):
+    """Two processes, of batches of 8 pairs of 32 x 32 pixels, 49,152 bytes each."""
+    alone = all_batches(dataset, 0)
+    room = SimpleNamespace(free=2 * 49_152)
+    monkeypatch.setattr("training.data.shutil.disk_usage", lambda path: room)
+    assert all(torch.equal(one, two) for one, two in zip(alone, all_batches(dataset, 2)))
+    room.free -= 1
+    with pytest.raises(CrossviewError, match=r"num_workers = 2: 2 batches of 0 MB do not fit into"):
+        all_batches(dataset, 2)
+    all_batches(dataset, 0)

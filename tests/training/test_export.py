@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from itertools import count
 
 import pytest
 import timm
@@ -14,6 +15,7 @@ from pipelines.card import CARD_NAME, MARK
 from pipelines.cli import main
 from pipelines.config import load_yaml
 from pipelines.recipe import pretrain_config
+from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.checkpoint import load_model, load_pretrained, stored
 from training.export import timm_arguments, timm_weights, write_timm
 from training.model.croco import CroCo, ModelConfig, initialise
@@ -77,8 +79,19 @@ def test_published_encoders_have_timms_tensors(name):
     assert shapes_of(weights) == shapes_of(expected)
 
 
+@pytest.mark.parametrize("name", ["tiny", *PUBLISHED])
+def test_timm_is_told_of_the_images_that_the_encoder_takes(name):
+    config = ModelConfig(**preset(name)["model"])
+    with torch.device("meta"):
+        model = timm.create_model(**timm_arguments(config))
+    images = timm.data.resolve_model_data_config(model)
+    assert images["input_size"] == (3, config.image_size, config.image_size)
+    assert (images["mean"], images["std"]) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
 def test_the_base_encoder_is_timms_vit_base():
     arguments = timm_arguments(ModelConfig())
+    del arguments["pretrained_cfg_overlay"]
     assert arguments == {
         "model_name": "vit_base_patch16_224",
         "fc_norm": False,
@@ -137,7 +150,7 @@ def test_the_card_says_what_the_model_learnt_from_and_how_well(run, folder, data
     assert matter["license"] == "other"  # the test's dataset has no card
     described = json.loads((run / "run.json").read_text())
     metrics = load_pretrained(run).run["metrics"]
-    assert f"| `val_loss` | {metrics['val_loss']:.6g} |" in text
+    assert f"| `val_step` | 8 |\n| `val_loss` | {metrics['val_loss']:.6g} |" in text
     assert f"| pairs | {described['train_pairs']} of 3 scenes |" in text
     assert f"`{described['digests']['data']}`" in text
     assert "| steps | 8 of 4 pairs |" in text
@@ -155,6 +168,34 @@ def test_the_cards_command_makes_the_same_run_again(run, folder, dataset, tmp_pa
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(command)[1:]) == 0
     assert_equal_models(load_model(tmp_path / "out" / "pretrain"), load_model(run))
+
+
+@pytest.mark.parametrize("every", [5, 100])
+def test_the_card_says_of_which_step_its_metrics_are(dataset, tmp_path, every):
+    """Of a run that was stopped a few steps after a validation, or before any."""
+    asked = count(1)
+    config = micro_config(dataset, optim={"max_steps": 50}, validation={"every_steps": every})
+    pretrain(config, tmp_path / "run", stop=lambda: next(asked) > 6)
+    assert load_pretrained(tmp_path / "run").run["step"] in range(6, 10)
+    assert export(tmp_path / "run", tmp_path / "model") == 0
+    said = "| `val_step` | 5 |" if every == 5 else "Not validated yet."
+    assert said in (tmp_path / "model" / CARD_NAME).read_text()
+
+
+def test_a_folder_of_checkpoints_is_described_as_its_run(run, tmp_path):
+    assert export(run / "checkpoints", tmp_path) == 0
+    assert "| held out |" in (tmp_path / CARD_NAME).read_text()
+
+
+def test_no_place_of_a_mixture_is_told(dataset, tmp_path):
+    data = {"mixture": [{"path": str(dataset), "weight": 2.0}]}
+    pretrain(micro_config(dataset, optim={"max_steps": 1}, data=data), tmp_path / "run")
+    assert export(tmp_path / "run", tmp_path / "model") == 0
+    config = load_yaml(tmp_path / "model" / "pretrain.yaml")
+    assert config["data"]["mixture"][0]["path"] == "pairs-2"
+    card = (tmp_path / "model" / CARD_NAME).read_text()
+    assert "the dataset in `pairs`, of the mixture in `pairs-2`, and `pretrain.yaml`" in card
+    assert str(dataset) not in card + json.dumps(config)
 
 
 def test_the_licence_is_that_of_the_datasets_card(run, dataset, tmp_path):

@@ -310,6 +310,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(dataset, tmp_path):
         pretrain(micro_config(dataset, optim={"base_lr": 1.0e30}), tmp_path)
 
 
+def test_what_does_not_fit_into_a_gpu_is_said_with_what_helps(dataset, tmp_path, monkeypatch):
+    def runs_out(self, losses):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(_Run, "_update", runs_out)
+    with pytest.raises(CrossviewError, match=r"^4 pairs a step on 1 processes .*optim\.accumulate"):
+        pretrain(micro_config(dataset), tmp_path)
+
+
 def test_weights_that_an_update_broke_are_not_saved_over_good_ones(dataset, tmp_path, monkeypatch):
     update = _Run._update
 

@@ -57,6 +57,11 @@ class DenseNetwork(nn.Module):
         return self.head(self.features(*images), (height, width))  # type: ignore[no-any-return]
 
 
+CERTAINTY = 5.0
+"""A tile counts by this power of 1 / scale of its error, so that those that do not see where a
+pixel went are silent. Source: CroCo v2's evaluation of stereo; its flow has other scales."""
+
+
 def tensors_of(example: Example, *names: str) -> Batch:
     """Return an example's views as image and image2, (3, H, W) in 0..1, and truths as they are."""
     views = dict(zip(("image", "image2"), map(_unit_range, example.images)))
@@ -91,7 +96,7 @@ def predicted(
     """Return (1, C, H, W) float32 of whole images, by tiles of the recipe's crop.
 
     negated: channels that change sign in a mirror, for a recipe that predicts mirrored images too.
-    scale_channel: the one that bounds the scale of an error, by which tiles count less.
+    scale_channel: the one of the bounded scale of an error: the less it is, the more a tile counts.
     """
 
     def predict(*tiles: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -99,7 +104,7 @@ def predicted(
         if scale_channel is None:
             return output
         log_scale = bounded_log_scale(output[:, scale_channel].unsqueeze(1))
-        return output, torch.exp(-log_scale)
+        return output, torch.exp(-CERTAINTY * log_scale)
 
     whole = partial(_tiled, predict, recipe.crop_size, recipe.tile_overlap)
     return flipped(whole, negated)(*images) if recipe.flip_test else whole(*images)

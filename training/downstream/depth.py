@@ -32,7 +32,10 @@ from training.model.croco import CroCo
 
 
 class Depth:
-    """Depth along the optical axis from one image, by the encoder and a DPT head."""
+    """Depth along the optical axis from one image, by the encoder and a DPT head.
+
+    Learnt in metres, through a softplus; MultiMAE's is standardised and linear.
+    """
 
     name = "depth"
     summary = "Depth in metres from one image, by the encoder and a DPT head."
@@ -50,7 +53,7 @@ class Depth:
             resize=(256, 256),  # ours: judged on all of an image, by tiles; theirs on its middle
             crop=(256, 256),
             epochs=2000,
-            batch_size=64,
+            batch_size=128,  # 64 on each of 2 GPUs
             lr=1e-4,
             weight_decay=1e-4,
             warmup=0.05,  # 100 of 2000 epochs

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from generation.errors import CrossviewError, first_few
 from training.downstream.example import Example, Examples, Splits, spread
-from training.downstream.finetune import Keep, finetune, precision, read_all
+from training.downstream.finetune import PATIENCE_S, Keep, finetune, precision, read_or_told
 from training.downstream.recipe import Recipe
 from training.downstream.task import Answer, Panels, Prediction, Task
 from training.downstream.transforms import covering
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.order import weights_seed
 
-VERSION = 4
+VERSION = 5
 """Raised when losses or scores change: results from before are then not compared with those after.
 """
 
@@ -108,22 +109,44 @@ def constant(task: Task, splits: Splits, recipe: Recipe) -> Fitted | None:
 
 
 def judged(
-    task: Task, fitted: Fitted, examples: Examples, *, num_pictures: int = 0, num_workers: int = 0
+    task: Task,
+    fitted: Fitted,
+    examples: Examples,
+    *,
+    num_pictures: int = 0,
+    num_workers: int = 0,
+    report: Callable[[int], None] = lambda done: None,
 ) -> Outcome:
-    """Judge on examples; num_pictures of them, evenly spread, are drawn."""
-    began = time.perf_counter()
+    """Judge on examples; num_pictures of them, evenly spread, are drawn.
+
+    report: told now and then how many are done. Raises CrossviewError naming all examples that
+    cannot be read.
+    """
+    began = told = time.monotonic()
     shown = {int(n) for n in spread(len(examples), num_pictures)}
     sized = _Sized(examples, fitted.recipe)
-    scores, pictures = [], {}
-    for number, example in enumerate(read_all(sized.__getitem__, range(len(sized)), num_workers)):
-        prediction = fitted.answer(example)
-        scores.append(task.score(prediction, example))
-        if number in shown:
-            pictures[example.name] = task.pictures(example, prediction)
+    scores, pictures, damaged = [], {}, []
+    for number, example in enumerate(
+        read_or_told(sized.__getitem__, range(len(sized)), num_workers)
+    ):
+        if isinstance(example, CrossviewError):
+            damaged.append(" ".join(str(example).split()))
+        elif not damaged:  # else all that is left to know is what else is
+            prediction = fitted.answer(example)
+            scores.append(task.score(prediction, example))
+            if number in shown:
+                pictures[example.name] = task.pictures(example, prediction)
+        if time.monotonic() - told > PATIENCE_S:
+            told = time.monotonic()
+            report(number + 1)
+    if len(damaged) > 1:
+        damaged.insert(0, f"{len(damaged)} of {len(sized)} examples cannot be read")
+    if damaged:
+        raise CrossviewError(first_few(damaged, most=100, separator="; "))
     return Outcome(
         fitted=fitted,
         metrics=_known(task, task.summarise(scores)),
-        test_s=time.perf_counter() - began,
+        test_s=time.monotonic() - began,
         pictures=pictures,
     )
 

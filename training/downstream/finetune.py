@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 _ORDER, _DRAWS = 1, 2
 """Tell streams of random numbers apart that have the same seed."""
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 """Without a report for so long, there is one."""
 _KEEP_EVERY_S = 600.0
 """What is lost at most when training is killed."""
@@ -60,17 +60,24 @@ def read_all(
 
     Raises CrossviewError as read does, whichever process it comes from.
     """
-    for item in DataLoader(
+    for item in read_or_told(read, keys, num_workers, pin_memory):
+        if isinstance(item, CrossviewError):
+            raise item
+        yield item
+
+
+def read_or_told(
+    read: Callable[[Key], Item], keys: Iterable[Key], num_workers: int, pin_memory: bool = False
+) -> Iterable[Item | CrossviewError]:
+    """Return the same, with the CrossviewErrors among it instead of raised."""
+    return DataLoader(
         _Readings(read),
         batch_size=None,  # as it is read: nothing is collated
         sampler=keys,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else it draws from the one that drop path draws from
-    ):
-        if isinstance(item, CrossviewError):
-            raise item
-        yield item
+    )
 
 
 class _Draw(NamedTuple):
@@ -278,11 +285,7 @@ def _train(
         if average:
             average.update(step)
         loss_sum, since = loss_sum + loss.detach(), since + 1
-        if (
-            time.monotonic() - told > _PATIENCE_S
-            or (step + 1) % every == 0
-            or step + 1 == num_steps
-        ):
+        if time.monotonic() - told > PATIENCE_S or (step + 1) % every == 0 or step + 1 == num_steps:
             mean = float(loss_sum) / since
             if not math.isfinite(mean):
                 raise CrossviewError(

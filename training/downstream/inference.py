@@ -23,9 +23,10 @@ def tiled(
     """Return (B, C, H, W) float32 of one or two (B, 3, H, W) images, predicted tile by tile.
 
     Tiles are of (height, width), evenly spread from border to border; the next one covers at least
-    the share overlap of each. They are blended by a window that falls smoothly to their borders,
-    times the weight that predict returns, if any. Where one tile is enough, its prediction is
-    returned as it is. Images smaller than a tile are continued by their last rows and columns.
+    the share overlap of each. They are blended by the weight that predict returns or, where it
+    returns none, by a window that falls smoothly to their borders. Where one tile is enough, its
+    prediction is returned as it is. Images smaller than a tile are continued by their last rows
+    and columns.
     """
     height, width = images[0].shape[-2:]
     below, beside = max(0, tile[0] - height), max(0, tile[1] - width)
@@ -33,14 +34,14 @@ def tiled(
         larger = [F.pad(image, (0, beside, 0, below), mode="replicate") for image in images]
         return tiled(predict, larger, tile, overlap)[..., :height, :width]
     if (height, width) == tile:
-        return _weighted(predict(*images))[0]
+        return _weighted(predict(*images), torch.ones(()))[0]
     window = (_bump(tile[0]).unsqueeze(1) * _bump(tile[1])).to(images[0].device)
     sums: Tensor | None = None
     for row in starts(height, tile[0], overlap):
         for column in starts(width, tile[1], overlap):
             place = (..., slice(row, row + tile[0]), slice(column, column + tile[1]))
-            prediction, weight = _weighted(predict(*(image[place] for image in images)))
-            part = torch.cat([prediction * weight, weight], 1) * window
+            prediction, weight = _weighted(predict(*(image[place] for image in images)), window)
+            part = torch.cat([prediction * weight, weight], 1)
             if sums is None:
                 sums = part.new_zeros(*part.shape[:2], height, width)
             sums[place] += part
@@ -63,12 +64,12 @@ def _bump(length: int) -> Tensor:
     return 0.01 + 0.99 * phase.sin().square()
 
 
-def _weighted(result: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return a prediction and its weight, everywhere 1 unless it brings one along."""
+def _weighted(result: Tensor | tuple[Tensor, Tensor], window: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a prediction and its weight, the window unless it brings one along."""
     if isinstance(result, tuple):
         prediction, weight = result
-        return prediction.float(), weight.float().clamp(min=1e-6)  # its sum divides
-    return result.float(), torch.ones_like(result[:, :1], dtype=torch.float32)
+        return prediction.float(), weight.float().clamp(min=1e-12)  # its sum divides
+    return result.float(), window.expand_as(result[:, :1])
 
 
 def flipped(predict: Callable[..., Tensor], negated: Sequence[int] = ()) -> Callable[..., Tensor]:

@@ -42,7 +42,7 @@ from training.model.croco import CroCo
 
 NUM_TRAIN = 800
 """Training images, of the millions that there are."""
-UNITS = {"depth_euclidean": "m"}
+UNITS = {"depth_zbuffer": "m", "depth_euclidean": "m"}
 
 
 class Taskonomy:

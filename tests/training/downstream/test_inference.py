@@ -73,7 +73,8 @@ def test_where_tiles_overlap_the_surer_one_counts_more():
         return column, torch.where(column < 16, 1.0, 1e-6)
 
     blended = tiled(left_part_is_sure, [torch.zeros(1, 3, 32, 48)], (32, 32), 0.5)[0, 0]
-    torch.testing.assert_close(blended[0, 17:31], torch.arange(1.0, 15.0), atol=0.05, rtol=0)
+    # Of the left tile's unsure half the right tile is sure; weights alone decide, not the place.
+    torch.testing.assert_close(blended[0, 16:32], torch.arange(16.0), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(31, 40), (40, 31), (20, 31)])

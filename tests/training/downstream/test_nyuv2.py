@@ -22,7 +22,7 @@ SCENES = ("bathroom_0001", "kitchen_0002", "bathroom_0001", "office_0003", "kitc
 
 
 def write_labeled(root, *, num_depths=NUM_IMAGES):
-    write_nyuv2_labeled(root, IMAGES, DEPTHS_M[:num_depths], SCENES)
+    write_nyuv2_labeled(root, IMAGES, DEPTHS_M[:num_depths], SCENES, HOLES_M[:num_depths])
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ def test_images_and_depths_come_back_upright(labeled):
     for example, number in ((splits.train[0], 4), (splits.train[1], 1), (splits.val[1], 2)):
         np.testing.assert_array_equal(example.images[0], IMAGES[number])
         assert example.truth["depth_m"].dtype == np.float32
-        np.testing.assert_array_equal(example.truth["depth_m"], DEPTHS_M[number])
+        expected = np.where(HOLES_M[number], DEPTHS_M[number], np.nan)  # what is filled in, is not
+        np.testing.assert_array_equal(example.truth["depth_m"], expected)
 
 
 def test_without_an_official_split_scenes_are_kept_apart(tmp_path, caplog):
@@ -95,10 +96,11 @@ def test_images_and_depths_must_be_as_many(labeled):
         open_nyuv2(labeled)
 
 
-def test_an_array_that_is_not_there_is_named(labeled):
+@pytest.mark.parametrize("name", ["depths", "rawDepths"])
+def test_an_array_that_is_not_there_is_named(labeled, name):
     with h5py.File(labeled / LABELED, "a") as file:
-        del file["depths"]
-    with pytest.raises(CrossviewError, match="no array depths; found #refs#, images, scenes"):
+        del file[name]
+    with pytest.raises(CrossviewError, match=f"no array {name}; found #refs#, .*images, "):
         open_nyuv2(labeled)
 
 

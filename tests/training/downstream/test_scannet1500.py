@@ -101,7 +101,7 @@ def test_missing_files_are_named(root):
     folder = root / "scannet_test_1500" / "scene0708_01"
     (folder / "depth" / "15.png").unlink()
     (folder / "color" / "0.jpg").unlink()
-    expected = "2 of 10 files that test.npz needs are missing: scene0708_01/color/0.jpg, scene0708"
+    expected = "2 of 10 files are missing: scene0708_01/color/0.jpg, scene0708"
     with pytest.raises(CrossviewError, match=re.escape(expected)):
         open_scannet1500(root)
 

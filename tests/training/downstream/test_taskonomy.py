@@ -15,6 +15,7 @@ from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
 STORED = {
     "rgb": np.full((2, 2, 3), 40, np.uint8),
     "principal_curvature": np.array([[[127, 255, 9], [0, 127, 9]]] * 2, np.uint8),
+    "depth_zbuffer": np.array([[256, 65535], [1024, 65534]], np.uint16),
     "depth_euclidean": np.array([[512, 1280], [65535, 65534]], np.uint16),
     "edge_texture": np.array([[0, 65535], [13107, 1]], np.uint16),
     "edge_occlusion": np.array([[65535, 0], [13107, 1]], np.uint16),
@@ -51,6 +52,7 @@ def test_targets_have_their_units_and_the_unknown_is_nan(root):
     nan = np.nan
     expected = {  # the last pixel is not in mask_valid
         "principal_curvature": [[[0, 1], [-127 / 128, 0]], [[0, 1], [nan, nan]]],
+        "depth_zbuffer": [[[0.5], [nan]], [[2.0], [nan]]],
         "depth_euclidean": [[[1.0], [2.5]], [[nan], [nan]]],
         "edge_texture": [[[0], [1]], [[0.2], [nan]]],
         "edge_occlusion": [[[1], [0]], [[0.2], [nan]]],

@@ -149,7 +149,7 @@ def test_every_recipe_fits_the_published_model(task):
             "depth",  # as MultiMAE
             {
                 "epochs": 2000,
-                "batch_size": 64,
+                "batch_size": 128,
                 "lr": 1e-4,
                 "weight_decay": 1e-4,
                 "layer_decay": 0.75,
@@ -534,8 +534,9 @@ def test_pictures_of_classes_say_which_is_true_and_how_sure_the_other_is():
 
 @pytest.mark.parametrize(("task", "channels"), [("flow", 2), ("stereo", 1)])
 def test_the_tile_that_says_to_err_less_counts_more(task, channels):
-    """Two tiles, half of each in the other; the second says to err by a factor e^2 less."""
-    size, said = 32, iter(((1.0, 0.0), (3.0, -2.0)))
+    """Two tiles, half of each in the other; the second, which says to err less by e^0.4, counts e^2
+    times as much: the fifth power."""
+    size, said = 32, iter(((1.0, 0.0), (3.0, -0.4)))
 
     class EachTile(torch.nn.Linear):
         def forward(self, *_):
@@ -549,10 +550,9 @@ def test_the_tile_that_says_to_err_less_counts_more(task, channels):
     recipe = replace(RECIPE, crop=(size, size))
     ((_, found),) = TASKS[task].predict(EachTile(1, 1), example, recipe).items()
     found = found.reshape(*images[0].shape[:2], -1)
-    np.testing.assert_allclose(found[:, :15], 1, rtol=1e-5)
-    np.testing.assert_allclose(found[:, 33:], 3, rtol=1e-5)
-    middle = found[0, 23:25, 0].mean()  # where both windows are alike
-    assert middle == pytest.approx((1 + 3 * np.exp(2)) / (1 + np.exp(2)), abs=0.02)
+    np.testing.assert_allclose(found[:, :16], 1, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 32:], 3, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 16:32], (1 + 3 * np.exp(2)) / (1 + np.exp(2)), rtol=1e-5)
 
 
 def test_pictures_of_normals_show_angles_whatever_their_length():
@@ -692,6 +692,36 @@ def test_a_file_of_another_size_than_its_image_is_named(tmp_path, task, layout, 
     with pytest.raises(CrossviewError, match="8 x 8 pixels") as raised:
         judged(task, splits, max_steps=4)
     assert file in str(raised.value)
+
+
+def test_all_damaged_examples_are_named_at_once_and_judging_tells_how_far_it_is(
+    opened, monkeypatch
+):
+    splits = opened("depth", "nyuv2")
+    whole = splits.val[0]
+
+    class Damaged:
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, number):
+            if number in (1, 3):
+                raise CrossviewError(f"image {number} is cut off")
+            return whole
+
+    monkeypatch.setattr(evaluation, "PATIENCE_S", 0.0)
+    asked, done = [], []
+
+    def answer(example):
+        asked.append(example)
+        return {"depth_m": np.ones_like(example.truth["depth_m"])}
+
+    fitted = evaluation.Fitted(answer=answer, recipe=RECIPE, train_s=0.0)
+    named = r"^2 of 5 examples cannot be read; image 1 is cut off; image 3 is cut off$"
+    with pytest.raises(CrossviewError, match=named):
+        evaluation.judged(TASKS["depth"], fitted, Damaged(), report=done.append)
+    assert len(asked) == 1  # nothing is predicted that would be thrown away
+    assert done == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("task", ["depth", "flow", "stereo", "taskonomy_normal"])

@@ -36,7 +36,7 @@ def open_eth3d(root: Path) -> Splits:
     scenes = sorted({scene.name for scene in folders})
     files = [images / scene / file for scene in scenes for file in IMAGES]
     files += [truths / scene / file for scene in scenes for file in TRUTHS]
-    require_files(root, files, LAYOUT.title)
+    require_files(LAYOUT, root, files)
     train = [scene for scene in scenes if _site(scene) not in HELD_OUT]
     val = [scene for scene in scenes if _site(scene) in HELD_OUT]
     return splits(LAYOUT, root, train, val, partial(_read, images, truths))

@@ -123,13 +123,11 @@ def paired(folder: Path, kinds: Mapping[str, Iterable[str]]) -> list[str]:
     return sorted(all_keys)
 
 
-def require_files(folder: Path, paths: Sequence[Path], needed_by: str) -> None:
+def require_files(layout: Layout, folder: Path, paths: Sequence[Path]) -> None:
     """Raise CrossviewError naming the files among paths, below folder, that are not there."""
     if missing := [path for path in paths if not path.is_file()]:
-        raise CrossviewError(
-            f"{folder}: {len(missing)} of {len(paths)} files that {needed_by} needs are missing: "
-            f"{first_few(path.relative_to(folder) for path in missing)}; unpack the dataset again"
-        )
+        names = first_few(path.relative_to(folder) for path in missing)
+        raise layout.error(folder, f"{len(missing)} of {len(paths)} files are missing: {names}")
 
 
 def require_one_size(maps: Mapping[Path, NDArray[Any]]) -> None:

@@ -41,7 +41,7 @@ def open_middlebury(root: Path) -> Splits:
     LAYOUT.require(root, folder)
     scenes = folders_in(root / folder)
     files = [scene / file for scene in scenes for file in (*IMAGES, *TRUTHS)]
-    require_files(root, files, LAYOUT.title)
+    require_files(LAYOUT, root, files)
 
     train = [scene for scene in scenes if scene.name not in HELD_OUT]
     val = [scene for scene in scenes if scene.name in HELD_OUT]

@@ -58,9 +58,9 @@ _DEPTH_FOLDERS = ("depth", "depths")
 def open_nyuv2(root: Path) -> Splits:
     """Open NYU Depth V2; examples have `depth_m`, NaN where the file has 0.
 
-    Of the .mat, the depth whose holes are filled in. Without a splits.mat, each second scene by
-    name is judged on. Source: Silberman et al., Indoor Segmentation and Support Inference from RGBD
-    Images (ECCV 2012). Raises CrossviewError where files are missing or do not fit.
+    Of the .mat, which fills holes in, where its rawDepths are 0. Without a splits.mat, each second
+    scene by name is judged on. Source: Silberman et al., Indoor Segmentation and Support Inference
+    from RGBD Images (ECCV 2012). Raises CrossviewError where files are missing or do not fit.
     """
     LAYOUT.require(root)
     if (root / LABELED).exists():
@@ -71,15 +71,16 @@ def open_nyuv2(root: Path) -> Splits:
 def _open_labeled(root: Path) -> Splits:
     path = root / LABELED
     with _opened(path) as file:
-        for name in ("images", "depths"):
+        for name in ("images", "depths", "rawDepths"):
             if not isinstance(file.get(name), h5py.Dataset):
                 raise CrossviewError(f"{path}: no array {name}; found {', '.join(file)}")
         num_images, height_width = len(file["images"]), file["images"].shape[2:]
-        if file["depths"].shape != (num_images, *height_width):
-            raise CrossviewError(
-                f"{path}: images of shape {file['images'].shape} but depths of shape "
-                f"{file['depths'].shape}"
-            )
+        for name in ("depths", "rawDepths"):
+            if file[name].shape != (num_images, *height_width):
+                raise CrossviewError(
+                    f"{path}: images of shape {file['images'].shape} but {name} of shape "
+                    f"{file[name].shape}"
+                )
     if (root / "splits.mat").exists():
         train, test = _official(root / "splits.mat", num_images)
     else:
@@ -130,10 +131,11 @@ def _read_labeled(path: Path, number: int) -> Example:
     # Opened anew each time, which takes a millisecond: HDF5's handles do not survive a fork.
     with _opened(path) as file:
         image, depth_m = file["images"][number], file["depths"][number]
+        measured = file["rawDepths"][number] > 0
     return Example(
         name=f"{number + 1:04}",
         images=(np.ascontiguousarray(image.transpose(2, 1, 0)),),
-        truth={"depth_m": _known(depth_m.T)},
+        truth={"depth_m": _known(np.where(measured, depth_m, 0).T)},
     )
 
 

@@ -37,7 +37,7 @@ FLOW_LAYOUT = Layout(
         training/clean/alley_1/frame_0001.png, ...      MPI-Sintel-complete.zip
         training/final/alley_1/frame_0001.png, ...
         training/flow/alley_1/frame_0001.flo, ...       one less than images
-        training/occlusions/alley_1/frame_0001.png, ...
+        training/occlusions/alley_1/frame_0001.png, ... not those of the stereo archive
         training/invalid/alley_1/frame_0001.png, ...
         """,
 )
@@ -49,7 +49,7 @@ STEREO_LAYOUT = Layout(
         training/clean_left/alley_1/frame_0001.png, ...     sintel_stereo_final: final_left
         training/clean_right/alley_1/frame_0001.png, ...    and final_right
         training/disparities/alley_1/frame_0001.png, ...
-        training/occlusions/alley_1/frame_0001.png, ...
+        training/occlusions/alley_1/frame_0001.png, ...     not those of the flow archive
         training/outofframe/alley_1/frame_0001.png, ...
         """,
 )
@@ -72,7 +72,7 @@ def open_sintel(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
     }
     frames = paired(training, kinds)
     files = [training / mask / f"{frame}.png" for mask in masks for frame in frames]
-    require_files(root, files, FLOW_LAYOUT.title)
+    require_files(FLOW_LAYOUT, root, files)
     return _splits(FLOW_LAYOUT, root, frames, partial(_read_flow, training, render_pass))
 
 

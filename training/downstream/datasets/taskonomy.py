@@ -1,4 +1,4 @@
-"""Taskonomy: eight dense targets of views in scanned buildings."""
+"""Taskonomy: eight dense targets of views in scanned buildings, depth in two ways."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LAYOUT = Layout(
     train_val_test_tiny.csv                                 or another size; may be missing
     BUILDING/rgb/point_0_view_0_domain_rgb.png              or rgb/BUILDING/...,
     BUILDING/normal/point_0_view_0_domain_normal.png        or rgb/taskonomy/BUILDING/...
-    BUILDING/depth_euclidean/point_0_view_0_domain_depth_euclidean.png
+    BUILDING/depth_zbuffer/point_0_view_0_domain_depth_zbuffer.png
     ...                                                     the same of each target, and of a depth
                                                             or Omnidata's mask_valid
     """,
@@ -73,6 +73,7 @@ class Encoding:
 
 TARGETS = {
     "principal_curvature": Encoding(2, 8, 127, 255),
+    "depth_zbuffer": Encoding(1, 16, 0, 512),
     "depth_euclidean": Encoding(1, 16, 0, 512),
     "edge_texture": Encoding(1, 16, 0, 65535),
     "edge_occlusion": Encoding(1, 16, 0, 65535),
@@ -81,8 +82,9 @@ TARGETS = {
     "normal": Encoding(3, 8, 127, 255),
     "reshading": Encoding(1, 8, 0, 255),
 }
-"""By name. Distances from the camera are in metres; normals and curvatures -1 to 1, as far as 8
-bits centred on 127 go; edges, keypoints and shading 0 to 1."""
+"""By name. Distances, along the optical axis (zbuffer) or from the camera, are in metres;
+normals and curvatures -1 to 1, as far as 8 bits centred on 127 go; edges, keypoints and shading 0
+to 1."""
 _NO_DEPTH = 65535
 _MASKS = (
     ("mask_valid", "mask_valid"),
@@ -249,7 +251,7 @@ def _read(folders: _Folders, targets: tuple[str, ...], entry: bytes) -> Example:
     for name in targets:
         values = TARGETS[name].decoded(stored[name], paths[name])
         values[~known] = np.nan
-        if name == "depth_euclidean":
+        if name.startswith("depth_"):
             values[stored[name] == _NO_DEPTH] = np.nan
         truth[name] = values
     return Example(name=view, images=(image,), truth=truth)
