@@ -39,6 +39,11 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def is_listed(path: Path) -> bool:
+    """Return whether a folder's files can be asked for: a web server need not show them."""
+    return not is_remote(path) or cast(Any, path).protocol not in ("http", "https")
+
+
 def filesystem(path: Path) -> tuple[Any, str]:
     """Return a remote location's fsspec file system and its path there."""
     remote = cast(Any, path)

@@ -18,6 +18,7 @@ from PIL import Image
 from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Bool, Float64, UInt8
+from generation.locations import is_listed, is_remote
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_jpeg
 from generation.shards.reader import ShardIndex
@@ -91,7 +92,7 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
     _save_sheet(pictures / "pairs.png", pairs)
     page = render_page(
         "inspection.html",
-        title=f"Pairs in {folder.resolve().name}",
+        title=f"Pairs in {(folder if is_remote(folder) else folder.resolve()).name}",
         index=index,
         table=table,
         first=pairs[0].record,
@@ -121,7 +122,8 @@ def read_accounts(index: ShardIndex) -> dict[str, SceneAccount]:
         _add(accounts[entry.scene], Sidecar.read(sidecar_path(index.folder / entry.name)))
     listed = {sidecar_path(index.folder / entry.name) for entry in index.shards}
     others = {index.folder / INDEX_NAME, index.folder / CONFIG_NAME}
-    for path in sorted(set(index.folder.glob("*.json")) - listed - others):
+    files = index.folder.glob("*.json") if is_listed(index.folder) else ()
+    for path in sorted(set(files) - listed - others):
         try:
             sidecar = Sidecar.read(path)
             if sidecar.entry is None:  # a task that found no pair

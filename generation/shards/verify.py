@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
-from generation.locations import filesystem, is_remote
+from generation.locations import filesystem, is_listed, is_remote
 from generation.plain import diff_plain
 from generation.shards.pair_flaws import POSES, Expected, pair_flaws
 from generation.shards.reader import ShardIndex
@@ -237,7 +237,7 @@ def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[s
 
 def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected]:
     """Return the shards to look at and what holds for each; adds what is wrong with the index."""
-    if not folder.is_dir():
+    if is_listed(folder) and not folder.is_dir():
         raise ShardError(f"{folder}: expected a dataset's folder, found none")
     try:
         index = ShardIndex.open(folder)
@@ -262,7 +262,7 @@ def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry]
 
 
 def _listed_by_sidecars(folder: Path) -> Iterator[ShardEntry]:
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json")) if is_listed(folder) else ():
         if path.name not in NOT_SIDECARS:
             try:
                 entry = Sidecar.read(path).entry
@@ -290,7 +290,12 @@ def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _foreign_files(folder: Path, shards: Iterable[ShardEntry]) -> Iterator[Problem]:
-    """Yield shards and sidecars that the index does not know, and leftover partial files."""
+    """Yield shards and sidecars that the index does not know, and leftover partial files.
+
+    None of a web server, which need not say what it has.
+    """
+    if not is_listed(folder):
+        return
     listed = {entry.name for entry in shards}
     for path in sorted(folder.glob("*.tar")):
         if path.name not in listed:

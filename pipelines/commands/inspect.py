@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from generation.locations import location
+from generation.errors import CrossviewError
+from generation.locations import is_listed, location
 
 
 def add(commands: Any) -> None:
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
     given = {"max_pairs": options.max_pairs, "max_scenes": options.max_scenes}
     config = InspectConfig(**{name: value for name, value in given.items() if value is not None})
+    if options.out is None and not is_listed(options.data):
+        raise CrossviewError(f"{options.data}: nothing can be written there; say where with --out")
     path = write_inspection(options.data, options.out or options.data / "inspect.html", config)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
