@@ -53,12 +53,11 @@ def test_one_tile_is_the_prediction_itself():
 
 
 def test_tiles_are_blended_smoothly():
-    numbers = iter(range(100))
-
     def number_of_the_tile(image):
-        return torch.full_like(image[:, :1], next(numbers))
+        return (image[:, :1, :1, :1] / 16).expand_as(image[:, :1])
 
-    blended = tiled(number_of_the_tile, [torch.zeros(1, 3, 32, 128)], (32, 32), 0.5)[0, 0]
+    columns = torch.arange(128.0).expand(1, 3, 32, 128)
+    blended = tiled(number_of_the_tile, [columns], (32, 32), 0.5)[0, 0]
     torch.testing.assert_close(blended, blended[:1].expand_as(blended))
     steps = blended[0].diff()
     assert (steps > -1e-5).all()

@@ -334,7 +334,7 @@ def test_segmentation_slides_over_what_is_longer_than_the_crop(opened, monkeypat
     assert size_of(example) == (36, 70)
     with torch.inference_mode():
         task.predict(network, example, recipe)
-    assert shapes == [(1, 3, 32, 32)] * len(starts(62, 32, recipe.tile_overlap))
+    assert shapes == [(len(starts(62, 32, recipe.tile_overlap)), 3, 32, 32)]
 
 
 def test_classification_trains_on_parts_and_judges_the_middle(opened):
@@ -536,19 +536,18 @@ def test_pictures_of_classes_say_which_is_true_and_how_sure_the_other_is():
 def test_the_tile_that_says_to_err_less_counts_more(task, channels):
     """Two tiles, half of each in the other; the second, which says to err less by e^0.4, counts e^2
     times as much: the fifth power."""
-    size, said = 32, iter(((1.0, 0.0), (3.0, -0.4)))
+    size = 32
+    raw = 6 * np.arctanh(-0.4 / 3)  # of which 3 tanh(raw / 6) is the log of the scale
+    said = torch.tensor([[1.0] * channels + [0.0], [3.0] * channels + [raw]])
 
-    class EachTile(torch.nn.Linear):
+    class BothTiles(torch.nn.Linear):
         def forward(self, *_):
-            value, log_scale = next(said)
-            values = torch.full((1, channels, size, size), value)
-            raw = 6 * np.arctanh(log_scale / 3)  # of which 3 tanh(raw / 6) is the log of the scale
-            return torch.cat([values, torch.full((1, 1, size, size), raw)], 1)
+            return said[..., None, None].expand(2, channels + 1, size, size)
 
     images = (np.zeros((size, size + size // 2, 3), np.uint8),) * 2
     example = Example(name="wide", images=images, truth={})
     recipe = replace(RECIPE, crop=(size, size))
-    ((_, found),) = TASKS[task].predict(EachTile(1, 1), example, recipe).items()
+    ((_, found),) = TASKS[task].predict(BothTiles(1, 1), example, recipe).items()
     found = found.reshape(*images[0].shape[:2], -1)
     np.testing.assert_allclose(found[:, :16], 1, rtol=1e-5)
     np.testing.assert_allclose(found[:, 32:], 3, rtol=1e-5)
