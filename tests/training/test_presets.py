@@ -80,7 +80,7 @@ def test_mae_is_v1_without_the_reference(dataset):
 
 def test_a_model_that_sees_no_reference_trains_and_validates_without_one(dataset, tmp_path):
     result = pretrain(micro_config(dataset, model={"decoder": "self"}), tmp_path)
-    assert result.metrics.keys() == {"step", "val_loss", "val_pairs"}
+    assert result.metrics.keys() == {"step", "val_step", "val_loss", "val_pairs"}
 
 
 def test_presets_are_listed_from_small_to_large():
