@@ -152,7 +152,7 @@ def _find(
 
     direct = [replace(scene, path=str(root / scene.path)) for root in roots]
     for place in direct:
-        if scene_digest(place) == piece.scene_digest:
+        if Path(place.path).is_file() and scene_digest(place) == piece.scene_digest:
             return place, ""
     below = dict.fromkeys(
         file.absolute() for root in roots for file in files_below(root).get(scene.path, ())
@@ -163,11 +163,11 @@ def _find(
     by_id = [place for place in places if names[Path(place.path)] == scene.scene_id]
     for place in same or by_id or places[: alone and len(places) == 1]:
         return place, ""
-    if places:
-        return None, f"{places[0].path} is another file than {scene.scene_id} was recorded from"
     same_file = [source for source in known if Path(source.path).name == scene.path]
     same_id = [source for source in same_file if source.scene_id == scene.scene_id]
     for source in same_id or same_file[: alone and len(same_file) == 1]:
         if location(source.path).is_file():
             return replace(scene, path=source.path), ""
+    if places:
+        return None, f"{places[0].path} is another file than {scene.scene_id} was recorded from"
     return None, f"{scene.path} was not found; name the folder of the scenes with --root"

@@ -182,9 +182,8 @@ def render_shards(task: RenderTask) -> ShardReport:
     is no good; nothing is left half-written then.
     """
     start = time.perf_counter()
-    prepared = _prepare(
-        task.scene, task.scene_digest, task.pairs, task.renderer, task.supersampling
-    )
+    digests = (task.scene_digest, task.navmesh_digest)
+    prepared = _prepare(task.scene, digests, task.pairs, task.renderer, task.supersampling)
     prepare_seconds = time.perf_counter() - start
     finder = PairFinder(
         prepared, task.pairs, seed=task.seed, bands=[band for _, band in task.outputs]
@@ -267,10 +266,14 @@ def encode_pair(pair: Pair, record: dict[str, Any], config: ShardConfig) -> dict
 
 @keep_last
 def _prepare(
-    source: SceneSource, digest: str, pairs: PairConfig, renderer: str, supersampling: int
+    source: SceneSource,
+    digests: tuple[str, str],
+    pairs: PairConfig,
+    renderer: str,
+    supersampling: int,
 ) -> PreparedScene:
     """Load a scene and build what its pairs need; a worker keeps the last, while it is the same."""
-    scene = load_digested(source, digest)
+    scene = load_digested(source, *digests)
     return PreparedScene.prepare(
         scene, pairs, source=source, renderer=renderer, supersampling=supersampling
     )

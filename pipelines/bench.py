@@ -20,6 +20,7 @@ from generation.geometry import Float64, UInt8
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.renderers.choice import chosen_renderer
+from generation.scenes.digest import scene_digest
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Scene
@@ -79,7 +80,7 @@ class Plan:
         """Return a task of default pairs."""
         return RenderTask(
             scene=source,
-            scene_digest="",
+            scene_digest=scene_digest(source),
             first_index=first_index,
             count=count,
             seed=0,

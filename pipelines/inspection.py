@@ -60,6 +60,8 @@ class SceneAccount:
     """What the sidecars say of a scene's proposals."""
 
     pairs: int = 0
+    kept: int = 0
+    """Pairs of all levels that were made together: each proposal serves all of them."""
     size_bytes: int = 0
     rejections: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -68,7 +70,7 @@ class SceneAccount:
     @property
     def proposals(self) -> int:
         """Pairs kept and proposals rejected."""
-        return self.pairs + self.rejections.total()
+        return self.kept + self.rejections.total()
 
 
 def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
@@ -101,6 +103,7 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
         tints=sum(pair.depths_m is not None for pair in pairs),
         charts=_charts(table, pairs, pictures, _band(index)),
         totals=sum((account.rejections for account in accounts.values()), Counter()).most_common(),
+        kept=sum(account.kept for account in accounts.values()),
         proposals=sum(account.proposals for account in accounts.values()),
         size_bytes=sum(entry.size_bytes for entry in index.shards),
         scenes=[_scene_on_page(scene, pictures) for scene in shown],
@@ -136,6 +139,7 @@ def read_accounts(index: ShardIndex) -> dict[str, SceneAccount]:
 def _add(account: SceneAccount, sidecar: Sidecar) -> None:
     if sidecar.entry:
         account.pairs += sidecar.entry.count
+        account.kept += sidecar.entry.count * len(sidecar.task.get("outputs", (None,)))
         account.size_bytes += sidecar.entry.size_bytes
     account.rejections.update(sidecar.rejections)
     if sidecar.shortfall:
@@ -299,7 +303,7 @@ def _scene_rows(
                 "name": name,
                 "pairs": account.pairs,
                 "proposals": account.proposals,
-                "kept": account.pairs / account.proposals if account.proposals else None,
+                "kept": account.kept / account.proposals if account.proposals else None,
                 "covisibility": float(values.mean()) if len(values) else None,
                 "rate": work.pairs_per_second,
                 "size_bytes": account.size_bytes,

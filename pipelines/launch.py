@@ -41,7 +41,7 @@ def train_here(config: PretrainConfig, out: Path, stop_file: Path | None = None)
 def print_result(result: PretrainResult) -> None:
     """Print the last metrics, and whether the run is at its end."""
     for name, value in result.metrics.items():
-        print(f"{name:32} {value:.6g}")
+        print(f"{name:32} {value if isinstance(value, int) else f'{value:.6g}'}")
     print(f"checkpoint: {result.checkpoint}")
     if result.metrics["step"] < result.num_steps:
         print(f"stopped before step {result.num_steps}; the same command goes on from here")

@@ -19,6 +19,7 @@ from pipelines.config import dump_yaml
 from training.checkpoint import Pretrained
 from training.model.croco import CroCo
 from training.model_folder import write_model_folder
+from training.run_card import held_out
 
 RECIPE_NAME = "pretrain.yaml"
 """The run's configuration, without where its data lay."""
@@ -116,8 +117,8 @@ def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
     if described:
         scenes = len(described["train_scenes"])
         rows.append(("pairs", f"{described['train_pairs']:,} of {scenes:,} scenes"))
-        held_out = len(described["val_scenes"])
-        rows.append(("held out", f"{described['val_pairs']:,} of {held_out:,} other scenes"))
+        validated = f"{described['val_pairs']:,} of {len(described['val_scenes']):,} scenes"
+        rows.append(("validated on", f"{validated}, {held_out(described)}"))
         rows.append(("precision", described["precision"]))
         versions = [f"{name} {version}" for name, version in described["versions"].items()]
         rows.append(("versions", ", ".join(versions)))
@@ -130,8 +131,12 @@ def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
     if not run["metrics"]:
         yield "Not validated yet."
         return
-    yield "On held-out pairs: `val_loss` is the mean squared error of hidden, normalised patches."
-    yield _table((f"`{name}`", f"{value:.6g}") for name, value in run["metrics"].items())
+    yield "`val_loss` is the mean squared error of hidden, normalised patches in validation."
+    yield _table((f"`{name}`", _number(value)) for name, value in run["metrics"].items())
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def _table(rows: Iterator[tuple[str, str]]) -> str:

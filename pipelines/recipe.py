@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import is_remote
@@ -42,6 +43,7 @@ from pipelines.report import ReportConfig, write_report
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored
 from training.config import PretrainConfig, differences
+from training.data import held_out_scenes
 from training.presets import preset
 
 logger = logging.getLogger(__name__)
@@ -135,7 +137,7 @@ def _run_stages(
     stages: dict[str, tuple[Callable[[], bool], Callable[[], bool | None]]] = {
         "render": (
             lambda: _is_rendered(recipe) or (until != "render" and _is_trained_on(recipe)),
-            lambda: failures.extend(_render(recipe, executor)),
+            lambda: failures.extend(_render(recipe, executor, until)),
         ),
         "pretrain": (lambda: _is_trained(recipe), lambda: _pretrain(recipe)),
         "report": (lambda: (recipe.out / "report.html").exists(), lambda: _report(recipe)),
@@ -203,7 +205,25 @@ def _failures(recipe: Recipe, executor: AbstractContextManager[Executor]) -> lis
     ]
 
 
-def _render(recipe: Recipe, executor: AbstractContextManager[Executor]) -> list[str]:
+def _require_trainable(recipe: Recipe) -> None:
+    """Raise CrossviewError where training would refuse the pairs that are to be rendered."""
+    config, size = recipe.pretrain_config, min(recipe.render.pairs.image_size)
+    require(
+        size >= config.model.image_size,
+        "render.pairs.image_size",
+        size,
+        f"at least {config.model.image_size}, the model's",
+    )
+    if config.data.val_path is None:
+        scenes = resolve_scenes([*recipe.render.scenes], up=recipe.render.up, sets=scene_sets())
+        held_out_scenes(
+            tuple(scene.scene_id for scene in scenes), config.data.val_scenes, recipe.pairs_folder
+        )
+
+
+def _render(recipe: Recipe, executor: AbstractContextManager[Executor], until: str) -> list[str]:
+    if until != "render":
+        _require_trainable(recipe)
     rendering = _rendering(recipe)
     if recipe.render.renderer == AUTO and rendering.renderer == "gl" != chosen_renderer(AUTO):
         raise CrossviewError(

@@ -39,7 +39,7 @@ from training.pictures import masked, sheet
 from training.validation import ValidationPairs, load_validation_pairs
 
 GALLERY_SIZE = 288
-"""Height and width in pixels at which the page's example pairs are rendered again."""
+"""Longer side in pixels of the page's example pairs, which are rendered again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,8 @@ def write_report(
         rejections.update(account.rejections)
     model = load_model(pretrain_folder)
     data = pretrain_config.data
-    held_out = open_split(data).val
+    split = open_split(data)
+    held_out = split.val
     hidden = num_masked(pretrain_config.mask.ratio, model.config.num_patches)
     validation = load_validation_pairs(held_out, model.config, config.num_completions, hidden, data)
     lines = read_lines(pretrain_folder / "metrics.jsonl")
@@ -92,7 +93,7 @@ def write_report(
     for number, (_, image) in enumerate(gallery):
         save_png(pictures / f"pair_{number}.png", image)
     completions = _completions(model, validation, config.num_completions)
-    save_png(pictures / "completions.png", completions)
+    save_png(pictures / "completions.png", sheet([*completions.values()]))
     save_figure(pictures / "covisibility.png", _histogram(table, band))
     save_figure(pictures / "losses.png", _loss_curves(lines))
     has_geometry = "geometry_moved" in final
@@ -106,6 +107,7 @@ def write_report(
         table=table,
         num_scenes=len(index.scenes),
         num_held_out=len(held_out.scenes),
+        num_trained_on=len({*split.train.scenes} & {*held_out.scenes}),
         held_out=first_few(held_out.scenes),
         image_size=index.config["pairs"]["image_size"],
         band=str(band),
@@ -123,7 +125,7 @@ def write_report(
         optim=pretrain_config.optim,
         mask=pretrain_config.mask,
         steps=final["step"],
-        completion_columns=COMPLETION_COLUMNS,
+        completion_columns=[*completions],
     )
     path = out / "report.html"
     write_text_whole(path, page)
@@ -142,7 +144,7 @@ def _gallery(
         if scene not in renderers:
             renderers[scene] = Supersampled(EmbreeRenderer(sources[scene].load()), 2)
         view1, view2 = (
-            renderers[scene].render(camera.resized((GALLERY_SIZE, GALLERY_SIZE)))
+            renderers[scene].render(camera.resized(_gallery_size(camera.image_size)))
             for camera in cameras_of(record)
         )
         below = [tinted(a.color, seen_pixels(a, b)) for a, b in ((view1, view2), (view2, view1))]
@@ -159,17 +161,13 @@ def _gallery(
     return gallery
 
 
-COMPLETION_COLUMNS = (
-    "masked target",
-    "reference",
-    "completion",
-    "completion, other reference",
-    "truth",
-)
+def _gallery_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    height, width = (round(side * GALLERY_SIZE / max(image_size)) for side in image_size)
+    return height, width
 
 
-def _completions(model: CroCo, pairs: ValidationPairs, count: int) -> UInt8:
-    """Return rows of COMPLETION_COLUMNS, one of each held-out pair."""
+def _completions(model: CroCo, pairs: ValidationPairs, count: int) -> dict[str, torch.Tensor]:
+    """Return what is shown of held-out pairs, (B, 3, H, W) in 0..1, by the names of columns."""
     rows = torch.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().long()
     truth, reference, other = (
         to_unit_range(images, torch.device("cpu"))
@@ -180,7 +178,15 @@ def _completions(model: CroCo, pairs: ValidationPairs, count: int) -> UInt8:
         complete(model, normalise(truth), normalise(view), mask) for view in (reference, other)
     )
     hidden = masked(truth, mask, model.config.patch_size)
-    return sheet([hidden, reference, completed, guessed, truth])
+    if not model.config.sees_reference:
+        return {"masked target": hidden, "completion": completed, "truth": truth}
+    return {
+        "masked target": hidden,
+        "reference": reference,
+        "completion": completed,
+        "completion, other reference": guessed,
+        "truth": truth,
+    }
 
 
 def _histogram(table: PairTable, band: OverlapBand) -> Figure:

@@ -29,7 +29,7 @@ class SceneWork:
     pairs: int = 0
     """Made."""
     seconds: float = 0.0
-    """Of workers, from loaded scene to closed shard."""
+    """Of workers, from loaded scene to closed shard; of levels made together, one's share."""
     failures: list[str] = field(default_factory=list)
     """Of the last run that worked on it."""
 
@@ -59,7 +59,7 @@ def append_run(
     for report in reports:
         scene = scenes[report.scene_id]
         scene["pairs"] += report.count // num_datasets
-        scene["seconds"] = round(scene["seconds"] + report.seconds["total"], 3)
+        scene["seconds"] = round(scene["seconds"] + report.seconds["total"] / num_datasets, 3)
         devices.add(report.device)
         if report.shortfall:
             scene.setdefault("notes", []).append(report.shortfall)

@@ -71,11 +71,13 @@ def _read(path: Path) -> UInt8:
             if image.mode.startswith(("I", "F")):
                 raise CrossviewError(f"{path}: expected 8 bits a channel, found mode {image.mode}")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except CrossviewError:
+        raise
     except FileNotFoundError:
         raise CrossviewError(f"{path}: expected an image, found no such file") from None
     except Image.DecompressionBombError as error:
         raise CrossviewError(f"{path}: too large an image ({error})") from error
-    except (OSError, SyntaxError) as error:  # Pillow says SyntaxError of some broken PNG files
+    except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow's, of damaged files
         raise CrossviewError(f"{path}: not an image that can be read ({error})") from error
 
 

@@ -28,10 +28,12 @@ def test_commands_on_a_page_have_options_that_exist(page: Path):
 
 def test_the_study_shows_pictures_of_the_results_and_nothing_else_lies_there():
     shown = pictures_of(DOCS / "study.md")
-    named = pictures_of(DOCS.parent / "RESULTS.md") | pictures_of(DOCS / "follow-up" / "RESULTS.md")
+    folders = [DOCS / "results", DOCS / "follow-up", DOCS / "smaller"]
+    pages = [DOCS.parent / "RESULTS.md", *(folder / "RESULTS.md" for folder in folders[1:])]
+    named = {picture for page in pages for picture in pictures_of(page)}
     assert shown
     assert shown <= named
-    assert {*DOCS.glob("results/*"), *DOCS.glob("follow-up/*[!d]")} == named
+    assert {path for folder in folders for path in folder.glob("*[!d]")} == named
 
 
 def pictures_of(page: Path) -> set[Path]:

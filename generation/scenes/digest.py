@@ -40,18 +40,19 @@ def scene_digest(source: SceneSource) -> str:
     return digest.hexdigest()
 
 
-def load_digested(source: SceneSource, digest: str) -> Scene:
-    """Load a scene whose digest a run was planned with.
+def load_digested(source: SceneSource, digest: str, navmesh: str = "") -> Scene:
+    """Load a scene of the digest that a run was planned with, and of that of its navigation mesh.
 
     Raises SceneError as load does, and where this machine has other files than the one that planned
     or they were edited since: what is made of them would say that it is of those.
     """
-    here = scene_digest(source)
-    if UNREADABLE not in (digest, here) and here != digest:
-        raise SceneError(
-            f"{source.path}: on {socket.gethostname()} this is not the file that the run began "
-            "with; let all machines have the same, and give the command again"
-        )
+    here = (scene_digest(source), navmesh_digest(source) if navmesh else "")
+    for planned, found, what in zip((digest, navmesh), here, ("", " or its navigation mesh")):
+        if UNREADABLE not in (planned, found) and found != planned:
+            raise SceneError(
+                f"{source.path}: on {socket.gethostname()} this{what} is not the file that the run "
+                "began with; let all machines have the same, and give the command again"
+            )
     return source.load()
 
 

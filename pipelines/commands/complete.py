@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
         help="complete a masked image with the help of a reference, as pictures",
         description="Hide most of the target, complete it with the help of the reference, and "
         "write one figure, completion.png: masked target, reference, completion, truth, and where "
-        "each patch looked; and each of its pictures as a PNG file. Of an image of another size "
-        "than the model's, the middle square is taken and resized.",
+        "each patch looked; and each of its pictures as a PNG file. Of an image larger than "
+        "the model's, the middle square is taken and resized; a smaller one is refused.",
         epilog="example: crossview complete --weights out/pretrain --target a.jpg "
         "--reference b.jpg --out out/completion",
     )

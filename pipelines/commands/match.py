@@ -17,9 +17,9 @@ def add(commands: Any) -> None:
         "match",
         help="draw the correspondences of two images, from cross-attention",
         description="Find the patches of two images that look at each other more than at any "
-        "other, hidden or not; draw them, and write them beside the drawing as JSON, in "
-        "pixels of the image files. Of an image of another size than the model's, the middle "
-        "square is taken and resized.",
+        "other, hidden or not; draw them, and write them beside the drawing as JSON, in pixels "
+        "of the images, upright as their EXIF says. Of an image larger than the model's, the "
+        "middle square is taken and resized; a smaller one is refused.",
         epilog="example: crossview match --weights out/pretrain a.jpg b.jpg --out out/match.png",
     )
     parser.set_defaults(command=run)

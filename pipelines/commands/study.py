@@ -14,9 +14,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "study",
         help="run a study: many commands, each once, and a report",
-        description="Run a study (a YAML file, or one of ours by name: evidence, follow-up): its "
-        "stages of crossview commands, as many at a time as there are cores, then its report. What "
-        "is done is not done again.",
+        description="Run a study (a YAML file, or one of ours by name: evidence, follow-up, "
+        "smaller): its stages of crossview commands, as many at a time as there are cores, then "
+        "its report. What is done is not done again.",
         epilog="example: crossview study evidence --out out/evidence",
     )
     parser.set_defaults(command=run)

@@ -136,3 +136,15 @@ def test_a_scene_is_loaded_as_it_was_when_the_run_began(tmp_path: Path):
     (tmp_path / "a.glb").unlink()
     with pytest.raises(SceneError, match="no such file"):
         load_digested(source, began)
+
+
+def test_a_scenes_navigation_mesh_is_as_it_was_when_the_run_began(tmp_path: Path):
+    write_room_glb(tmp_path / "a.glb", z_up=False)
+    (tmp_path / "a.navmesh").write_bytes(b"as it was")
+    source = SceneSource(scene_id="a", path=str(tmp_path / "a.glb"))
+    began = (scene_digest(source), navmesh_digest(source))
+    load_digested(source, *began)
+    (tmp_path / "a.navmesh").write_bytes(b"as it is")
+    load_digested(source, began[0])  # for a renderer that does not stand on it
+    with pytest.raises(SceneError, match="this or its navigation mesh is not the file"):
+        load_digested(source, *began)

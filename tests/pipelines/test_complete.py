@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from appearance_model import IMAGE_SIZE, PATCH_SIZE, SIDE, appearance_model, noise
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipelines.cli import main
 from pipelines.square_view import SquareView
@@ -148,6 +148,9 @@ def bad_images(folder: Path):
     Image.fromarray(good[:40]).save(folder / "small.png")
     Image.fromarray(np.zeros((64, 64), np.uint16)).save(folder / "deep.png")
     Image.fromarray(noise(np.random.default_rng(0), 256)).save(folder / "whole.png")
+    about = PngImagePlugin.PngInfo()
+    about.add_text("XML:com.adobe.xmp", "x" * 2_000_000, zip=True)
+    Image.fromarray(good).save(folder / "told.png", pnginfo=about)
     (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:20000])
 
 
@@ -157,6 +160,7 @@ def bad_images(folder: Path):
         ("gone.png", "gone.png: expected an image, found no such file"),
         ("text.jpg", "text.jpg: not an image that can be read"),
         ("cut.png", "cut.png: not an image that can be read"),
+        ("told.png", "told.png: not an image that can be read (Decompressed data too large"),
         ("small.png", "small.png: 64 x 40 pixels; the model takes 64 x 64"),
         ("deep.png", "deep.png: expected 8 bits a channel"),
         (".", "not an image that can be read"),

@@ -22,7 +22,12 @@ from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.inspected_scenes import RecordedScenes, inspect_scene
-from pipelines.inspection import InspectConfig, choose_rows, write_inspection
+from pipelines.inspection import (
+    InspectConfig,
+    choose_rows,
+    read_accounts,
+    write_inspection,
+)
 from pipelines.pair_table import PairTable
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.run_log import read_runs, work_by_scene
@@ -215,6 +220,21 @@ def test_the_tint_covers_the_recorded_covisibility(dataset: Path):
             # Stored depth is in whole millimetres, so that a pixel may fall on the other side.
             share = seen.sum() / (depth_m > 0).sum()
             assert share == pytest.approx(pair.record[f"covisibility_{name}"], abs=0.005)
+
+
+def test_proposals_and_rates_of_levels_are_of_all_of_them_together(tmp_path: Path):
+    """As the table of the run has them."""
+    config = config_of(
+        scenes=["procedural:0"], num_pairs=4, levels={"low": "low", "near-half": "near-half"}
+    )
+    (summary,) = render_pairs(config, tmp_path, SerialExecutor()).summaries.values()
+    for level in ("low", "near-half"):
+        folder = tmp_path / level
+        (account,) = read_accounts(ShardIndex.open(folder)).values()
+        assert (account.kept, account.proposals) == (summary.accepted, summary.attempts)
+        (work,) = work_by_scene(read_runs(folder)).values()
+        rate = summary.made / summary.seconds
+        assert work.pairs_per_second == pytest.approx(rate, rel=0.01)
 
 
 @pytest.fixture

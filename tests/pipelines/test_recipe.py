@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
@@ -117,8 +118,10 @@ def test_a_model_that_sees_no_reference_has_a_report_without_one(
     assert run_recipe(recipe, serial()) == []
     page = (tmp_path / "out" / "report.html").read_text()
     assert "held-out scene" in page
-    for number in ("lower held-out loss", "shuffled", "found by cross-attention"):
-        assert number not in page
+    for words in ("lower held-out loss", "shuffled", "found by cross-attention", "a CroCo of"):
+        assert words not in page
+    for words in ("and the reference", "other reference"):
+        assert words not in page
     assert "Co-visibility of 10 pairs, evenly spread over all" in page
 
 
@@ -169,8 +172,7 @@ def test_training_goes_on_until_its_last_checkpoint_is_there_and_whole(
 
 
 def test_the_executor_is_closed_before_training_begins(tmp_path: Path):
-    render = {"scenes": ["procedural:0"], "num_pairs": 4}
-    recipe = load_recipe(write_recipe(tmp_path), {"render": render})
+    recipe = load_recipe(write_recipe(tmp_path), {})
     trained_when_closed = []
 
     @contextmanager
@@ -179,8 +181,7 @@ def test_the_executor_is_closed_before_training_begins(tmp_path: Path):
             yield executor
         trained_when_closed.append(recipe.pretrain_folder.exists())
 
-    with pytest.raises(CrossviewError, match="only one scene"):
-        run_recipe(recipe, watched())
+    run_recipe(recipe, watched(), until="pretrain")
     assert recipe.pretrain_folder.exists()
     assert trained_when_closed == [False]
 
@@ -339,6 +340,38 @@ def test_a_scene_that_fails_is_told_every_time(tmp_path: Path):
     for _ in range(2):
         (failure,) = run_recipe(recipe, serial(), until="render")
         assert "gone.glb: no such file" in failure
+
+
+@pytest.mark.parametrize(
+    ("render", "message"),
+    [
+        ({"scenes": ["procedural:0"]}, "pairs of only one scene"),
+        ({"pairs": {"image_size": [40, 31]}}, "image_size = 31: expected at least 32, the model's"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_not_rendered(tmp_path: Path, render: dict, message: str):
+    recipe = load_recipe(write_recipe(tmp_path), {"render": render})
+    with pytest.raises(CrossviewError, match=message):
+        run_recipe(recipe, serial())
+    assert not (tmp_path / "out" / "pairs").exists()
+
+
+def test_a_report_of_scenes_that_are_trained_on_and_of_a_mask_that_does_not_rise_says_so(
+    tmp_path: Path,
+):
+    """Pictures keep the pairs' shape."""
+    data = {"val_path": str(tmp_path / "out" / "pairs")}
+    changes = {
+        "render": {"pairs": {"image_size": [40, 60]}},
+        "pretrain": {"mask": {"ratio_start": None}, "data": data},
+    }
+    assert run_recipe(load_recipe(write_recipe(tmp_path), changes), serial()) == []
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "not all held out: 2 of them were trained on too" in page
+    assert "held-out scene" not in page
+    assert "from None" not in page
+    with Image.open(tmp_path / "out" / "report" / "pair_0.png") as picture:
+        assert picture.size == (2 * 288, 2 * 192)
 
 
 def test_a_damaged_state_file_is_named(tmp_path: Path):

@@ -229,7 +229,11 @@ def test_a_file_of_the_name_of_several_scenes_is_not_taken_for_another_one(
     (tmp_path / "pairs").mkdir()
     for path in dataset.glob("*.[tj]*"):
         (tmp_path / "pairs" / path.name).write_bytes(path.read_bytes())
-    result = again(tmp_path / "pairs", tmp_path / "out", roots=[str(tmp_path / "scans")])
+    roots = [str(tmp_path / "scans")]
+    result = again(tmp_path / "pairs", tmp_path / "both", roots=roots)
+    assert result.failures == []  # the other is where config.json says
+    (tmp_path / "pairs" / "config.json").unlink()
+    result = again(tmp_path / "pairs", tmp_path / "one", roots=roots)
     (failure,) = result.failures
     assert f"{root}/mesh.glb is another file than cellar-mesh was recorded from" in failure
     assert [scene.done for scene in result.scenes.values()] == [2, 0]

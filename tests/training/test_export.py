@@ -184,7 +184,7 @@ def test_the_card_says_of_which_step_its_metrics_are(dataset, tmp_path, every):
 
 def test_a_folder_of_checkpoints_is_described_as_its_run(run, tmp_path):
     assert export(run / "checkpoints", tmp_path) == 0
-    assert "| held out |" in (tmp_path / CARD_NAME).read_text()
+    assert "| validated on |" in (tmp_path / CARD_NAME).read_text()
 
 
 def test_no_place_of_a_mixture_is_told(dataset, tmp_path):

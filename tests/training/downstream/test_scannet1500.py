@@ -101,7 +101,7 @@ def test_missing_files_are_named(root):
     folder = root / "scannet_test_1500" / "scene0708_01"
     (folder / "depth" / "15.png").unlink()
     (folder / "color" / "0.jpg").unlink()
-    expected = "2 of 10 files are missing: scene0708_01/color/0.jpg, scene0708"
+    expected = "2 of 10 files are missing: scannet_test_1500/scene0708_01/color/0.jpg, scannet"
     with pytest.raises(CrossviewError, match=re.escape(expected)):
         open_scannet1500(root)
 
@@ -110,7 +110,9 @@ def test_poses_are_only_needed_where_the_list_has_none(root):
     (root / "scannet_test_1500/scene0707_00/pose/585.txt").unlink()
     open_scannet1500(root)
     np.savez(root / "test.npz", name=NAMES)
-    with pytest.raises(CrossviewError, match=r"missing: scene0707_00/pose/585\.txt;"):
+    with pytest.raises(
+        CrossviewError, match=r"missing: scannet_test_1500/scene0707_00/pose/585\.txt;"
+    ):
         open_scannet1500(root)
 
 

@@ -60,7 +60,7 @@ def open_scannet1500(root: Path) -> Splits:
     if not any((scenes / pair.scene).is_dir() for pair in pairs):
         raise LAYOUT.error(root, f"no folder {pairs[0].scene} of test.npz")
     needed = (path for pair in pairs for path in _files(scenes, pair))
-    require_files(LAYOUT, scenes, sorted(set(needed)))
+    require_files(LAYOUT, root, sorted(set(needed)))
     read = partial(_read, scenes)
     return Splits(train=FromFiles((), read), val=FromFiles(pairs, read))
 
