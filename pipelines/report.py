@@ -212,9 +212,9 @@ def _loss_curves(lines: list[dict[str, Any]]) -> Figure:
     val = [line for line in lines if line["kind"] == "val"]
     axes.plot(*_series(train, "loss"), color=GREY, linewidth=1, label="training")
     for name, color, label in (
-        ("val_loss_none", GREY, "held out, no reference"),
-        ("val_loss_shuffled", ORANGE, "held out, another pair's reference"),
-        ("val_loss", BLUE, "held out, true reference"),
+        ("val_loss_none", GREY, "validation, no reference"),
+        ("val_loss_shuffled", ORANGE, "validation, another pair's reference"),
+        ("val_loss", BLUE, "validation, true reference"),
     ):
         if name in val[-1]:  # a model that sees no reference has none to compare with
             axes.plot(*_series(val, name), color=color, marker="o", markersize=4, label=label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def _read(path: Path) -> UInt8:
         raise CrossviewError(f"{path}: expected an image, found no such file") from None
     except Image.DecompressionBombError as error:
         raise CrossviewError(f"{path}: too large an image ({error})") from error
-    except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow's, of damaged files
+    # What Pillow says of damaged files.
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error) as error:
         raise CrossviewError(f"{path}: not an image that can be read ({error})") from error
 
 

@@ -151,6 +151,7 @@ def bad_images(folder: Path):
     about = PngImagePlugin.PngInfo()
     about.add_text("XML:com.adobe.xmp", "x" * 2_000_000, zip=True)
     Image.fromarray(good).save(folder / "told.png", pnginfo=about)
+    Image.fromarray(good).save(folder / "turned.png", exif=b"II*\0")
     (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:20000])
 
 
@@ -160,6 +161,7 @@ def bad_images(folder: Path):
         ("gone.png", "gone.png: expected an image, found no such file"),
         ("text.jpg", "text.jpg: not an image that can be read"),
         ("cut.png", "cut.png: not an image that can be read"),
+        ("turned.png", "turned.png: not an image that can be read (unpack requires"),
         ("told.png", "told.png: not an image that can be read (Decompressed data too large"),
         ("small.png", "small.png: 64 x 40 pixels; the model takes 64 x 64"),
         ("deep.png", "deep.png: expected 8 bits a channel"),
