@@ -19,7 +19,7 @@ from pipelines.config import dump_yaml
 from training.checkpoint import Pretrained
 from training.model.croco import CroCo
 from training.model_folder import write_model_folder
-from training.run_card import held_out
+from training.run_card import validated_on
 
 RECIPE_NAME = "pretrain.yaml"
 """The run's configuration, without where its data lay."""
@@ -117,8 +117,7 @@ def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
     if described:
         scenes = len(described["train_scenes"])
         rows.append(("pairs", f"{described['train_pairs']:,} of {scenes:,} scenes"))
-        validated = f"{described['val_pairs']:,} of {len(described['val_scenes']):,} scenes"
-        rows.append(("validated on", f"{validated}, {held_out(described)}"))
+        rows.append(("validated on", validated_on(described)))
         rows.append(("precision", described["precision"]))
         versions = [f"{name} {version}" for name, version in described["versions"].items()]
         rows.append(("versions", ", ".join(versions)))

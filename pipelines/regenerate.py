@@ -197,20 +197,19 @@ def _known_scenes(folder: Path) -> list[SceneSource]:
     if not path.exists():
         return []
     values = read_config(path)
-    try:
-        resolve = partial(resolve_scenes, up=values.get("up") or "y", sets=scene_sets())
-        try:
-            return resolve(values["scenes"])
-        except CrossviewError as error:
-            logger.info("scenes of %s are not where they were: %s", folder, error)
-        found: list[SceneSource] = []
-        for pattern in values["scenes"]:
-            with suppress(CrossviewError):
-                found += resolve([pattern])
-        return found
-    except (KeyError, TypeError) as error:
-        logger.info("%s does not say where its scenes were: %r", path, error)
+    patterns = values.get("scenes")
+    if not isinstance(patterns, list):
         return []
+    resolve = partial(resolve_scenes, up=values.get("up") or "y", sets=scene_sets())
+    try:
+        return resolve(patterns)
+    except (CrossviewError, TypeError) as error:
+        logger.info("scenes of %s are not where they were: %s", folder, error)
+    found: list[SceneSource] = []
+    for pattern in patterns:
+        with suppress(CrossviewError, TypeError):
+            found += resolve([pattern])
+    return found
 
 
 def plan_tasks(config: RegenerateConfig, record: Record, out: Path) -> list[RegenerateTask]:

@@ -66,7 +66,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("images", f"{size} x {size} pixels in patches of {patch} x {patch}"),
         ("trained on", f"{_pairs(run, 'train')} of {', '.join(f'`{path}`' for path in paths)}"),
-        ("validated on", f"{_pairs(run, 'val')}, {held_out(run)}"),
+        ("validated on", validated_on(run)),
         *((f"SHA-256 of the index of {name}", digest) for name, digest in run["digests"].items()),
         ("length", f"{run['num_steps']:,} steps of {config['optim']['batch_size']:,} pairs"),
         (
@@ -84,10 +84,11 @@ def _pairs(run: dict[str, Any], part: str) -> str:
     return f"{run[f'{part}_pairs']:,} pairs of {scenes:,} scene" + ("s" if scenes != 1 else "")
 
 
-def held_out(run: dict[str, Any]) -> str:
-    """Return whether the scenes that are validated on are others than those trained on."""
+def validated_on(run: dict[str, Any]) -> str:
+    """Return how many pairs and scenes run.json says that are, and whether they are held out."""
     shared = set(run["train_scenes"]) & set(run["val_scenes"])
-    return f"of which {len(shared):,} are trained on too" if shared else "held out"
+    held_out = f"of which {len(shared):,} are trained on too" if shared else "held out"
+    return f"{_pairs(run, 'val')}, {held_out}"
 
 
 def _going_on(run: dict[str, Any]) -> str:

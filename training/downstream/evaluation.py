@@ -139,10 +139,10 @@ def judged(
         if time.monotonic() - told > PATIENCE_S:
             told = time.monotonic()
             report(number + 1)
-    if len(damaged) > 1:
-        damaged.insert(0, f"{len(damaged)} of {len(sized)} examples cannot be read")
     if damaged:
-        raise CrossviewError(first_few(damaged, most=100, separator="; "))
+        several = f"{len(damaged)} of {len(sized)} examples cannot be read; "
+        named = first_few(damaged, most=100, separator="; ")
+        raise CrossviewError(named if len(damaged) == 1 else several + named)
     return Outcome(
         fitted=fitted,
         metrics=_known(task, task.summarise(scores)),

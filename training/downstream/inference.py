@@ -37,9 +37,9 @@ def tiled(
     if below or beside:
         larger = [F.pad(image, (0, beside, 0, below), mode="replicate") for image in images]
         return tiled(predict, larger, tile, overlap)[..., :height, :width]
-    if (height, width) == tile:
-        return _weighted(predict(*images), torch.ones(()))[0]
     window = (_bump(tile[0]).unsqueeze(1) * _bump(tile[1])).to(images[0].device)
+    if (height, width) == tile:
+        return _weighted(predict(*images), window)[0]
     places = [
         (..., slice(row, row + tile[0]), slice(column, column + tile[1]))
         for row in starts(height, tile[0], overlap)

@@ -19,7 +19,6 @@ from training.downstream.datasets.folder import (
     read_integers,
     read_matrix,
     read_rgb,
-    require_files,
     require_one_size,
 )
 from training.downstream.datasets.poses import read_pose
@@ -75,10 +74,10 @@ def test_what_does_not_pair_up_is_named(tmp_path):
 
 def test_missing_files_are_named(tmp_path):
     (tmp_path / "a").touch()
-    require_files(LAYOUT, tmp_path, [tmp_path / "a"])
+    LAYOUT.require_files(tmp_path, [tmp_path / "a"])
     expected = "(?s)1 of 2 files are missing: b/c;.* is to be had from .* Expected:"
     with pytest.raises(CrossviewError, match=expected):
-        require_files(LAYOUT, tmp_path, [tmp_path / "a", tmp_path / "b" / "c"])
+        LAYOUT.require_files(tmp_path, [tmp_path / "a", tmp_path / "b" / "c"])
 
 
 def test_sizes_that_differ_are_named():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from training.downstream.datasets.folder import Layout, folders_in, require_files, splits
+from training.downstream.datasets.folder import Layout, folders_in, splits
 from training.downstream.datasets.stereo_pairs import IMAGES, TRUTHS, read_scene
 from training.downstream.example import Example, Splits
 
@@ -36,7 +36,7 @@ def open_eth3d(root: Path) -> Splits:
     scenes = sorted({scene.name for scene in folders})
     files = [images / scene / file for scene in scenes for file in IMAGES]
     files += [truths / scene / file for scene in scenes for file in TRUTHS]
-    require_files(LAYOUT, root, files)
+    LAYOUT.require_files(root, files)
     train = [scene for scene in scenes if _site(scene) not in HELD_OUT]
     val = [scene for scene in scenes if _site(scene) in HELD_OUT]
     return splits(LAYOUT, root, train, val, partial(_read, images, truths))

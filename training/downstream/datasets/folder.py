@@ -50,6 +50,12 @@ class Layout:
         if missing:
             raise self.error(root, f"there is no {first_few(missing)}")
 
+    def require_files(self, root: Path, paths: Sequence[Path]) -> None:
+        """Raise CrossviewError naming the files among paths, below root, that are not there."""
+        if missing := [path for path in paths if not path.is_file()]:
+            names = first_few(path.relative_to(root) for path in missing)
+            raise self.error(root, f"{len(missing)} of {len(paths)} files are missing: {names}")
+
 
 @dataclass(frozen=True)
 class FromFiles(Generic[Entry]):
@@ -121,13 +127,6 @@ def paired(folder: Path, kinds: Mapping[str, Iterable[str]]) -> list[str]:
                 "unpack the dataset again, or remove the odd files"
             )
     return sorted(all_keys)
-
-
-def require_files(layout: Layout, folder: Path, paths: Sequence[Path]) -> None:
-    """Raise CrossviewError naming the files among paths, below folder, that are not there."""
-    if missing := [path for path in paths if not path.is_file()]:
-        names = first_few(path.relative_to(folder) for path in missing)
-        raise layout.error(folder, f"{len(missing)} of {len(paths)} files are missing: {names}")
 
 
 def require_one_size(maps: Mapping[Path, NDArray[Any]]) -> None:

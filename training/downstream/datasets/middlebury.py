@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.downstream.datasets.folder import Layout, folders_in, require_files, splits
+from training.downstream.datasets.folder import Layout, folders_in, splits
 from training.downstream.datasets.stereo_pairs import IMAGES, TRUTHS, read_scene
 from training.downstream.example import Example, Splits
 
@@ -41,7 +41,7 @@ def open_middlebury(root: Path) -> Splits:
     LAYOUT.require(root, folder)
     scenes = folders_in(root / folder)
     files = [scene / file for scene in scenes for file in (*IMAGES, *TRUTHS)]
-    require_files(LAYOUT, root, files)
+    LAYOUT.require_files(root, files)
 
     train = [scene for scene in scenes if scene.name not in HELD_OUT]
     val = [scene for scene in scenes if scene.name in HELD_OUT]

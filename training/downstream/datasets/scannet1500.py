@@ -17,7 +17,6 @@ from training.downstream.datasets.folder import (
     read_integers,
     read_matrix,
     read_rgb,
-    require_files,
     require_one_size,
 )
 from training.downstream.datasets.poses import read_pose, rigid
@@ -60,7 +59,7 @@ def open_scannet1500(root: Path) -> Splits:
     if not any((scenes / pair.scene).is_dir() for pair in pairs):
         raise LAYOUT.error(root, f"no folder {pairs[0].scene} of test.npz")
     needed = (path for pair in pairs for path in _files(scenes, pair))
-    require_files(LAYOUT, root, sorted(set(needed)))
+    LAYOUT.require_files(root, sorted(set(needed)))
     read = partial(_read, scenes)
     return Splits(train=FromFiles((), read), val=FromFiles(pairs, read))
 

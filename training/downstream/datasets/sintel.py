@@ -18,7 +18,6 @@ from training.downstream.datasets.folder import (
     paired,
     read_integers,
     read_rgb,
-    require_files,
     require_one_size,
     splits,
 )
@@ -72,7 +71,7 @@ def open_sintel(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
     }
     frames = paired(training, kinds)
     files = [training / mask / f"{frame}.png" for mask in masks for frame in frames]
-    require_files(FLOW_LAYOUT, root, files)
+    FLOW_LAYOUT.require_files(root, files)
     return _splits(FLOW_LAYOUT, root, frames, partial(_read_flow, training, render_pass))
 
 
