@@ -233,8 +233,9 @@ def test_proposals_and_rates_of_levels_are_of_all_of_them_together(tmp_path: Pat
         (account,) = read_accounts(ShardIndex.open(folder)).values()
         assert (account.kept, account.proposals) == (summary.accepted, summary.attempts)
         (work,) = work_by_scene(read_runs(folder)).values()
-        rate = summary.made / summary.seconds
-        assert work.pairs_per_second == pytest.approx(rate, rel=0.01)
+        # run.json has whole milliseconds, which is much of the time of eight small pairs.
+        seconds = summary.made / work.pairs_per_second
+        assert seconds == pytest.approx(summary.seconds, abs=0.002)
 
 
 @pytest.fixture
