@@ -8,9 +8,11 @@ from typing import Any, cast
 from upath import UPath
 
 from generation.errors import CrossviewError
+from generation.retries import asked_again, retried
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """Scheme -> the extra of our package that brings what opens it."""
+WEB_SCHEMES = ("http", "https")
 
 
 def location(text: str | Path) -> Path:
@@ -25,7 +27,10 @@ def location(text: str | Path) -> Path:
         return Path(text)
     try:
         # Other processes write there too: what a listing said a while ago is no answer.
-        path = UPath(text, use_listings_cache=False)
+        options: dict[str, Any] = {"use_listings_cache": False}
+        if scheme in WEB_SCHEMES:
+            options["client_kwargs"] = {"middlewares": (asked_again,)}
+        path = UPath(text, **options)
         _ = path.fs
     except (ImportError, ValueError) as error:
         extra = EXTRAS.get(scheme)
@@ -41,10 +46,22 @@ def is_remote(path: Path) -> bool:
 
 def is_listed(path: Path) -> bool:
     """Return whether a folder's files can be asked for: a web server need not show them."""
-    return not is_remote(path) or cast(Any, path).protocol not in ("http", "https")
+    return not is_remote(path) or cast(Any, path).protocol not in WEB_SCHEMES
 
 
 def filesystem(path: Path) -> tuple[Any, str]:
     """Return a remote location's fsspec file system and its path there."""
     remote = cast(Any, path)
     return remote.fs, remote.path
+
+
+def contents(path: Path) -> bytes:
+    """Return a file's bytes; those behind a URL are asked for as often as it takes.
+
+    Raises OSError, and CrossviewError where a store does not give them.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    store, key = filesystem(path)
+    data: bytes = retried(lambda: store.cat_file(key), str(path))
+    return data

@@ -211,12 +211,14 @@ def _loss_curves(lines: list[dict[str, Any]]) -> Figure:
     train = [line for line in lines if line["kind"] == "train"]
     val = [line for line in lines if line["kind"] == "val"]
     axes.plot(*_series(train, "loss"), color=GREY, linewidth=1, label="training")
-    for name, color, label in (
-        ("val_loss_none", GREY, "validation, no reference"),
-        ("val_loss_shuffled", ORANGE, "validation, another pair's reference"),
-        ("val_loss", BLUE, "validation, true reference"),
+    for name, color, reference in (
+        ("val_loss_none", GREY, "no reference"),
+        ("val_loss_shuffled", ORANGE, "another pair's reference"),
+        ("val_loss", BLUE, "true reference"),
     ):
         if name in val[-1]:  # a model that sees no reference has none to compare with
+            compared = "val_loss_shuffled" in val[-1]
+            label = f"validation, {reference}" if compared else "validation"
             axes.plot(*_series(val, name), color=color, marker="o", markersize=4, label=label)
     axes.set(xlabel="step", ylabel="loss (normalised patches)")
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.3, axes.get_ylim()[1]))

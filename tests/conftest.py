@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +14,14 @@ from generation.renderers.protocol import RendererError
 from generation.scenes.scene import Material, Scene, Texture
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def no_handler_of_a_command() -> Iterator[None]:
+    """Commands log to the stderr of their test, which is closed after it."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
-from generation.shards.cache import ShardCache, retried
+from generation.retries import retried
+from generation.shards.cache import ShardCache
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
 from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, VIEWS, ShardEntry

@@ -6,17 +6,15 @@ import fcntl
 import hashlib
 import logging
 import os
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from generation.errors import CrossviewError
 from generation.locations import filesystem
+from generation.retries import retried
 from generation.shards.files import whole_file
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
 from generation.shards.writer import file_sha256
@@ -24,10 +22,6 @@ from generation.shards.writer import file_sha256
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-ATTEMPTS = 8
-"""Requests in all for one thing; the waits between them add up to about 25 s."""
-FIRST_WAIT_S = 0.2
 
 UPLOAD = "upload the shard, its sidecar and index.json again"
 
@@ -65,7 +59,7 @@ class ShardCache:
                 for partial in self.folder.glob(f".{name[:2]}*.partial"):
                     partial.unlink()  # whoever wrote it was killed: we hold its lock
                 while (found := _open_whole(own, entry)) is None:
-                    retried(lambda: _fetch(path, own, entry), f"{path}")
+                    _fetch(path, own, entry)
             self._make_room()
         except OSError as error:
             raise CrossviewError(
@@ -143,6 +137,14 @@ def _sidecar_of(entry: ShardEntry, path: Path) -> Sidecar | None:
 
 
 def _fetch(path: Path, own: Path, entry: ShardEntry) -> None:
+    """Download a shard as often as it takes. Raises ShardError where there is none."""
+    try:
+        retried(lambda: _download(path, own, entry), str(path))
+    except (FileNotFoundError, PermissionError) as error:
+        raise ShardError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _download(path: Path, own: Path, entry: ShardEntry) -> None:
     """Download a shard and its sidecar, the tar last. Raises ShardError on other bytes."""
     store, key = filesystem(path)
     _, sidecar_key = filesystem(sidecar_path(path))
@@ -159,29 +161,3 @@ def _fetch(path: Path, own: Path, entry: ShardEntry) -> None:
                 f"{path}: {size_bytes} bytes that are not those that the index lists "
                 f"({entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}...); {UPLOAD}"
             )
-
-
-def retried(work: Callable[[], T], what: str) -> T:
-    """Return what work returns, trying again after errors that may pass, each time later.
-
-    Raises CrossviewError after ATTEMPTS, and at once where there is no such file or no access.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return work()
-        except (FileNotFoundError, PermissionError) as error:
-            raise ShardError(f"{what}: {type(error).__name__}: {error}") from error
-        # Every store has errors of its own, and most of them pass: the one place to catch all.
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EROFS):
-                raise  # our own disk
-            if attempt == ATTEMPTS:
-                if isinstance(error, CrossviewError):
-                    raise
-                raise CrossviewError(
-                    f"{what}: not to be had in {ATTEMPTS} attempts: {type(error).__name__}: "
-                    f"{error}; is the store reachable? The same command goes on from here"
-                ) from error
-            logger.info("%s: attempt %d failed: %s", what, attempt, error)
-        time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1))
-    raise AssertionError

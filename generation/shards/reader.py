@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generation.locations import filesystem, is_remote, location
-from generation.shards.cache import ShardCache, retried
+from generation.retries import retried
+from generation.shards.cache import ShardCache
 from generation.shards.files import write_text_whole
 from generation.shards.schema import (
     INDEX_NAME,
@@ -65,7 +66,7 @@ class ShardIndex:
             raise ShardError(
                 f"{folder}: holds the datasets {names}; give the folder of one of them"
             )
-        raw = _read_remote_json(path, what) if is_remote(path) else read_json(path, what)
+        raw = read_json(path, what)
         try:
             index = cls(
                 folder=folder,
@@ -257,23 +258,6 @@ class ShardReader:
                 self._open.popitem(last=False)
 
 
-def _read_remote_json(path: Path, what: str) -> dict[str, Any]:
-    """Read a remote JSON object as read_json does, again where the connection failed."""
-
-    def read() -> dict[str, Any] | ShardError:
-        try:
-            return read_json(path, what)
-        except ShardError as error:
-            if isinstance(error.__cause__, OSError):
-                raise
-            return error  # it came whole: nothing to gain by asking again
-
-    result = retried(read, str(path))
-    if isinstance(result, ShardError):
-        raise result
-    return result
-
-
 def read_each(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
     """Yield what read makes of each item, in order: for buckets and NFS, many at a time."""
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
@@ -324,7 +308,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ShardError(f"{path}: cannot be read ({error.strerror or repr(error)})") from error
 
 
 def _range_reader(path: Path) -> Callable[[int, int], bytes]:
@@ -332,7 +316,8 @@ def _range_reader(path: Path) -> Callable[[int, int], bytes]:
         # By its name: the connections of a path from before a fork are no good after it.
         store, key = filesystem(location(str(path)))
         end = offset + size_bytes
-        data: bytes = retried(lambda: store.cat_file(key, start=offset, end=end), str(path))
+        with _readable(path):
+            data: bytes = retried(lambda: store.cat_file(key, start=offset, end=end), str(path))
         if len(data) > size_bytes:  # a server that knows no ranges sends the whole shard
             data = data[offset:end]
         return data

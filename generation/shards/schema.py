@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.locations import contents
 
 SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
@@ -97,9 +98,12 @@ class Sidecar:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON object of this schema's version. Raises ShardError, naming what was expected."""
+    """Read a JSON object of this schema's version. Raises ShardError, naming what was expected.
+
+    Raises CrossviewError where it is a URL's, whose store does not answer.
+    """
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(contents(path))
     except FileNotFoundError:
         raise ShardError(f"{path}: expected {what}, found no such file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

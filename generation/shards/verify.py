@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
-from generation.locations import filesystem, is_listed, is_remote
+from generation.locations import contents, filesystem, is_listed, is_remote
 from generation.plain import diff_plain
+from generation.retries import retried
 from generation.shards.pair_flaws import POSES, Expected, pair_flaws
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
@@ -114,11 +115,11 @@ def look_at_shard(
 ) -> ShardFindings:
     """Compare one shard with the index and its sidecar; unless quick, look into every pair."""
     path = folder / entry.name
-    if not path.is_file():
-        return _only(entry, Problem(file=entry.name, what="missing"))
     try:
         with local_copy(path) as tar:
             return _look_at_tar(tar, path, entry, expected, quick)
+    except FileNotFoundError:
+        return _only(entry, Problem(file=entry.name, what="missing"))
     except OSError as error:
         return _only(entry, Problem(file=entry.name, what=f"cannot be read: {error}"))
 
@@ -174,7 +175,7 @@ def local_copy(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
         copy = Path(folder) / path.name
         store, key = filesystem(path)
-        store.get_file(key, str(copy))
+        retried(lambda: store.get_file(key, str(copy)), str(path))
         yield copy
 
 
@@ -199,7 +200,7 @@ def _sidecar_flaws(tar: Path | None, path: Path, sidecar: Sidecar, sha256: str =
 
 
 def _text_flaws(path: Path, sidecar: Sidecar) -> Iterator[str]:
-    if sidecar_path(path).read_text() != sidecar.to_json():
+    if contents(sidecar_path(path)).decode() != sidecar.to_json():
         yield "its text is not as it was written"
     count = sidecar.entry.count if sidecar.entry else 0
     num_rejected = sum(sidecar.rejections.values())

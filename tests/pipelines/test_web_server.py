@@ -5,10 +5,12 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from generation import retries
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -18,9 +20,18 @@ pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'crossview[htt
 
 
 class Files(SimpleHTTPRequestHandler):
-    """Gives files to those who know their names."""
+    """Gives files to those who know their names; at bad times, every other request fails."""
 
     protocol_version = "HTTP/1.1"
+    bad_times = False
+    requests = count(1)
+
+    def send_head(self):
+        """Fail, at bad times."""
+        if self.bad_times and next(self.requests) % 2:
+            self.send_error(503)
+            return None
+        return super().send_head()
 
     def list_directory(self, path):
         """Refuse to."""
@@ -57,6 +68,18 @@ def test_a_dataset_on_a_web_server_is_verified(served, capsys):
     (folder / "index.json").unlink()
     assert main(["verify", url]) == 2
     assert "index.json: expected a dataset's index" in capsys.readouterr().err
+
+
+def test_bad_times_of_a_web_server_pass(served, tmp_path, capsys, monkeypatch):
+    folder, url = served
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(Files, "bad_times", True)
+    assert main(["verify", url]) == 0
+    again = tmp_path / "again"
+    assert main(["regenerate", "--metadata", url, "--out", str(again), "--executor", "serial"]) == 0
+    assert next(Files.requests) > 5
+    (one,), (other,) = folder.glob("*.tar"), again.glob("*.tar")
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_dataset_on_a_web_server_is_inspected_onto_a_page_elsewhere(served, tmp_path, capsys):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from synthetic import write_dataset
 
+from generation import retries
 from generation.errors import CrossviewError
 from generation.locations import location
-from generation.shards import cache as cache_module
 from generation.shards.reader import ShardIndex, ShardReader
 from training.data import DataConfig, Requests, batches, open_split
 from training.model.croco import ModelConfig
@@ -101,7 +101,7 @@ def test_members_are_read_without_a_cache(url, local):
 
 
 def test_a_web_server_without_a_dataset_is_refused_at_once(url, monkeypatch):
-    monkeypatch.setattr(cache_module, "FIRST_WAIT_S", 60.0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 60.0)
     with pytest.raises(CrossviewError, match=r"http.*/gone/index.json: expected a dataset's index"):
         ShardIndex.open(f"{url}/gone")
 

@@ -13,9 +13,9 @@ import torch
 from failing_store import failing_store
 from synthetic import write_dataset
 
+from generation import retries
 from generation.errors import CrossviewError
 from generation.locations import filesystem, location
-from generation.shards import cache as cache_module
 from generation.shards.cache import ShardCache
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import ShardError, sidecar_path
@@ -49,7 +49,7 @@ def store(local):
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr(cache_module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.01)
 
 
 def config_of(path, tmp_path, **changes) -> DataConfig:
