@@ -107,7 +107,7 @@ def write_report(
         table=table,
         num_scenes=len(index.scenes),
         num_held_out=len(held_out.scenes),
-        num_trained_on=len({*split.train.scenes} & {*held_out.scenes}),
+        num_trained_on=len(split.trained_on_too),
         held_out=first_few(held_out.scenes),
         image_size=index.config["pairs"]["image_size"],
         band=str(band),

@@ -6,8 +6,9 @@ import hashlib
 import logging
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,21 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from generation.bounds import require
 from generation.errors import CrossviewError
-from generation.geometry import Float32, UInt8
+from generation.geometry import Camera, Float32, UInt8
 from generation.retries import retried
 from generation.shards.cache import ShardCache
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
 from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
+from training.correspondence import cameras_of
 from training.distributed import processes_that_read
 from training.order import (
     Batches,
@@ -86,6 +90,10 @@ class DataConfig:
     1 to 32."""
     random_crop: bool = True
     """Crop each view at a place of its own, anew in every epoch; else all in the middle."""
+    resize: float | None = 1.2
+    """Images whose shorter side is longer than so many crops are scaled to that before they are
+    cropped (published: 256 for crops of 224), for small crops at two places of a large view share
+    next to nothing; None: none are."""
     window: int = 16384
     """Samples shuffled among each other at a time; the shards of one window are open at once."""
     num_workers: int | None = None
@@ -112,6 +120,8 @@ class DataConfig:
         require(self.max_damaged >= 0, "data.max_damaged", self.max_damaged, "at least 0")
         require(self.cache_gb > 0, "data.cache_gb", self.cache_gb, "above 0")
         require(self.window >= 1, "data.window", self.window, "at least 1")
+        fits = self.resize is None or (math.isfinite(self.resize) and self.resize >= 1)
+        require(fits, "data.resize", self.resize, "at least 1")
         fits = self.num_workers is None or self.num_workers >= 0
         require(fits, "data.num_workers", self.num_workers, "at least 0")
 
@@ -124,6 +134,11 @@ class DataConfig:
     def cache(self) -> ShardCache:
         """Where shards of a URL are kept."""
         return ShardCache(folder=self.cache_dir.expanduser(), max_bytes=int(self.cache_gb * 1e9))
+
+    def reader(self, index: ShardIndex, crop_size: int) -> PairReader:
+        """Return what reads pairs of an index for crops of a model's size."""
+        largest = None if self.resize is None else round(self.resize * crop_size)
+        return PairReader(index, crop_size, self.cache, largest=largest)
 
 
 def _check_weights(where: str, part: Part | DataConfig) -> None:
@@ -146,13 +161,19 @@ class Split:
     digests: dict[str, str]
     """SHA-256 of each index.json: 'data', where there are more 'data 2' and so on, 'val_data'."""
 
+    @property
+    def trained_on_too(self) -> list[str]:
+        """Scenes to validate on whose rooms are trained on: none, but with data.val_path."""
+        unseen = without_rooms_of(self.train.scenes, self.val).scenes
+        return sorted({*self.val.scenes} - {*unseen})
+
 
 def open_split(config: DataConfig) -> Split:
     """Open the data and hold scenes out for validation, the same ones in every run.
 
-    A scene is held out of all datasets that show it. Raises CrossviewError where a shard is missing
-    or has another size than the index says, or where no scene of a dataset is left to train on.
-    Remote shards are checked when they are fetched.
+    A room is held out of all datasets that show it, in every scan of it. Raises CrossviewError
+    where a shard is missing or has another size than the index says, or where no scene of a dataset
+    is left to train on. Remote shards are checked when they are fetched.
     """
     digests: dict[str, str] = {}
     indices: list[ShardIndex] = []
@@ -165,7 +186,7 @@ def open_split(config: DataConfig) -> Split:
     else:
         held_out = held_out_scenes(indices[0].scenes, config.val_scenes, config.path)
         val = indices[0].of_scenes(held_out)
-        indices = [index.of_scenes(set(index.scenes) - held_out) for index in indices]
+        indices = [without_rooms_of(held_out, index) for index in indices]
     for index in indices:
         if not index.shards:
             raise CrossviewError(
@@ -216,12 +237,27 @@ def require_cache(config: DataConfig, index: ShardIndex) -> None:
     )
 
 
-def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> set[str]:
-    """Choose the validation scenes: those whose ids have the smallest SHA-256.
+def room_of(scene: str) -> str:
+    """Return what a scene shows: itself, but of ScanNet's rescans, sceneNNNN_NN, one room."""
+    return scene.rpartition("_")[0] if re.fullmatch(r"scene\d{4}_\d{2}", scene) else scene
 
-    A scene keeps its place in this order when others are added.
+
+def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:
+    """Return the part of a dataset that shows no room of these scenes."""
+    rooms = set(map(room_of, scenes))
+    return index.of_scenes({scene for scene in index.scenes if room_of(scene) not in rooms})
+
+
+def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> set[str]:
+    """Choose count validation scenes: those of the rooms whose names have the smallest SHA-256.
+
+    They are more where the last room has more scans. A room keeps its place in this order when
+    others are added.
     """
-    if len(scenes) < 2:
+    rooms: dict[str, list[str]] = {}
+    for scene in scenes:
+        rooms.setdefault(room_of(scene), []).append(scene)
+    if len(rooms) < 2:
         raise CrossviewError(
             f"{where}: pairs of only one scene ({scenes[0]}), so none can be held out for "
             "validation; take more scenes (or tars from elsewhere), or name another folder as "
@@ -229,8 +265,12 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
         )
     count = count or min(MOST_HELD_OUT, max(1, round(0.1 * len(scenes))))
     require(count < len(scenes), "data.val_scenes", count, f"below the {len(scenes)} of {where}")
-    by_digest = sorted(scenes, key=lambda scene: hashlib.sha256(scene.encode()).digest())
-    return set(by_digest[:count])
+    held_out: set[str] = set()
+    for room in sorted(rooms, key=lambda room: hashlib.sha256(room.encode()).digest()):
+        held_out.update(rooms[room])
+        if len(held_out) >= count:
+            break
+    return held_out
 
 
 def require_large_enough(split: Split, crop_size: int, config: DataConfig) -> None:
@@ -238,7 +278,7 @@ def require_large_enough(split: Split, crop_size: int, config: DataConfig) -> No
 
     Also where none is good among the first config.max_damaged + 1 pairs of a dataset.
     """
-    reader = PairReader(split.train, crop_size, config.cache)
+    reader = config.reader(split.train, crop_size)
     first = 0
     for share in split.shares:
         damaged: dict[int, str] = {}
@@ -259,11 +299,22 @@ def _digest(folder: Path) -> str:
 
 
 class PairReader:
-    """Reads pairs of images by their number in an index, cropped to one size."""
+    """Reads pairs by their number in an index, large enough for a crop and, if asked, no larger."""
 
-    def __init__(self, index: ShardIndex, crop_size: int, cache: ShardCache | None = None) -> None:
-        """Read remote shards through a cache; without one, a request for each member."""
+    def __init__(
+        self,
+        index: ShardIndex,
+        crop_size: int,
+        cache: ShardCache | None = None,
+        *,
+        largest: int | None = None,
+    ) -> None:
+        """Read remote shards through a cache; without one, a request for each member.
+
+        largest: what a longer shorter side is scaled to, of images, depth and cameras.
+        """
         self.crop_size = crop_size
+        self._largest = largest
         self.index = index
         self._reader = ShardReader(index, cache)
         self.num_pairs = index.num_pairs
@@ -273,7 +324,7 @@ class PairReader:
         return self._reader.pair(sample, endings)[1]
 
     def views(self, sample: int) -> tuple[UInt8, UInt8]:
-        """Return both images, (H, W, 3) each, uncropped.
+        """Return both images, (H, W, 3) each.
 
         Raises CrossviewError where an image is damaged or smaller than the crop.
         """
@@ -286,15 +337,38 @@ class PairReader:
                     f"takes crops of {self.crop_size}; render larger pairs or take a smaller "
                     "model.image_size"
                 )
-        return first, second
+        return self._scaled(first), self._scaled(second)
 
     def depths(self, sample: int) -> tuple[Float32, Float32]:
-        """Return both depth maps, (H, W) metres each, uncropped.
+        """Return both depth maps, (H, W) metres each.
 
         Raises ShardError where one is damaged, or the pairs have none.
         """
         first, second = self._decoded(sample, DEPTHS, decode_depth_png)
+        return self._scaled(first), self._scaled(second)
+
+    def cameras(self, sample: int) -> tuple[Camera, Camera]:
+        """Return both cameras. Raises ShardError where the record is damaged."""
+        first, second = (
+            camera.resized(self.size_of(*camera.image_size))
+            for camera in cameras_of(self.record(sample))
+        )
         return first, second
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) that an image of this size comes in."""
+        if self._largest is None or min(height, width) <= self._largest:
+            return height, width
+        scale = self._largest / min(height, width)
+        return round(height * scale), round(width * scale)
+
+    def _scaled(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Scale (H, W, 3) bytes smoothly, (H, W) metres to the nearest pixel's."""
+        height, width = size = self.size_of(*image.shape[:2])
+        if size == image.shape[:2]:
+            return image
+        how = Image.Resampling.BICUBIC if image.ndim == 3 else Image.Resampling.NEAREST
+        return np.asarray(Image.fromarray(image).resize((width, height), how))
 
     def record(self, sample: int) -> dict[str, Any]:
         """Return what meta.json says of a pair. Raises ShardError where it is damaged."""
@@ -481,9 +555,9 @@ def batches(
     most = config.max_damaged
     remote = any(map(index.is_remote, range(len(index.shards))))
     cache = config.cache if remote else None
-    reader = PairReader(index, crop_size, cache)
+    reader = config.reader(index, crop_size)
     pairs = index.config.get("pairs", {}) if whole else {}
-    height, width = pairs.get("image_size", (crop_size, crop_size))
+    height, width = reader.size_of(*pairs.get("image_size", (crop_size, crop_size)))
     bytes_a_batch = requests.num_rows * 2 * height * width * 3
     loader = DataLoader(
         Pairs(reader, whole=whole, max_damaged=most, random_crop=config.random_crop),

@@ -24,7 +24,6 @@ from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_ra
 from training.bad_step import bad_step_error, forget_bad_step, refuse_to_repeat, write_bad_step
 from training.config import PretrainConfig
 from training.data import (
-    PairReader,
     Requests,
     batches,
     open_split,
@@ -214,12 +213,12 @@ class _Run:
             write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
             write_run_card(self.out, run)
             forget_bad_step(self.out)
-        if shared := set(self.split.train.scenes) & set(self.split.val.scenes):
+        if shared := self.split.trained_on_too:
             logger.warning(
                 "%d of %d scenes to validate on are trained on too: %s",
                 len(shared),
                 len(self.split.val.scenes),
-                first_few(sorted(shared)),
+                first_few(shared),
             )
         logger.info(
             "%d steps of %d pairs; %d pairs of %d scenes train, %d of %d validate; %s, %s",
@@ -280,7 +279,7 @@ class _Run:
         losses = process.sum(losses)
         if self.process.is_first:
             samples = Batches(self.schedule, self.num_steps).samples(step)
-            reader = PairReader(self.split.train, config.model.image_size, config.data.cache)
+            reader = config.data.reader(self.split.train, config.model.image_size)
             places = [reader.where(int(sample)) for sample in samples]
             rate = config.optim.learning_rate(step, self.num_steps)
             write_bad_step(self.out, step + 1, rate, dict(zip(places, losses.tolist())))

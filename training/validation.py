@@ -20,13 +20,12 @@ from generation.shards.schema import DEPTHS, ShardError
 from training.augment import normalise, to_unit_range
 from training.correspondence import (
     GeometryCounts,
-    cameras_of,
     centre_crop,
     centre_cropped,
     geometry_counts,
     true_places,
 )
-from training.data import DataConfig, PairReader, too_many_damaged
+from training.data import DataConfig, PairReader, room_of, too_many_damaged
 from training.distributed import Process
 from training.losses import completion_losses
 from training.model.croco import CroCo, ModelConfig
@@ -62,7 +61,7 @@ class ValidationPairs:
     masks: Tensor
     """(n, N) True where the target is hidden."""
     shuffled: Tensor
-    """(n,) whose reference stands in for each pair's own: of another scene where there are two."""
+    """(n,) whose reference stands in for each pair's own: of another room where there are two."""
     truth: Tensor | None
     """(n, N, 2) true_places of each target patch in its reference; None without depth, and for a
     model that sees no reference."""
@@ -82,7 +81,7 @@ def load_validation_pairs(
     is not among them; where there is none, they are one fewer. Raises CrossviewError where more
     than data.max_damaged are damaged, fewer than two are left, or a shard cannot be read.
     """
-    images = PairReader(index, model.image_size, data.cache)
+    images = data.reader(index, model.image_size)
     reader = _ValidationReader(images, model)
     of_scene = samples_of_scenes(index)
     good = _good_pairs(reader, of_scene, choose_pairs(of_scene, num_pairs), data.max_damaged)
@@ -94,12 +93,12 @@ def load_validation_pairs(
             "more scenes"
         )
     pairs = list(good.values())
-    scenes = [index.shards[index.place_of(sample)[0]].scene for sample in good]
+    rooms = [room_of(index.shards[index.place_of(sample)[0]].scene) for sample in good]
     masks = validation_masks(len(samples), model.num_patches, num_masked)
     return ValidationPairs(
         images=torch.from_numpy(np.stack([pair.images for pair in pairs], axis=1)),
         masks=torch.from_numpy(masks),
-        shuffled=torch.from_numpy(other_rows(scenes)),
+        shuffled=torch.from_numpy(other_rows(rooms)),
         truth=torch.from_numpy(np.stack([pair.truth for pair in pairs])) if reader.truth else None,
         samples=samples,
     )
@@ -128,17 +127,17 @@ def choose_pairs(of_scene: dict[str, Int64], num_pairs: int) -> dict[int, str]:
     return chosen
 
 
-def other_rows(scenes: list[str]) -> Int64:
-    """Return for each row, of these scenes, the row whose reference stands in for its own.
+def other_rows(rooms: list[str]) -> Int64:
+    """Return for each row, of these rooms, the row whose reference stands in for its own.
 
-    One of another scene; with a single scene, half of the rows away.
+    One of another room; with a single room, half of the rows away.
     """
-    rows = np.arange(len(scenes))
-    if len(set(scenes)) == 1:
+    rows = np.arange(len(rooms))
+    if len(set(rooms)) == 1:
         return (rows + len(rows) // 2) % len(rows)
     others = np.empty_like(rows)
-    for scene in set(scenes):
-        own = np.array([other == scene for other in scenes])
+    for room in set(rooms):
+        own = np.array([other == room for other in rooms])
         others[own] = rows[~own][rows[own] % np.sum(~own)]
     return others
 
@@ -181,8 +180,7 @@ class _ValidationReader:
     def _true_places(self, sample: int) -> Float32:
         size = self._model.image_size
         depth1, depth2 = (centre_crop(depth, size) for depth in self._reader.depths(sample))
-        cameras = cameras_of(self._reader.record(sample))
-        camera1, camera2 = (centre_cropped(camera, size) for camera in cameras)
+        camera1, camera2 = (centre_cropped(camera, size) for camera in self._reader.cameras(sample))
         return true_places(depth1, depth2, camera1, camera2, self._model.patch_size)
 
 

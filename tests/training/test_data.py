@@ -24,6 +24,7 @@ from training.data import (
     held_out_scenes,
     open_split,
     require_large_enough,
+    without_rooms_of,
 )
 from training.distributed import processes_that_read
 from training.model.croco import ModelConfig
@@ -89,6 +90,36 @@ def test_a_tenth_of_the_scenes_is_held_out_by_digest():
     assert held_out_scenes(scenes[:20], 4, "data") >= held_out & set(scenes[:20])
 
 
+def test_all_scans_of_a_room_are_held_out_together():
+    rescans = tuple(f"scene{room:04d}_{scan:02d}" for room in range(20) for scan in range(3))
+    held_out = held_out_scenes((*rescans, "scene_1", "scene_2"), None, "data")
+    assert len(held_out) in (6, 7, 8)
+    rooms = {scene[:9] for scene in held_out}
+    assert held_out >= {scene for scene in rescans if scene[:9] in rooms}
+    with pytest.raises(CrossviewError, match="only one scene"):
+        held_out_scenes(("scene0001_00", "scene0001_01"), None, "data")
+    left = without_rooms_of(["scene0001_02"], index_of([1, 1], ["scene0001_00", "scene0002_00"]))
+    assert left.scenes == ("scene0002_00",)
+
+
+def test_large_views_are_scaled_before_they_are_cropped(dataset):
+    config = DataConfig(path=dataset, resize=1.25)
+    index = ShardIndex.open(dataset)
+    reader, whole = config.reader(index, 16), PairReader(index, 16)
+    assert [view.shape for view in reader.views(1)] == [(20, 20, 3)] * 2
+    assert [depth.shape for depth in reader.depths(1)] == [(20, 20)] * 2
+    for camera, before in zip(reader.cameras(1), whole.cameras(1)):
+        assert camera.image_size == (20, 20)
+        corners = camera.project(before.unproject(np.ones((36, 36))))[0]
+        assert corners.min() == pytest.approx(10 / 36)  # half a pixel of 36, in pixels of 20
+    (small, _), (large, _) = reader.depths(1), whole.depths(1)
+    assert np.array_equal(small, large[9 * np.arange(20) // 5][:, 9 * np.arange(20) // 5])
+    assert [view.shape for view in config.reader(index, 32).views(1)] == [(36, 36, 3)] * 2
+    requests = Requests(schedule_of((12,) * 4), 0, 1, 0, 1)
+    batch = next(batches(index, 16, requests, config, on_gpu=False, whole=True))
+    assert batch.shape[2:] == (20, 20, 3)
+
+
 def test_no_scene_is_on_both_sides(dataset):
     split = open_split(DataConfig(path=dataset, val_scenes=2))
     assert len(split.val.scenes) == 2
@@ -137,11 +168,12 @@ def test_a_shuffled_reference_is_never_the_pairs_own():
             assert (scene_of_row[others] != scene_of_row).all()
 
 
-def index_of(sizes):
+def index_of(sizes, scenes=None):
     """An index whose every shard is a scene."""
+    names = scenes or [f"s{i}" for i in range(len(sizes))]
     entries = tuple(
-        ShardEntry(name=f"{i}.tar", scene=f"s{i}", count=count, size_bytes=0, sha256="")
-        for i, count in enumerate(sizes)
+        ShardEntry(name=f"{i}.tar", scene=name, count=count, size_bytes=0, sha256="")
+        for i, (name, count) in enumerate(zip(names, sizes))
     )
     return ShardIndex(folder=Path("nowhere"), config={}, shards=entries)
 

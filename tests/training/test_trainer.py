@@ -414,6 +414,7 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
         "geometry",
         "locations",
         "plain",
+        "retries",
         "shards",
     }
 

@@ -10,7 +10,7 @@ from generation.geometry import Bool, Camera, Float32
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
 from training.correspondence import cameras_of, seen_at
-from training.data import DataConfig, PairReader, open_split
+from training.data import DataConfig, PairReader, open_split, without_rooms_of
 from training.downstream.example import Example, Examples, Splits
 
 
@@ -24,7 +24,7 @@ def open_shards(root: Path, *, val_root: Path | None = None) -> Splits:
     """
     config = DataConfig(path=root, val_path=val_root)
     split = open_split(config)
-    train = split.train.of_scenes(set(split.train.scenes) - set(split.val.scenes))
+    train = without_rooms_of(split.val.scenes, split.train)
     return Splits(train=_Pairs(train, config), val=_Pairs(split.val, config))
 
 
