@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from generation.locations import filesystem, location
+from generation.retries import retried
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, asset_config_of
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING
 from generation.scenes.mesh_files import files_of_mesh
@@ -43,14 +44,16 @@ def remote_matches(pattern: str) -> list[str]:
 def remote_digest(url: str) -> str:
     """Return a digest that changes when a file does that a scene consists of.
 
-    It is of what the store says of the files (of buckets size, time, tag; over https the address
+    It is of what the store says of the files (of buckets size and tag; over https the address
     alone), not of their bytes. Which those are is read from the beginnings of the files that name
-    others; what the JSON of a GLB names does not count. Raises OSError, SceneError.
+    others; what the JSON of a GLB names does not count. Raises OSError, also where the scene is not
+    there, SceneError, and CrossviewError where the store does not answer.
     """
     store, key = filesystem(location(url))
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
         keys = _dataset(store, key) or _copied(store, key, folder, partial(_get_beginning, store))
-    return hashlib.sha256("".join(map(store.ukey, sorted(keys))).encode()).hexdigest()
+    prints = [_print_of(store, key) for key in sorted(keys)]
+    return hashlib.sha256("".join(prints).encode()).hexdigest()
 
 
 @contextmanager
@@ -58,7 +61,8 @@ def fetched(url: str) -> Iterator[Path]:
     """Copy a scene to a temporary folder for the length of a block; yield its file there.
 
     With it come the stage configuration beside a mesh and the files that these name, or the whole
-    dataset of a scene instance. Raises SceneError; those that the block raises name URLs too.
+    dataset of a scene instance. Raises SceneError, and CrossviewError where the store does not
+    answer; SceneErrors of the block name URLs too.
     """
     store, key = filesystem(location(url))
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
@@ -69,10 +73,10 @@ def fetched(url: str) -> Iterator[Path]:
                     _get(store.get_file, part, folder)
                 if not here.is_file():
                     _copied(store, key, folder, store.get_file)
+            except FileNotFoundError as error:
+                raise SceneError(f"{url}: no such file") from error
             except OSError as error:
                 raise SceneError(f"{url}: cannot be fetched: {error}") from error
-            if not here.is_file():
-                raise SceneError(f"{here}: no such file")
             yield here
         except SceneError as error:
             top = url.removesuffix(str(here.relative_to(folder)))
@@ -86,14 +90,16 @@ Get = Callable[[str, str], object]
 def _copied(store: Any, key: str, folder: str, get: Get) -> list[str]:
     """Copy a scene, its configuration, and what they name, into a folder; return the keys.
 
-    Files get the places there that they have below the store's top.
+    Files get the places there that they have below the store's top. Raises OSError where the scene
+    itself is not there, or not to be had.
     """
+    retried(lambda: store.info(key), key)
     here = _place(key, folder)
     top = key.removesuffix(str(here.relative_to(folder)))
     keys: list[str] = []
     left = _mesh_and_config(key)
     while left:
-        there = [each for each in left if each not in keys and store.isfile(each)]
+        there = [each for each in left if each not in keys and _is_there(store, each)]
         for each in there:
             _get(get, each, folder)
         keys += there
@@ -105,7 +111,22 @@ def _copied(store: Any, key: str, folder: str, get: Get) -> list[str]:
 def _get(get: Get, key: str, folder: str) -> None:
     local = _place(key, folder)
     local.parent.mkdir(parents=True, exist_ok=True)
-    get(key, str(local))
+    retried(lambda: get(key, str(local)), key)
+
+
+def _is_there(store: Any, key: str) -> bool:
+    """Return whether a file is in a store. Raises CrossviewError where it does not answer."""
+    try:
+        return bool(retried(lambda: store.info(key), key)["type"] == "file")
+    except (FileNotFoundError, PermissionError):  # who may not list is told so of what is missing
+        return False
+
+
+def _print_of(store: Any, key: str) -> str:
+    """Return what is another for another file; where it is stored, and how, makes no difference."""
+    info = {} if is_url(key) else retried(lambda: store.info(key), key)
+    tag = info.get("ETag") or info.get("etag")
+    return f"{key} {info['size']} {tag}\n" if tag else str(store.ukey(key))
 
 
 def _get_beginning(store: Any, key: str, local: str) -> None:

@@ -1,13 +1,15 @@
 """Scenes behind URLs, in fsspec's store in memory."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from generation import retries
 from generation.locations import filesystem, location
-from generation.scenes.digest import scene_digest
+from generation.scenes.digest import UNREADABLE, scene_digest
 from generation.scenes.remote import fetched
 from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
@@ -92,6 +94,48 @@ def test_an_edit_of_another_scene_changes_nothing(store):
     store.pipe_file("/scans/unrelated.obj", b"v 1 1 1\n")
     store.pipe_file("/scans/pairs/shard-0.tar", b"made of a.obj")
     assert scene_digest(source_of("a.obj")) == before
+
+
+def test_a_store_that_is_busy_hides_no_configuration(store, monkeypatch):
+    config = b'{"render_asset": "a.obj", "up": [0, 0, 1], "front": [0, 1, 0]}'
+    store.pipe_file("/scans/a.stage_config.json", config)
+    answers = store.info
+    busy = iter(range(100))
+
+    def info(key: str):
+        if key.endswith("config.json") and next(busy) % 3:
+            raise OSError(errno.EBUSY, "slow down")
+        return answers(key)
+
+    monkeypatch.setattr(store, "info", info)
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.0)
+    for _ in range(3):
+        assert np.ptp(source_of("a.obj").load().vertices[:, 1]) == 1.0  # z is up
+
+
+def test_who_may_not_list_is_told_that_what_is_missing_is_forbidden(store, monkeypatch):
+    answers = store.info
+
+    def info(key: str):
+        if not store.exists(key):
+            raise PermissionError(key)
+        return answers(key)
+
+    monkeypatch.setattr(type(store), "exists", lambda self, key: key in self.store)
+    monkeypatch.setattr(store, "info", info)
+    assert source_of("b.ply").load().num_faces == 1
+
+
+def test_a_scene_that_cannot_be_had_has_no_digest(store, monkeypatch):
+    assert scene_digest(source_of("gone.obj")) == UNREADABLE
+
+    def forbidden(key: str):
+        raise PermissionError(key)
+
+    monkeypatch.setattr(store, "info", forbidden)
+    assert scene_digest(source_of("a.obj")) == UNREADABLE
+    with pytest.raises(SceneError, match=r"memory://scans/a.obj: cannot be fetched"):
+        source_of("a.obj").load()
 
 
 def test_a_name_that_leaves_a_folder_that_is_not_there_is_fetched_once(store):
