@@ -12,6 +12,10 @@ class CrossviewError(ValueError):
     """
 
 
+class MachineError(CrossviewError):
+    """Something is wrong with this machine, or on its way to a store; another may do better."""
+
+
 def first_few(names: Iterable[object], most: int = 5, separator: str = ", ") -> str:
     """Return the first names for a message, and how many more there are."""
     texts = [str(name) for name in names]

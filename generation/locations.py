@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from upath import UPath
 
-from generation.errors import CrossviewError
+from generation.errors import MachineError
 from generation.retries import asked_again, retried
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
@@ -18,7 +18,7 @@ WEB_SCHEMES = ("http", "https")
 def location(text: str | Path) -> Path:
     """Return where a path or URL points: a Path, or a UPath, which has the same methods.
 
-    Raises CrossviewError for a scheme that nothing installed here opens.
+    Raises MachineError for a scheme that nothing installed here opens.
     """
     if not isinstance(text, str):
         return text
@@ -35,7 +35,7 @@ def location(text: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         extra = EXTRAS.get(scheme)
         hint = f"pip install 'crossview[{extra}]'" if extra else "is the scheme right?"
-        raise CrossviewError(f"{text}: cannot be opened here ({error}); {hint}") from error
+        raise MachineError(f"{text}: cannot be opened here ({error}); {hint}") from error
     return cast(Path, path)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from errno import EDQUOT, ENOSPC, EROFS
 from typing import Any, TypeVar
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, MachineError
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,7 @@ _MAY_PASS = {429, 500, 502, 503, 504}
 def retried(work: Callable[[], T], what: str) -> T:
     """Return what work returns, trying again after errors that may pass, each time later.
 
-    Raises CrossviewError after ATTEMPTS, and work's own FileNotFoundError or PermissionError at
-    once.
+    Raises MachineError after ATTEMPTS, and work's own FileNotFoundError or PermissionError at once.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -42,7 +41,7 @@ def retried(work: Callable[[], T], what: str) -> T:
             if attempt == ATTEMPTS:
                 if isinstance(error, CrossviewError):
                     raise
-                raise CrossviewError(
+                raise MachineError(
                     f"{what}: not to be had in {ATTEMPTS} attempts: {type(error).__name__}: "
                     f"{error}; is the store reachable? The same command goes on from here"
                 ) from error

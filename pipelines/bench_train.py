@@ -135,6 +135,7 @@ def write_repeated_pairs(folder: Path, num_pairs: int, image_size: int) -> None:
         pairs=PairConfig(image_size=(image_size, image_size)),
         renderer="embree",
     )
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as few, make_executor("serial") as executor:
         index = render_pairs(config, Path(few), executor).index
         reader = ShardReader(index)

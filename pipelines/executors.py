@@ -146,7 +146,8 @@ class RayExecutor:
         recycle: bool = False,
     ) -> Generator[Outcome[Task, Report], None, None]:
         """See Executor. Raises CrossviewError also where Ray, or its workers, do not start."""
-        agenda = Agenda(tasks, group, attempts=self.limits.attempts)
+        several = self.address is not None
+        agenda = Agenda(tasks, group, attempts=self.limits.attempts, several_machines=several)
         # A local cluster takes seconds to start, which a run with nothing to do need not wait for.
         if not agenda.num_open:
             return
@@ -159,20 +160,31 @@ class RayExecutor:
         # to the next is a millisecond, and so it is known what each has loaded.
         busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
         false_starts: list[str] = []  # why, since a worker answered
+        # On machines that could not do what another is asked to do now. They keep their CPUs, so
+        # that Ray starts nobody else there.
+        parked: list[Any] = []
         try:
             while agenda.num_open:
                 if len(false_starts) < MAX_FALSE_STARTS:
-                    for _ in range(min(self._num_seats(), agenda.num_open) - len(busy)):
+                    num_seats = min(self._num_seats(), agenda.num_open + len(parked))
+                    for _ in range(num_seats - len(busy) - len(parked)):
                         seat = hire(self.limits)
                         busy[seat.start.remote()] = (seat, None)
-                elif not busy:
+                elif not (busy or parked):
                     raise CrossviewError(f"Ray's workers do not start: {false_starts[-1]}")
+                if not busy:  # nobody else is left
+                    busy = {seat.start.remote(): (seat, None) for seat in parked}
+                    parked.clear()
                 done = _first_done(busy)
                 seat, errand = busy.pop(done)
                 reply, lost = _collect(done)
                 false_starts = [*false_starts, reply.error] if lost and not errand else []
                 outcomes = list(agenda.settle(errand, reply)) if errand else []
-                if not lost and (following := agenda.take(errand)):
+                if reply.fault is Fault.MACHINE and not outcomes:
+                    parked.append(seat)
+                    continue
+                last = None if reply.fault is Fault.DEATH else errand  # another may live through it
+                if not lost and (following := agenda.take(last)):
                     fresh = recycle and not following.goes_on_from(errand)
                     busy[seat.do.remote(following.message(function), fresh)] = (seat, following)
                 else:
@@ -180,7 +192,7 @@ class RayExecutor:
                 yield from outcomes
         finally:
             if ray.is_initialized():
-                for seat, _ in busy.values():
+                for seat in [*parked, *(seat for seat, _ in busy.values())]:
                     ray.kill(seat)
 
     def close(self) -> None:
@@ -277,9 +289,15 @@ class Agenda(Generic[Task]):
     """
 
     def __init__(
-        self, tasks: Iterable[Task], group: Callable[[Task], Hashable] | None, *, attempts: int
+        self,
+        tasks: Iterable[Task],
+        group: Callable[[Task], Hashable] | None,
+        *,
+        attempts: int,
+        several_machines: bool = False,
     ) -> None:
         self._attempts = attempts
+        self._tried_again = {Fault.DEATH, *([Fault.MACHINE] if several_machines else [])}
         self._left: dict[Hashable, deque[Errand[Task]]] = {}
         for number, task in enumerate(tasks):
             key = group(task) if group else number
@@ -312,10 +330,10 @@ class Agenda(Generic[Task]):
         Raises CrossviewError where no task can go on.
         """
         error: str | None = reply.error
-        if reply.fault is Fault.DEATH:
+        if reply.fault in self._tried_again:
             if errand.attempts < self._attempts:
                 logger.warning("%s while it did %s; trying again", error, _short(errand.task))
-                self._left.setdefault(errand.group, deque()).appendleft(errand)
+                self._left.setdefault(errand.group, deque()).append(errand)
                 return
             error = f"{error}, {errand.attempts} times"
         if reply.fault is Fault.DISK:

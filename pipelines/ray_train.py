@@ -53,7 +53,7 @@ def train_on_ray(
     except ImportError as error:
         raise CrossviewError(f"Ray Train is not installed whole ({error}); {EXTRA}") from error
 
-    out, config = out.resolve(), replace(config, data=_wherever_it_runs(config.data))
+    out, config = out.absolute(), replace(config, data=_wherever_it_runs(config.data))
     with _cluster(address, num_workers), _stop_file(out) as stop_file:
         forget_bad_step(out)
         scaling = _scaling(config, num_workers)

@@ -182,7 +182,7 @@ def _tasks_of_scene(
 ) -> list[RenderTask]:
     step = config.shards.pairs_per_shard
     stands_on = navmesh_digest(source) if config.renderer == "habitat" else ""
-    outputs = tuple((str(path), band) for path, band in config.datasets(out.resolve()).items())
+    outputs = tuple((str(path), band) for path, band in config.datasets(out.absolute()).items())
     source = source.anywhere()
     return [
         RenderTask(

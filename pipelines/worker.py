@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from generation.bounds import require
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, MachineError
 
 GIB = 2**30
 OWN_PATH = "import sys; sys.path = list(filter(None, sys.path)); "
@@ -61,6 +61,7 @@ class Fault(Enum):
     MEMORY = "it asked for more memory than its worker may have"
     TIME = "it took longer than a task may"
     DEATH = "its worker died"
+    MACHINE = "its machine cannot do it; another may"
     DISK = "nothing can be written any more, by no task"
 
 
@@ -189,8 +190,12 @@ def _attempt(errand: bytes, pipe: Connection, memory_bytes: int) -> Reply:
                 where = f"{cause.filename}: " if cause.filename else ""
                 host = socket.gethostname()
                 return Reply(fault=Fault.DISK, error=f"{host}: {where}{cause.strerror}")
+        if isinstance(error, MachineError):
+            return Reply(fault=Fault.MACHINE, error=str(error))
         if isinstance(error, CrossviewError):
             return Reply(fault=Fault.ERROR, error=str(error))
+        if isinstance(error, OSError):
+            return Reply(fault=Fault.MACHINE, error=f"on {socket.gethostname()}: {error}")
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Reply(fault=Fault.ERROR, error=f"{type(error).__name__}: {error} ({where})")

@@ -8,6 +8,7 @@ import socket
 from functools import lru_cache
 from pathlib import Path
 
+from generation.errors import MachineError
 from generation.scenes.navmesh import navmesh_beside
 from generation.scenes.remote import is_url, remote_digest
 from generation.scenes.scene import Scene, SceneError
@@ -43,15 +44,17 @@ def scene_digest(source: SceneSource) -> str:
 def load_digested(source: SceneSource, digest: str, navmesh: str = "") -> Scene:
     """Load a scene of the digest that a run was planned with, and of that of its navigation mesh.
 
-    Raises SceneError as load does, and where this machine has other files than the one that planned
-    or they were edited since: what is made of them would say that it is of those.
+    Raises SceneError as load does, and MachineError where this machine does not have the files of
+    the one that planned, or they were edited since: what is made of others would say that it is of
+    those.
     """
     here = (scene_digest(source), navmesh_digest(source) if navmesh else "")
     for planned, found, what in zip((digest, navmesh), here, ("", " or its navigation mesh")):
-        if UNREADABLE not in (planned, found) and found != planned:
-            raise SceneError(
+        if found != planned != UNREADABLE:
+            raise MachineError(
                 f"{source.path}: on {socket.gethostname()} this{what} is not the file that the run "
-                "began with; let all machines have the same, and give the command again"
+                "began with, or cannot be read; let all machines have the same, and give the "
+                "command again"
             )
     return source.load()
 

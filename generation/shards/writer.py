@@ -38,9 +38,9 @@ class ShardWriter:
 def open_shard(path: Path, scene: str) -> Iterator[ShardWriter]:
     """Write a tar that appears whole, when the block ends, or not at all.
 
-    Its bytes depend on nothing but its samples, and nothing is kept in memory.
+    Its bytes depend on nothing but its samples, and nothing is kept in memory. Its folder must be
+    there: where it is not, such as on a machine that has not mounted it, nothing is made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         with webdataset.TarWriter(str(temporary), encoder=False, mtime=0, user="", group="") as tar:
             writer = ShardWriter(tar)

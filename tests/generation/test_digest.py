@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scene_layouts import write_json, write_replica_cad, write_room_glb
 
+from generation.errors import MachineError
 from generation.scenes.digest import UNREADABLE, load_digested, navmesh_digest, scene_digest
-from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource
 
 
@@ -131,10 +131,12 @@ def test_a_scene_is_loaded_as_it_was_when_the_run_began(tmp_path: Path):
     assert load_digested(source, began).scene_id == "a"
     assert load_digested(source, UNREADABLE).scene_id == "a"  # where the run began, nobody saw it
     write_room_glb(tmp_path / "a.glb", z_up=True)
-    with pytest.raises(SceneError, match=r"a\.glb: on \S+ this is not the file that the run began"):
+    with pytest.raises(
+        MachineError, match=r"a\.glb: on \S+ this is not the file that the run began"
+    ):
         load_digested(source, began)
     (tmp_path / "a.glb").unlink()
-    with pytest.raises(SceneError, match="no such file"):
+    with pytest.raises(MachineError, match="or cannot be read"):
         load_digested(source, began)
 
 
@@ -146,5 +148,5 @@ def test_a_scenes_navigation_mesh_is_as_it_was_when_the_run_began(tmp_path: Path
     load_digested(source, *began)
     (tmp_path / "a.navmesh").write_bytes(b"as it is")
     load_digested(source, began[0])  # for a renderer that does not stand on it
-    with pytest.raises(SceneError, match="this or its navigation mesh is not the file"):
+    with pytest.raises(MachineError, match="this or its navigation mesh is not the file"):
         load_digested(source, *began)

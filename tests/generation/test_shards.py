@@ -32,6 +32,7 @@ def sample(number: int) -> tuple[str, dict[str, bytes]]:
 
 
 def write_dataset(folder: Path, counts: tuple[int, ...] = (3, 2)) -> ShardIndex:
+    folder.mkdir(exist_ok=True)
     entries = []
     for shard, count in enumerate(counts):
         path = folder / f"room-{shard:06d}.tar"
@@ -92,6 +93,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
     digests = set()
     for name in ("a", "b"):
         path = tmp_path / name / "room-000000.tar"
+        path.parent.mkdir()
         with open_shard(path, "room") as writer:
             for i in range(3):
                 writer.add(*sample(i))
@@ -107,6 +109,12 @@ def test_a_writer_that_fails_leaves_no_file(tmp_path: Path):
     ):
         writer.add(*sample(0))
         raise RuntimeError("the renderer broke")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path):
+    with pytest.raises(FileNotFoundError), open_shard(tmp_path / "unmounted" / "a.tar", "room"):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, MachineError
 
 
 def square(task: int) -> int:
@@ -81,3 +81,14 @@ def begin_and_hang(folder: str) -> None:
     """Say that the work has begun, and by whom; never end."""
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(600)
+
+
+def write_where_nothing_is(task: int) -> None:
+    Path("/nowhere/at/all").write_text("data")
+
+
+def need_scans(task: int) -> int:
+    """Fail on a machine that has not mounted them."""
+    if "NO_SCANS" in os.environ:
+        raise MachineError("no scans here")
+    return task

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import errands
 import pytest
 from processes import alive, below, crossview, kill, tree, wait_for
 from test_faults import SMALL, assert_undisturbed, at_work, config_of, finish, undisturbed
@@ -93,6 +94,18 @@ def test_several_machines_load_each_scene_about_once(cluster, undisturbed, tmp_p
     loads = [report.scene_id for report in result.reports if report.seconds["prepare"] > 0.05]
     assert len(result.reports) == 9
     assert 3 <= len(loads) <= 4, "three scenes, and at most one that both work at in the end"
+
+
+@pytest.mark.slow
+def test_a_machine_that_lacks_something_leaves_its_tasks_to_the_others(cluster):
+    imports = {"PYTHONPATH": str(Path(errands.__file__).parent)}
+    cluster.add_node(num_cpus=2, env_vars=imports | {"NO_SCANS": "1"})
+    with closing(RayExecutor(address=cluster.address)) as executor:
+        errors = {outcome.error for outcome in executor.run(errands.need_scans, range(3))}
+        assert errors == {"no scans here, 3 times"}
+        cluster.add_node(num_cpus=1, env_vars=imports)
+        outcomes = list(executor.run(errands.need_scans, range(30)))
+    assert sorted(outcome.report for outcome in outcomes) == list(range(30))
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path):

@@ -63,6 +63,7 @@ def write_dataset(
     folder: Path, scenes=4, pairs=12, size=36, shards=1, with_depth=True, first_scene=0
 ) -> Path:
     """Write a dataset of this many scenes, each of shards x pairs plane pairs of size x size."""
+    folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for scene in range(first_scene, first_scene + scenes):
         for shard in range(shards):
