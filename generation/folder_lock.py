@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises ShardError, saying who holds it, where another process does. That holds between machines
     where their shared file system has flock (NFS 4, Lustre mounted with flock); where it has none,
     a warning says that nothing stands between two runs. A bucket has no locks: two runs of one
-    configuration do each other's work there, and spoil nothing, since they write the same bytes.
+    command do each other's work there, and spoil nothing, since they write the same bytes.
     """
     if is_remote(folder):
         logger.info("%s: a bucket has no locks; one run at a time is cheaper than two", folder)

@@ -56,12 +56,18 @@ def filesystem(path: Path) -> tuple[Any, str]:
 
 
 def contents(path: Path) -> bytes:
-    """Return a file's bytes; those behind a URL are asked for as often as it takes.
+    """Return a file's bytes; a store is asked as often as it takes.
 
-    Raises OSError, and CrossviewError where a store does not give them.
+    Raises OSError, and MachineError where a store does not answer.
     """
     if not is_remote(path):
         return path.read_bytes()
     store, key = filesystem(path)
     data: bytes = retried(lambda: store.cat_file(key), str(path))
     return data
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, as contents returns its bytes."""
+    status = retried(path.stat, str(path)) if is_remote(path) else path.stat()
+    return status.st_size

@@ -12,7 +12,7 @@ from typing import Any
 
 from generation.bounds import require
 from generation.keep_last import keep_last
-from generation.locations import location
+from generation.locations import location, size_of
 from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
 from generation.scenes.digest import UNREADABLE, load_digested
@@ -120,7 +120,7 @@ def finished_shard(
     """
     try:
         sidecar = Sidecar.read(sidecar_path(shard_path))
-        size_bytes = shard_path.stat().st_size if sidecar.entry else 0
+        size_bytes = size_of(shard_path) if sidecar.entry else 0
     except (ShardError, FileNotFoundError):
         return None  # none, or damaged: the task is done again
     digests = identity.keys() & {"scene_digest", "navmesh_digest"}

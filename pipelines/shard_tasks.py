@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from generation.renderers.choice import NEEDS_FRESH_PROCESS
 from generation.renderers.gpu import is_gpu
 from generation.scenes.sources import SceneSource
 from generation.shards.files import VISIBLE_SECONDS
+from generation.shards.reader import read_each
 from generation.task import ShardReport
 from pipelines.executors import Executor
 from pipelines.progress import Progress
@@ -74,7 +75,8 @@ def make_missing(
     verify: bool,
 ) -> Made[Task]:
     """Do the tasks that are not finished or, with verify, whose shards are not what was written."""
-    finished = {task.name: done for task in tasks if (done := task.finished(verify=verify))}
+    found = read_each(lambda task: task.finished(verify=verify), tasks)
+    finished = {task.name: done for task, done in zip(tasks, found) if done}
     missing = [task for task in tasks if task.name not in finished]
     num_missing = sum(task.num_pairs for task in missing)
     renderer = tasks[0].renderer
@@ -132,7 +134,7 @@ def _warn_of_software(renderer: str, device: str) -> None:
 
 
 def _awaited(
-    tasks: Iterable[Task], reported: Container[str], *, verify: bool
+    tasks: Sequence[Task], reported: Container[str], *, verify: bool
 ) -> Iterator[tuple[Task, Any]]:
     """Yield tasks and what they left, or None, once what workers reported is seen here too.
 
@@ -140,8 +142,9 @@ def _awaited(
     failed is damaged still.
     """
     deadline = time.monotonic() + VISIBLE_SECONDS
-    for task in tasks:
-        done = task.finished(verify=verify and task.name not in reported)
+    strictly = [(task, verify and task.name not in reported) for task in tasks]
+    found = read_each(lambda each: each[0].finished(verify=each[1]), strictly)
+    for task, done in zip(tasks, found):
         while not done and task.name in reported and time.monotonic() < deadline:
             time.sleep(1)
             done = task.finished()

@@ -11,6 +11,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from generation.locations import filesystem, is_remote
+from generation.retries import retried
 
 VISIBLE_SECONDS = 60.0
 """By then every machine sees what another wrote: NFS asks again for a name that was not there."""
@@ -32,7 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary = Path(here) / path.name
             yield temporary
             store, key = filesystem(path)
-            store.put_file(str(temporary), key)
+            retried(lambda: store.put_file(str(temporary), key), str(path))
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:

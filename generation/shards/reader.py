@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from generation.locations import filesystem, is_remote, location
+from generation.locations import filesystem, is_remote, location, size_of
 from generation.retries import retried
 from generation.shards.cache import ShardCache
 from generation.shards.files import write_text_whole
@@ -267,7 +267,7 @@ def read_each(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[R
 def check_size(path: Path, expected: ShardEntry) -> None:
     """Raise ShardError where a shard is missing or has another size than the index says."""
     try:
-        size_bytes = path.stat().st_size
+        size_bytes = size_of(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
             f"{path}: the index lists this shard, but there is no such file; {MEND}"

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import json
@@ -8,8 +9,10 @@ import pytest
 import simplejpeg
 import webdataset
 
+from generation import retries
+from generation.locations import filesystem, location
 from generation.shards import reader as module
-from generation.shards.files import whole_file
+from generation.shards.files import whole_file, write_text_whole
 from generation.shards.images import (
     decode_depth_png,
     decode_jpeg,
@@ -116,6 +119,23 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path):
     with pytest.raises(FileNotFoundError), open_shard(tmp_path / "unmounted" / "a.tar", "room"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_busy_store_refuses_is_uploaded_again(monkeypatch):
+    path = location("memory://uploads/text.json")
+    store, _ = filesystem(path)
+    store.pipe_file("/uploads/.keep", b"")
+    upload, answers = store.put_file, iter(range(100))
+
+    def busy(*names: str) -> None:
+        if next(answers) < 3:
+            raise OSError(errno.EBUSY, "slow down")
+        upload(*names)
+
+    monkeypatch.setattr(store, "put_file", busy)
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.0)
+    write_text_whole(path, "whole")
+    assert path.read_text() == "whole"
 
 
 def test_no_samples_give_no_tar(tmp_path: Path):
