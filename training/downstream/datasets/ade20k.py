@@ -19,7 +19,8 @@ from training.downstream.datasets.folder import (
 )
 from training.downstream.example import UNKNOWN_LABEL, Example, Splits
 
-NUM_CLASSES = 150
+CLASSES = tuple(str(number) for number in range(1, 151))
+"""As the challenge numbers them."""
 LAYOUT = Layout(
     title="ADE20k (ADEChallengeData2016)",
     url="http://sceneparsing.csail.mit.edu",
@@ -29,7 +30,6 @@ LAYOUT = Layout(
     images/validation/ADE_val_00000001.jpg
     annotations/training/ADE_train_00000001.png    0: other, 1 to 150: class
     annotations/validation/ADE_val_00000001.png
-    objectInfo150.txt                              names of the classes; may be missing
     """,
 )
 
@@ -45,7 +45,7 @@ def open_ade20k(root: Path) -> Splits:
         root, *(f"{kind}/{split}" for kind in ("images", "annotations") for split in splits)
     )
     train, val = (_images(root, split) for split in splits)
-    return Splits(train=train, val=val, classes=_classes(root / "objectInfo150.txt"))
+    return Splits(train=train, val=val, classes=CLASSES)
 
 
 def _images(root: Path, split: str) -> FromFiles[str]:
@@ -64,24 +64,10 @@ def _read(images: Path, annotations: Path, name: str) -> Example:
     image_path, annotation_path = images / f"{name}.jpg", annotations / f"{name}.png"
     image, annotation = read_rgb(image_path), read_integers(annotation_path)
     require_one_size({image_path: image, annotation_path: annotation})
-    if annotation.max() > NUM_CLASSES:
+    if annotation.max() > len(CLASSES):
         raise CrossviewError(
-            f"{annotation_path}: class {annotation.max()}; expected 0 to {NUM_CLASSES}, as the "
+            f"{annotation_path}: class {annotation.max()}; expected 0 to {len(CLASSES)}, as the "
             "challenge of 2016 numbers them"
         )
     labels = np.where(annotation == 0, UNKNOWN_LABEL, annotation - 1).astype(np.int64)
     return Example(name=name, images=(image,), truth={"labels": labels})
-
-
-def _classes(path: Path) -> tuple[str, ...]:
-    """Return the first of each class's names, by the challenge's table; else its number."""
-    if not path.is_file():
-        return tuple(str(number + 1) for number in range(NUM_CLASSES))
-    lines = path.read_text("utf-8", "replace").strip().splitlines()[1:]
-    names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines)
-    if len(names) != NUM_CLASSES:
-        raise CrossviewError(
-            f"{path}: {len(names)} classes; expected {NUM_CLASSES}, a line each; unpack it "
-            "again, or remove it"
-        )
-    return names
