@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.locations import location
 from generation.plain import Plain
 from generation.shards.schema import INDEX_NAME
@@ -59,13 +59,24 @@ class Benchmark:
         return f"{self.task.name}-{label}" if label else self.task.name
 
     def open(self, num_train: int | None, num_val: int | None) -> Splits:
-        """Open the dataset, or at most so many examples of it, evenly spread."""
+        """Open the dataset, or at most so many examples of it, evenly spread.
+
+        Raises CrossviewError for one that cannot be read, has nothing to judge on, or is to be
+        judged by another's classes.
+        """
         if self.val is None:
             splits = self.task.datasets[self.data.layout](self.data.root)
         elif self.data.layout == self.val.layout == SHARDS:
             splits = open_shards(self.data.root, val_root=self.val.root)
         else:
-            splits = replace(self._whole(self.data), val=self._whole(self.val).val)
+            splits, other = self._whole(self.data), self._whole(self.val)
+            if differing := sorted({*splits.classes} ^ {*other.classes}):
+                raise CrossviewError(
+                    f"{self.val.root}: {len(differing)} classes that are only here or only in "
+                    f"{self.data.root}: {first_few(differing)}; labels are numbers in the list of "
+                    "classes, so both need the same"
+                )
+            splits = replace(splits, val=other.val)
         if not splits.val:
             root = (self.val or self.data).root
             raise CrossviewError(f"{root}: no examples to judge {self.task.name} on")

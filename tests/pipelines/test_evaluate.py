@@ -356,6 +356,18 @@ def test_shards_of_one_scene_go_with_a_public_dataset(weights, tmp_path):
         assert len(splits.val if first is ours else splits.train) in range(1, 12)
 
 
+def test_what_is_judged_on_has_the_classes_that_are_trained_on(tmp_path):
+    imagenet(tmp_path / "three")
+    shutil.copytree(tmp_path / "three", tmp_path / "two")
+    three, two = (Source(layout="imagenet", root=tmp_path / name) for name in ("three", "two"))
+    benchmark = Benchmark(task=TASKS["classification"], data=three, val=two, recipe=Recipe())
+    assert len(benchmark.open(None, None).val) == 3
+    for split in ("train", "val"):
+        shutil.rmtree(two.root / split / "n01")
+    with pytest.raises(CrossviewError, match=r"two: 1 classes that are only .*three: n01; labels"):
+        benchmark.open(None, None)
+
+
 def test_a_dataset_is_the_same_by_another_spelling_of_its_path(
     data, weights, tmp_path, monkeypatch, capsys
 ):
