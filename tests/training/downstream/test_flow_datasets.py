@@ -93,6 +93,13 @@ def test_a_file_that_sintel_lacks_is_named(sintel, gone, expected):
         open_sintel(sintel)
 
 
+def test_sintel_beside_its_stereo_archive_is_refused(sintel):
+    """Of which the last to be unpacked left its occlusions."""
+    (sintel / "training/disparities").mkdir()
+    with pytest.raises(CrossviewError, match=r"training/disparities is of .* into its own folder"):
+        open_sintel(sintel)
+
+
 def test_sintel_without_its_temples_has_nothing_to_validate_on(sintel):
     for part in ("clean", "flow", "occlusions", "invalid"):
         for scene in ("temple_2", "temple_3"):

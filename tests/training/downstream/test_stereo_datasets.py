@@ -275,3 +275,9 @@ def test_sintel_pairs_left_and_right(sintel):
     (sintel / "training/outofframe/alley_1/frame_0001.png").unlink()
     with pytest.raises(CrossviewError, match="no outofframe for 1 of 2: alley_1/frame_0001"):
         open_sintel_stereo(sintel, render_pass="clean")
+
+
+def test_sintel_beside_its_flow_archive_is_refused(sintel):
+    (sintel / "training/flow").mkdir()
+    with pytest.raises(CrossviewError, match=r"training/flow is of .* into its own folder"):
+        open_sintel_stereo(sintel, render_pass="clean")

@@ -60,9 +60,10 @@ def open_sintel(root: Path, *, render_pass: RenderPass = "clean") -> Splits:
     """Open flow from each frame to the next, validated on HELD_OUT.
 
     Flow is unknown where the dataset calls it invalid. Raises CrossviewError where files are
-    missing.
+    missing, or the stereo archive was unpacked into the same folder.
     """
     training, masks = root / "training", ("occlusions", "invalid")
+    _refuse_both(FLOW_LAYOUT, root, other="disparities")
     FLOW_LAYOUT.require(root, *(f"training/{part}" for part in (render_pass, "flow", *masks)))
     images = set(_frames(training / render_pass, ".png"))
     kinds = {
@@ -79,13 +80,24 @@ def open_sintel_stereo(root: Path, *, render_pass: RenderPass) -> Splits:
     """Open the left and right image of each frame, validated on HELD_OUT.
 
     Disparity is unknown outside of the right image: the owners do not judge there. Raises
-    CrossviewError where files are missing.
+    CrossviewError where files are missing, or the flow archive was unpacked into the same folder.
     """
     training = root / "training"
+    _refuse_both(STEREO_LAYOUT, root, other="flow")
     parts = (f"{render_pass}_left", f"{render_pass}_right", "disparities", *_STEREO_MASKS)
     STEREO_LAYOUT.require(root, *(f"training/{part}" for part in parts))
     frames = paired(training, {part: _frames(training / part, ".png") for part in parts})
     return _splits(STEREO_LAYOUT, root, frames, partial(_read_stereo, training, render_pass))
+
+
+def _refuse_both(layout: Layout, root: Path, *, other: str) -> None:
+    """Raise CrossviewError where the truth of the other archive is too."""
+    if (root / "training" / other).exists():
+        raise layout.error(
+            root,
+            f"training/{other} is of Sintel's other archive, whose training/occlusions have the "
+            "same names and another meaning; unpack each archive into its own folder",
+        )
 
 
 def _frames(folder: Path, ending: str) -> list[str]:
