@@ -244,6 +244,23 @@ def test_frames_that_the_owners_do_not_use_are_left_out(scene_flow, caplog):
     assert names(open_scene_flow(scene_flow, render_pass="clean").train) == names(splits.train)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"<!DOCTYPE HTML>\n<title>404 Not Found</title>\n",
+        b"TRAIN/A/0000/left/0006.png\nTRAIN/A/0000/left/0007.pfm\n",
+        b"TRAIN\\A\\0000\\left\\0006.png\n",
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_a_list_of_other_files_is_refused(scene_flow, text):
+    (scene_flow / "all_unused_files.txt").write_bytes(text)
+    expected = r"all_unused_files\.txt: '.*'; expected lines such as TRAIN/A/0004/left/0006\.png"
+    with pytest.raises(CrossviewError, match=expected):
+        open_scene_flow(scene_flow, render_pass="clean")
+
+
 @pytest.fixture
 def sintel(tmp_path):
     """Disparity is known everywhere; (0, 1) is occluded, (5, 0) outside of the right image."""

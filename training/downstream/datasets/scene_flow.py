@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from generation.errors import CrossviewError
 from training.downstream.datasets.folder import (
     Layout,
     files_in,
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 _PARTS = ("TRAIN/", "TEST/")
 """Of FlyingThings3D."""
 _UNUSED = "all_unused_files.txt"
+_UNUSED_LINE = re.compile(r"((?:TRAIN|TEST)/[ABC]/\d{4})/(?:left|right)/(\d{4})\.png")
 LAYOUT = Layout(
     title="Scene Flow Datasets",
     url="https://lmb.informatik.uni-freiburg.de/resources/datasets/SceneFlowDatasets.en.html",
@@ -50,7 +53,7 @@ def open_scene_flow(root: Path, *, render_pass: Literal["clean", "final"]) -> Sp
 
     Monkaa and Driving, which have no such parts, are trained on where they are there too. Frames of
     the owners' all_unused_files.txt, where things come too near for sensible disparities, are left
-    out. Raises CrossviewError where files are missing.
+    out. Raises CrossviewError where files are missing, or that list is not one of them.
     """
     frames = f"frames_{render_pass}pass"
     LAYOUT.require(root, *(f"{f}/{part}" for f in (frames, "disparity") for part in _PARTS))
@@ -62,7 +65,7 @@ def open_scene_flow(root: Path, *, render_pass: Literal["clean", "final"]) -> Sp
 
 
 def _unused(root: Path) -> set[str]:
-    """Return 'TRAIN/A/0004/0006' and so on, of lines such as TRAIN/A/0004/left/0006.png."""
+    """Return 'TRAIN/A/0004/0006' and so on. Raises CrossviewError for a line of another kind."""
     path = root / _UNUSED
     if not path.exists():
         logger.warning(
@@ -72,8 +75,16 @@ def _unused(root: Path) -> set[str]:
             _UNUSED,
         )
         return set()
-    lines = (Path(line.strip()) for line in path.read_text().splitlines())
-    return {f"{line.parent.parent.as_posix()}/{line.stem}" for line in lines}
+    unused = set()
+    for line in path.read_text("ascii", "replace").split() or [""]:  # an empty file is no list
+        frame = _UNUSED_LINE.fullmatch(line)
+        if frame is None:
+            raise CrossviewError(
+                f"{path}: {line!r}; expected lines such as TRAIN/A/0004/left/0006.png; fetch it "
+                "again from the dataset's page, or remove it"
+            )
+        unused.add(f"{frame[1]}/{frame[2]}")
+    return unused
 
 
 def _names(root: Path, frames: str, unused: set[str]) -> list[str]:
