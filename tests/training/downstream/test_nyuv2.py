@@ -136,6 +136,19 @@ def test_folders_of_files_give_metres(tmp_path, train, test, image, depth, name)
         np.testing.assert_allclose(depth_m[known], HOLES_M[number][known], atol=5.1e-4)
 
 
+def test_scenes_may_be_links(tmp_path, tmp_path_factory):
+    disk = tmp_path_factory.mktemp("disk")
+    for split in ("train", "test"):
+        for scene, number in (("attic", 3), ("kitchen", 1)):
+            names = (f"{split}/{name.replace('kitchen', scene)}" for name in BTS)
+            write_files(tmp_path, *names, number=number)
+    (tmp_path / "train/kitchen").rename(disk / "kitchen")
+    (tmp_path / "train/kitchen").symlink_to(disk / "kitchen")
+    examples = open_nyuv2(tmp_path).train
+    assert names_of(examples) == ["attic/00045", "kitchen/00045"]
+    np.testing.assert_array_equal(examples[1].images[0], IMAGES[1])
+
+
 def test_depth_in_another_unit_is_refused(tmp_path):
     """MultiMAE's tool writes 10 / 65536 m, here 3 m."""
     for split in ("train", "test"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,7 +146,8 @@ def _open_folder(root: Path, names: tuple[str, ...]) -> FromFiles[Any]:
         raise LAYOUT.error(root, f"no {LABELED} and no folder {' or '.join(names)}")
     images: dict[str, Path] = {}
     depths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    walk = os.walk(folder, followlinks=True)  # scenes may lie on several disks
+    for path in sorted(Path(place) / name for place, _, names in walk for name in names):
         kind, key = _kind_and_key(path.relative_to(folder))
         if kind:
             (images if kind == "image" else depths)[key] = path
