@@ -19,7 +19,7 @@ from training.downstream.transforms import covering
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.order import weights_seed
 
-VERSION = 5
+VERSION = 6
 """Raised when losses or scores change: results from before are then not compared with those after.
 """
 

@@ -12,6 +12,7 @@ from public_layouts import (
     add_stereo_scene,
 )
 from tiny_images import SIZE, colours, save_image
+from written_formats import write_pfm
 
 from generation.errors import CrossviewError
 from training.downstream.datasets.eth3d import open_eth3d
@@ -171,6 +172,18 @@ def test_a_missing_eth3d_says_where_to_get_it(tmp_path):
         open_eth3d(tmp_path / "eth3d")
 
 
+def test_disparities_of_zero_and_below_are_neither_known_nor_occluded(tmp_path):
+    for number, scene in enumerate(("delivery_area_1l", "facade_1s")):
+        disparity, mask = disparity_of(number), np.zeros(SIZE, np.uint8)
+        disparity[0, :2] = 0, -3
+        images = colours(number), colours(number + 1)
+        add_stereo_scene(tmp_path / scene, tmp_path / scene, images, disparity, mask)
+    truth = open_eth3d(tmp_path).train[0].truth
+    unknown = only(0, 0) | only(0, 1)
+    np.testing.assert_array_equal(np.isnan(truth["disparity"]), unknown)
+    np.testing.assert_array_equal(truth["occluded"], ~unknown)
+
+
 @pytest.fixture
 def scene_flow(tmp_path):
     for number, name in enumerate(("TRAIN/A/0000/0006", "TRAIN/B/0001/0007", "TEST/C/0000/0006")):
@@ -192,6 +205,18 @@ def test_scene_flow_trains_on_train_and_validates_on_test(scene_flow):
     assert "occluded" not in splits.train[1].truth
     final = open_scene_flow(scene_flow, render_pass="final").val[0]
     np.testing.assert_array_equal(final.images, [colours(70), colours(71)])
+
+
+def test_a_scene_flow_map_without_a_disparity_above_zero_is_named(scene_flow):
+    path = scene_flow / "disparity/TRAIN/A/0000/left/0006.pfm"
+    disparity = -disparity_of(0)
+    disparity[0, :2] = 0, 1
+    write_pfm(path, disparity)
+    example = open_scene_flow(scene_flow, render_pass="clean").train[0]
+    np.testing.assert_array_equal(np.isfinite(example.truth["disparity"]), only(0, 1))
+    write_pfm(path, -disparity_of(0))
+    with pytest.raises(CrossviewError, match=r"left/0006\.pfm: no disparity is above 0"):
+        open_scene_flow(scene_flow, render_pass="clean").train[0]
 
 
 def test_monkaa_and_driving_are_trained_on_beside_flyingthings(scene_flow):

@@ -65,6 +65,15 @@ def read_pfm(path: Path, num_channels: int = 1) -> Float32:
     return values[..., 0] if channels == 1 else values
 
 
+def read_pfm_disparity(path: Path) -> Float32:
+    """Read disparity as Middlebury stores it (and ETH3D, Scene Flow): a PFM of one channel.
+
+    Unknown where it is infinite, 0 or less, as to CroCo v2.
+    """
+    stored = read_pfm(path)
+    return np.where(stored > 0, stored, _UNKNOWN)
+
+
 def read_kitti_flow(path: Path) -> Float32:
     """Read flow as KITTI stores it: a 16-bit RGB PNG.
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from generation.errors import CrossviewError
@@ -20,7 +21,7 @@ from training.downstream.datasets.folder import (
     require_one_size,
     splits,
 )
-from training.downstream.datasets.formats import read_pfm
+from training.downstream.datasets.formats import read_pfm_disparity
 from training.downstream.example import Example, Splits
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,12 @@ def _read(root: Path, frames: str, name: str) -> Example:
     left, right = (root / frames / sequence / side / f"{frame}.png" for side in ("left", "right"))
     disparity = root / "disparity" / sequence / "left" / f"{frame}.pfm"
     maps: dict[Path, NDArray[Any]] = {left: read_rgb(left), right: read_rgb(right)}
-    maps[disparity] = read_pfm(disparity)
+    maps[disparity] = read_pfm_disparity(disparity)
     require_one_size(maps)
+    if np.isnan(maps[disparity]).all():
+        raise CrossviewError(
+            f"{disparity}: no disparity is above 0; expected how much further left a point lies in "
+            "the right image, in pixels; unpack the dataset's own archive"
+        )
     truth = {"disparity": maps[disparity]}
     return Example(name=name, images=(maps[left], maps[right]), truth=truth)

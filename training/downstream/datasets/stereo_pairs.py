@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.downstream.datasets.folder import read_rgb, require_one_size
-from training.downstream.datasets.formats import read_pfm
+from training.downstream.datasets.formats import read_pfm_disparity
 from training.downstream.example import Example
 
 IMAGES = ("im0.png", "im1.png")
@@ -26,7 +26,7 @@ def read_scene(name: str, images: Path, truths: Path) -> Example:
     maps: dict[Path, NDArray[Any]] = {
         left: read_rgb(left),
         right: read_rgb(right),
-        disparity: read_pfm(disparity),
+        disparity: read_pfm_disparity(disparity),
         mask: read_rgb(mask),
     }
     require_one_size(maps)
