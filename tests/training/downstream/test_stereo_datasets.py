@@ -167,6 +167,20 @@ def test_truth_of_eth3d_without_its_images_is_named(tmp_path):
         open_eth3d(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["two_view_training", "."])
+def test_pairs_of_eth3d_without_a_truth_are_left_out(tmp_path, folder):
+    """Its test archive, unpacked over the other or beside it."""
+    for number, scene in enumerate(("facade_1s", "terrains_1l")):
+        save_scene(tmp_path / folder / scene, tmp_path / folder / scene, 10 * number)
+    for place in (folder, "two_view_test"):
+        for scene in ("lakeside_1l", "storage_room_2_1s"):
+            for side in (0, 1):
+                save_image(tmp_path / place / scene / f"im{side}.png", colours(side))
+    splits = open_eth3d(tmp_path)
+    assert names(splits.train) == ["terrains_1l"]
+    assert names(splits.val) == ["facade_1s"]
+
+
 def test_a_missing_eth3d_says_where_to_get_it(tmp_path):
     with pytest.raises(CrossviewError, match=r"no such folder(.|\n)*eth3d\.net(.|\n)*disp0GT\.pfm"):
         open_eth3d(tmp_path / "eth3d")

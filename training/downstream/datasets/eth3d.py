@@ -11,6 +11,7 @@ from training.downstream.example import Example, Splits
 
 HELD_OUT = ("facade", "forest", "terrace")
 """Of 7 sites, all pairs of these: 5 of 27. Pairs of one site show much the same things."""
+_TRAINED_ON = ("delivery_area", "electro", "playground", "terrains")
 LAYOUT = Layout(
     title="ETH3D low-res two-view",
     url="https://www.eth3d.net/datasets",
@@ -26,19 +27,19 @@ LAYOUT = Layout(
 def open_eth3d(root: Path) -> Splits:
     """Open the training pairs, validated on the sites HELD_OUT; the images are grey.
 
-    Both archives may be unpacked into one folder, or each into one of its name. Raises
-    CrossviewError where files are missing.
+    Both archives may be unpacked into one folder, or each into one of its name. Other sites, of the
+    test archive, have no truth and are left out. Raises CrossviewError where files are missing.
     """
     LAYOUT.require(root)
     images = _below(root, "two_view_training") or root
     truths = _below(root, "two_view_training_gt") or images
-    folders = {*folders_in(images), *folders_in(truths)} - {truths}
-    scenes = sorted({scene.name for scene in folders})
+    names = sorted({folder.name for folder in (*folders_in(images), *folders_in(truths))})
+    train = [scene for scene in names if _site(scene) in _TRAINED_ON]
+    val = [scene for scene in names if _site(scene) in HELD_OUT]
+    scenes = [*train, *val]
     files = [images / scene / file for scene in scenes for file in IMAGES]
     files += [truths / scene / file for scene in scenes for file in TRUTHS]
     LAYOUT.require_files(root, files)
-    train = [scene for scene in scenes if _site(scene) not in HELD_OUT]
-    val = [scene for scene in scenes if _site(scene) in HELD_OUT]
     return splits(LAYOUT, root, train, val, partial(_read, images, truths))
 
 
