@@ -296,7 +296,8 @@ def error_auc(errors: Float64, limit: float) -> float:
 
     The curve is the polyline through (0, 0) and (i-th smallest error, i / N), level from the last
     error below the limit on; its area is exact. NaN errors never count, infinite ones do.
-    Source: as SuperGlue is evaluated, arXiv:1911.11763.
+    Source: as SuperGlue is evaluated, arXiv:1911.11763; but it and LoFTR count an error e of a
+    direction as min(e, 180 - e), for an essential matrix has no sign, and pose_scores does not.
     """
     errors = np.sort(errors[~np.isnan(errors)])
     if not errors.size:
