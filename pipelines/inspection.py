@@ -77,9 +77,15 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
     """Write the page of a dataset's folder, and its charts and maps beside it as PNG files.
 
     out: the page; the pictures go into a folder of its name without the ending. Raises ShardError
-    where the folder holds no dataset, or a shard is not what its index lists.
+    where the folder holds no dataset, or a shard is not what its index lists; CrossviewError where
+    it holds tars from elsewhere.
     """
     index = ShardIndex.open(folder)
+    if index.is_plain:
+        raise CrossviewError(
+            f"{folder}: expected rendered pairs, found tars that `crossview index` made readable; "
+            "they record no cameras and no co-visibility to show"
+        )
     pictures = out.with_suffix("")
     if pictures == out:
         raise CrossviewError(f"{out}: expected the name of a page, for example {out}.html")

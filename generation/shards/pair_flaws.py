@@ -74,7 +74,8 @@ def pair_flaws(
     except (ValueError, KeyError, TypeError) as error:
         yield f"{key}: {META} is not as the schema says ({error!r})"
         return
-    flaws += [flaw for view in VIEWS for flaw in _image_flaws(view, members[view], cameras[0])]
+    for view in VIEWS:
+        flaws += _image_flaws(view, members[view], cameras[0].image_size)
     if set(DEPTHS) <= set(members):
         flaws += _depth_flaws(members, cameras, numbers)
     for flaw in flaws:
@@ -139,14 +140,21 @@ def _meta_flaws(
             yield f"{name} is {numbers[name]:.4f}, outside {band.low:g}-{band.high:g}"
 
 
-def _image_flaws(name: str, data: bytes, camera: Camera) -> Iterator[str]:
+def plain_flaws(key: str, members: dict[str, bytes]) -> Iterator[str]:
+    """Yield what is wrong with a pair of which there are but two images; each names the key."""
+    for view in VIEWS:
+        for flaw in _image_flaws(view, members[view], None):
+            yield f"{key}: {flaw}"
+
+
+def _image_flaws(name: str, data: bytes, expected_size: tuple[int, int] | None) -> Iterator[str]:
     try:
         size = decode_jpeg(data).shape[:2]
     except ValueError as error:
         yield f"{name} cannot be decoded ({error})"
         return
-    if size != camera.image_size:
-        yield f"{name} has {size} pixels, meta.json says {camera.image_size}"
+    if expected_size and size != expected_size:
+        yield f"{name} has {size} pixels, meta.json says {expected_size}"
 
 
 def _depth_flaws(

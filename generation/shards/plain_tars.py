@@ -54,12 +54,25 @@ def index_plain_tars(folder: Path) -> ShardIndex:
 def _is_sidecar(path: Path) -> bool:
     """Return whether a file is a sidecar from here: those of rendered pairs name their task."""
     try:
-        return not Sidecar.read(path).task
+        return Sidecar.read(path).is_plain
     except ShardError:
         return False
 
 
 def _sidecar(path: Path) -> Sidecar:
+    samples = plain_places(path)
+    entry = ShardEntry(
+        name=path.name,
+        scene=path.stem,
+        count=len(samples),
+        size_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+    )
+    return Sidecar(entry=entry, task={}, samples=samples, attempts=0, rejections={})
+
+
+def plain_places(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """Return key -> view -> (offset, size) of the images of a tar. Raises CrossviewError."""
     images: dict[str, list[tuple[str, int, int]]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -81,15 +94,7 @@ def _sidecar(path: Path) -> Sidecar:
             )
     if not images:
         raise CrossviewError(f"{path}: expected samples of two JPEG images, found none")
-    entry = ShardEntry(
-        name=path.name,
-        scene=path.stem,
-        count=len(images),
-        size_bytes=path.stat().st_size,
-        sha256=file_sha256(path),
-    )
-    samples = {
+    return {
         key: {view: place[1:] for view, place in zip(VIEWS, sorted(found))}
         for key, found in images.items()
     }
-    return Sidecar(entry=entry, task={}, samples=samples, attempts=0, rejections={})

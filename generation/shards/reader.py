@@ -114,6 +114,11 @@ class ShardIndex:
         write_text_whole(self.folder / INDEX_NAME, text + "\n")
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the shards are tars from elsewhere, of which nothing but two images is known."""
+        return not self.config
+
+    @property
     def num_pairs(self) -> int:
         """Number of pairs in all shards."""
         return sum(entry.count for entry in self.shards)

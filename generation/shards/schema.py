@@ -30,6 +30,10 @@ META = "meta.json"
 
 MEND = "render again with the same command and --verify, which makes damaged shards anew"
 """What to do about a shard that is not what was written."""
+INDEX_AGAIN = (
+    f"fetch the tars in question again, remove {INDEX_NAME} and run `crossview index` once more"
+)
+"""What to do about a tar from elsewhere that is not what was indexed."""
 
 
 class ShardError(CrossviewError):
@@ -70,6 +74,11 @@ class Sidecar:
     """What really rendered it, as the renderer's driver names it."""
     shortfall: str = ""
     """Why the shard holds fewer pairs than were asked for; empty where it does not."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its tar is from elsewhere, of two images a sample and nothing else we know of."""
+        return self.entry is not None and not self.task
 
     def to_json(self) -> str:
         """Return the sidecar's text: the same bytes for the same shard."""

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
+from generation.errors import CrossviewError
 from generation.locations import contents, filesystem, is_listed, is_remote
 from generation.plain import diff_plain
 from generation.retries import retried
-from generation.shards.pair_flaws import POSES, Expected, pair_flaws
+from generation.shards.pair_flaws import POSES, Expected, pair_flaws, plain_flaws
+from generation.shards.plain_tars import plain_places
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
     CONFIG_NAME,
+    INDEX_AGAIN,
     INDEX_NAME,
     MEND,
     META,
@@ -96,17 +99,22 @@ def verify_dataset(
 ) -> Verdict:
     """Check a dataset against its index, its sidecars and the schema.
 
+    Of tars from elsewhere, which `crossview index` made readable: against index and sidecars, and
+    that their images can be decoded.
+
     quick: sizes, sidecars and hashes only, nothing inside the tars. track: is given the findings
     as they come, and the number of shards, and passes them on. Raises ShardError where there is no
     dataset at all.
     """
     problems: list[Problem] = []
-    shards, expected = _read_index(folder, problems)
+    shards, expected, is_plain = _read_index(folder, problems)
     look = partial(look_at_shard, folder, expected=expected, quick=quick)
     findings = list(track(_each(look, shards, workers), len(shards)))
     problems += _exchanged_named(findings)
     problems += _foreign_files(folder, shards)
     problems += _duplicates(findings)
+    if is_plain:
+        problems = [replace(problem, mend=INDEX_AGAIN) for problem in problems]
     return Verdict(shards=tuple(shards), problems=tuple(problems))
 
 
@@ -150,7 +158,8 @@ def _look_at_tar(
             what = f"not the sidecar that the index lists: {_differences(entry, sidecar)}"
             problems.append(Problem(file=sidecar_name, what=what))
         problems.append(Problem(file=entry.name, what=_not_listed(tar, entry)))
-    keys, prints = tuple(sidecar.samples), []
+    # Of tars from elsewhere, each counts its keys anew, and may show one pair twice.
+    keys, prints = () if sidecar.is_plain else tuple(sidecar.samples), []
     if not quick and not flaws:
         with open(tar, "rb") as stream:
             for key, places in sidecar.samples.items():
@@ -158,7 +167,12 @@ def _look_at_tar(
                     ending: os.pread(stream.fileno(), size, offset)
                     for ending, (offset, size) in places.items()
                 }
-                for what in pair_flaws(key, members, entry.scene, expected):
+                found = (
+                    plain_flaws(key, members)
+                    if sidecar.is_plain
+                    else pair_flaws(key, members, entry.scene, expected)
+                )
+                for what in found:
                     problems.append(Problem(file=entry.name, what=what, mend=AS_WRITTEN))
                 prints.append(_prints(members))
     return ShardFindings(
@@ -202,6 +216,8 @@ def _sidecar_flaws(tar: Path | None, path: Path, sidecar: Sidecar, sha256: str =
 def _text_flaws(path: Path, sidecar: Sidecar) -> Iterator[str]:
     if contents(sidecar_path(path)).decode() != sidecar.to_json():
         yield "its text is not as it was written"
+    if sidecar.is_plain:
+        return
     count = sidecar.entry.count if sidecar.entry else 0
     num_rejected = sum(sidecar.rejections.values())
     if sidecar.attempts != count + num_rejected:
@@ -222,8 +238,8 @@ def _tar_flaws(tar: Path, sidecar: Sidecar, sha256: str) -> Iterator[str]:
 
 def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[str]:
     try:
-        places = member_places(path)
-    except tarfile.TarError as error:
+        places = plain_places(path) if sidecar.is_plain else member_places(path)
+    except (tarfile.TarError, CrossviewError) as error:
         yield f"{path.name} is not a tar ({error})"
         return
     if list(places) != list(sidecar.samples):
@@ -232,12 +248,15 @@ def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[s
         yield f"its member offsets are not those of {path.name}"
     if len(places) != entry.count:
         yield f"it counts {entry.count} pairs, {path.name} holds {len(places)}"
-    if not all(key.startswith(f"{entry.scene}-") for key in places):
+    if not sidecar.is_plain and not all(key.startswith(f"{entry.scene}-") for key in places):
         yield f"it names scene {entry.scene!r}, its keys another one"
 
 
-def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected]:
-    """Return the shards to look at and what holds for each; adds what is wrong with the index."""
+def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected, bool]:
+    """Return the shards to look at, what holds for each, and whether they are tars from elsewhere.
+
+    Adds what is wrong with the index.
+    """
     if is_listed(folder) and not folder.is_dir():
         raise ShardError(f"{folder}: expected a dataset's folder, found none")
     try:
@@ -254,23 +273,25 @@ def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry]
             raise
         what = str(error).removeprefix(f"{folder / INDEX_NAME}: ")
         problems.append(Problem(file=INDEX_NAME, what=what))
-        return found, Expected()
+        entries = [sidecar.entry for sidecar in found if sidecar.entry]
+        return entries, Expected(), all(sidecar.is_plain for sidecar in found)
     if recorded != index.num_pairs:
         what = f"num_pairs is {recorded}, its shards have {index.num_pairs}"
         problems.append(Problem(file=INDEX_NAME, what=what))
     problems += _config_flaws(folder, index.config)
-    return shards, expected
+    return shards, expected, index.is_plain
 
 
-def _listed_by_sidecars(folder: Path) -> Iterator[ShardEntry]:
+def _listed_by_sidecars(folder: Path) -> Iterator[Sidecar]:
     for path in sorted(folder.glob("*.json")) if is_listed(folder) else ():
         if path.name not in NOT_SIDECARS:
             try:
-                entry = Sidecar.read(path).entry
+                sidecar = Sidecar.read(path)
             except ShardError:
                 continue
-            if entry:
-                yield replace(entry, name=f"{path.stem}.tar")
+            if sidecar.entry:
+                entry = replace(sidecar.entry, name=f"{path.stem}.tar")
+                yield replace(sidecar, entry=entry)
 
 
 def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:

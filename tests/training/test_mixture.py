@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 import tracemalloc
 
@@ -14,6 +15,8 @@ from synthetic import pair_members, write_dataset
 from generation.errors import CrossviewError
 from generation.shards.plain_tars import index_plain_tars
 from generation.shards.reader import ShardIndex
+from generation.shards.schema import INDEX_AGAIN, Sidecar
+from generation.shards.verify import verify_dataset
 from pipelines.cli import main
 from pipelines.config import build
 from training.data import DataConfig, PairReader, Part, Requests, batches, open_split
@@ -153,6 +156,55 @@ def test_tars_of_two_images_are_read(videos):
     views = reader.views(6)
     assert views[0].shape == views[1].shape == (36, 36, 3)
     assert not np.array_equal(*views)
+
+
+class TestTheirVerification:
+    def index_again(self, videos):
+        (videos / "index.json").unlink()
+        index_plain_tars(videos)
+
+    def test_finds_nothing_wrong_with_them(self, videos, capsys):
+        write_plain_tar(videos / "again.tar", ("0", "1"))  # keys that drive.tar has too
+        self.index_again(videos)
+        assert main(["verify", str(videos), "--workers", "1"]) == 0
+        assert re.search(r"all +3 +9 .* ok", capsys.readouterr().out)
+
+    def test_finds_an_image_that_was_damaged_before_they_were_indexed(self, videos, capsys):
+        places = Sidecar.read(videos / "walk.json").samples["a/1"]["view2.jpg"]
+        data = bytearray((videos / "walk.tar").read_bytes())
+        data[places[0] : places[0] + 200] = bytes(200)
+        (videos / "walk.tar").write_bytes(data)
+        self.index_again(videos)
+        assert main(["verify", str(videos), "--workers", "1"]) == 2
+        printed = capsys.readouterr().out
+        assert re.search(r"walk.tar +1 +a/1: view2.jpg cannot be decoded", printed)
+        assert printed.endswith(f"what to do:\n- {INDEX_AGAIN}\n")
+
+    @pytest.mark.parametrize(
+        ("file", "damage", "what"),
+        [
+            ("walk.tar", lambda path: path.unlink(), "missing"),
+            ("walk.tar", lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, the index"),
+            ("walk.json", lambda path: path.unlink(), "found no such file"),
+            (
+                "walk.json",
+                lambda path: path.write_text(path.read_text().replace("512,", "513,", 1)),
+                "its member offsets are not those of walk.tar",
+            ),
+            ("index.json", lambda path: path.unlink(), "found no such file"),
+        ],
+    )
+    def test_finds_what_is_not_as_it_was_indexed(self, videos, file, damage, what):
+        damage(videos / file)
+        (problem,) = verify_dataset(videos).problems
+        assert (problem.file, problem.mend) == (file, INDEX_AGAIN)
+        assert what in problem.what
+
+
+def test_tars_without_cameras_have_no_page(videos, capsys):
+    assert main(["inspect", str(videos)]) == 2
+    assert "they record no cameras" in capsys.readouterr().err
+    assert not (videos / "inspect").exists()
 
 
 @pytest.mark.parametrize(
