@@ -26,7 +26,8 @@ class SceneSplit:
     """Some of a set's scenes."""
 
     files: tuple[str, ...]
-    """Globs below the set's root; of two files with one id, the first one's is taken."""
+    """Globs below the set's root; of two files with one id, the first one's is taken. Where a set
+    is named_by path, only meshes count."""
     num_scenes: int | None = None
     """Scenes that the whole split has, where that is known."""
     held_out: bool = False
@@ -106,7 +107,7 @@ def _scenes_of_split(scene_set: SceneSet, name: str, root: Path) -> Iterator[Fou
     paths = [path for pattern in split.files for path in _below(root, pattern)]
     ids: dict[Path, str] = {}
     if scene_set.named_by == "path":
-        paths = scene_files_among(paths)
+        paths = scene_files_among(path for path in paths if path.suffix.lower() in MESH_ENDINGS)
         places = {Path(str(path)): path for path in paths}
         ids = {places[place]: scene_id for place, scene_id in scene_names(places).items()}
     taken: set[str] = set()

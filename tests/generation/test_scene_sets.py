@@ -10,6 +10,7 @@ from generation.errors import CrossviewError
 from generation.scenes.scene import SceneError
 from generation.scenes.sets import SceneSet, SceneSplit, discover
 from generation.scenes.sources import resolve_scenes
+from pipelines.scene_sets import scene_sets
 
 
 def set_of(*files: str, **options) -> SceneSet:
@@ -64,6 +65,10 @@ class TestDiscovery:
         touch(tmp_path, "x/scan.ply", "y/scan.ply", "y/other.glb", "y/other.basis.glb")
         scene_set = set_of("**/*.glb", "**/*.ply", named_by="path")
         assert ids(scene_set, tmp_path) == ["other", "x-scan", "y-scan"]
+
+    def test_finds_your_own_scans_whatever_the_case_of_their_endings(self, tmp_path: Path):
+        touch(tmp_path, "A.GLB", "b/SCAN.PLY", "b/c/d.Obj", "b/notes.txt", "A.stage_config.json")
+        assert ids(scene_sets()["my_scans"], tmp_path) == ["A", "SCAN", "d"]
 
     def test_says_what_the_header_tells_of_a_bad_file(self, tmp_path: Path):
         write_room_glb(tmp_path / "good.glb", z_up=True)
