@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -11,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.locations import filesystem, is_remote
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, asset_config_of
 from generation.scenes.composed import SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.mesh_files import MESH_ENDINGS, check_mesh
 from generation.scenes.scene import SceneError
+
+logger = logging.getLogger(__name__)
 
 CONFIG_ENDINGS = (STAGE_CONFIG_ENDING, SCENE_INSTANCE_ENDING)
 
@@ -148,13 +151,27 @@ def scene_files_among(paths: Iterable[Path]) -> list[Path]:
     """Return the files that are scenes, sorted: meshes, stage configurations, scene instances.
 
     A .basis.glb or .semantic.glb beside a plain .glb is the same scene in another guise: left out.
+    So are meshes that differ in nothing but their ending, all but the first of .glb .gltf .obj
+    .ply; a line of the log names them.
     """
     found = {
         path
         for path in paths
         if path.suffix.lower() in MESH_ENDINGS or path.name.endswith(CONFIG_ENDINGS)
     }
-    return sorted(path for path in found if _plain_twin(path) not in found)
+    scenes = sorted(path for path in found if _plain_twin(path) not in found)
+    first: dict[Path, Path] = {}
+    for path in sorted(scenes, key=lambda path: path.suffix.lower()):
+        first.setdefault(path.with_suffix(""), path)
+    kept = sorted(first.values())
+    tell_of_other_formats({*scenes} - {*kept})
+    return kept
+
+
+def tell_of_other_formats(paths: Iterable[Path]) -> None:
+    """Log which files are left out, as their scenes are there in another format."""
+    if names := first_few(sorted(paths)):
+        logger.info("left out, as the same name is there in another format: %s", names)
 
 
 def scene_names(paths: Iterable[Path]) -> dict[Path, str]:

@@ -18,7 +18,13 @@ from generation.scenes.mesh_files import MESH_ENDINGS, files_of_mesh, load_mesh_
 from generation.scenes.procedural import make_room
 from generation.scenes.remote import fetched, is_url, remote_matches
 from generation.scenes.scene import Scene, SceneError
-from generation.scenes.sets import SceneSet, discover, scene_files_among, scene_names
+from generation.scenes.sets import (
+    SceneSet,
+    discover,
+    scene_files_among,
+    scene_names,
+    tell_of_other_formats,
+)
 from generation.scenes.untrusted import check_extent
 
 logger = logging.getLogger(__name__)
@@ -86,18 +92,23 @@ def resolve_scenes(
     A pattern is a file, a folder (every scene in it), a glob (`**` goes into folders),
     `procedural:FIRST-LAST`, the rooms of these seeds (`procedural:SEED` for one), or, with sets,
     `SET:ROOT` or `SET/SPLIT:ROOT`, a published set's scenes below a folder. A file that several
-    patterns match is one scene, of the first of them; so are a stage configuration and its mesh.
-    Articulated objects of scene instances are not rendered: a warning names them. Raises SceneError
-    for a pattern that matches nothing, and where two scenes have one name.
+    patterns match is one scene, of the first of them; so are a stage configuration and its mesh,
+    and one mesh in several formats. Articulated objects of scene instances are not rendered: a
+    warning names them. Raises SceneError for a pattern that matches nothing, and where two scenes
+    have one name.
     """
     if up not in UP_AXES:
         raise SceneError(f"up: expected one of {', '.join(UP_AXES)}, got {up!r}")
     if not patterns:
         raise SceneError("no scenes given; name mesh files, globs or procedural:0-9")
     found: dict[object, SceneSource] = {}
+    other_formats = []
     for pattern in patterns:
         for source in _sources(pattern, up, sets or {}):
-            found.setdefault(_identity(source), source)
+            path, taken = Path(source.path), found.setdefault(_identity(source), source)
+            if path.stem == Path(taken.path).stem and path.suffix != Path(taken.path).suffix:
+                other_formats.append(path)
+    tell_of_other_formats(other_formats)
     unnamed = [Path(source.path) for source in found.values() if not source.scene_id]
     names = scene_names(unnamed)
     sources = [
@@ -177,16 +188,20 @@ def _what_was_meant(scene_set: SceneSet, root: Path) -> str:
 
 
 def _identity(source: SceneSource) -> object:
-    """Return what two sources of one scene have in common: the seed, or the file they lead to."""
+    """Return what two sources of one scene have in common.
+
+    That is the seed, or the mesh that they lead to, but for its format.
+    """
     if not source.path:
         return source.room_seed
     if is_url(source.path):
-        return source.path
+        return os.path.splitext(source.path)[0]
     path = Path(source.path)
     if path.name.endswith(STAGE_CONFIG_ENDING):
         with suppress(SceneError):  # a bad configuration fails its own scene, when it is loaded
             path = asset_config_of(path, "y").mesh_path
-    return path.resolve()
+    path = path.resolve()  # to a store's file, perhaps, whose name may end in anything
+    return path.with_suffix("") if path.suffix.lower() in MESH_ENDINGS else path
 
 
 def _check_names(sources: Iterable[SceneSource]) -> None:

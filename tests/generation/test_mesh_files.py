@@ -13,6 +13,7 @@ from generation.scenes.asset_config import AssetConfig
 from generation.scenes.mesh_files import load_mesh_scene
 from generation.scenes.scene import SceneError
 from generation.scenes.sources import SceneSource, resolve_scenes
+from pipelines.scene_sets import scene_sets
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # one row: left red, right green
 
@@ -422,10 +423,26 @@ class TestResolving:
         assert [s.scene_id for s in sources] == ["one-mesh_v2", "two-mesh_v2"]
 
     def test_files_of_one_stem_are_told_apart_by_their_ending(self, tmp_path: Path):
-        for ending in ("glb", "ply"):
-            (tmp_path / f"room.{ending}").touch()
+        write_glb(tmp_path / "room.glb")
+        write_glb(tmp_path / "other.glb")
+        (tmp_path / "room.stage_config.json").write_text('{"render_asset": "other.glb"}')
         sources = resolve_scenes([str(tmp_path / "room.*")])
-        assert [s.scene_id for s in sources] == ["room-glb", "room-ply"]
+        assert [s.scene_id for s in sources] == ["room-glb", "room-json"]
+
+    @pytest.mark.parametrize("endings", [("glb", "obj", "PLY"), ("obj", "ply"), ("GLB", "gltf")])
+    def test_a_room_in_several_formats_is_one_scene(self, tmp_path: Path, caplog, endings):
+        caplog.set_level("INFO")
+        first, *others = (tmp_path / f"room.{ending}" for ending in endings)
+        for path in (first, *others):
+            path.touch()
+        for patterns in ([tmp_path], [tmp_path / "*"], [f"my_scans:{tmp_path}"], [first, *others]):
+            caplog.clear()
+            (source,) = resolve_scenes([str(each) for each in patterns], sets=scene_sets())
+            assert (source.scene_id, source.path) == ("room", str(first))
+            (line,) = caplog.messages
+            assert line.endswith(f"another format: {', '.join(map(str, sorted(others)))}")
+        (source,) = resolve_scenes([str(others[0])])
+        assert source.path == str(others[0])
 
     def test_names_do_not_tell_where_the_scans_lie(self, tmp_path: Path):
         ids = []
