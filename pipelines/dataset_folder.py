@@ -1,4 +1,4 @@
-"""The folder of a dataset: held by one run at a time, for one configuration."""
+"""The folder of a dataset: held by one run at a time, for one configuration, of these scenes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import logging
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.plain import Plain, diff_plain
+from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import remove_partial_files, write_text_whole
 from generation.shards.schema import (
     CONFIG_NAME,
@@ -20,6 +23,7 @@ from generation.shards.schema import (
     ShardError,
     read_config,
 )
+from pipelines.scene_sets import scene_sets
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +81,30 @@ def _write_config(folder: Path, config: Plain) -> None:
         | {name: metadata.version(name) for name in VERSIONED},
     }
     write_text_whole(folder / CONFIG_NAME, json.dumps(document, indent=1) + "\n")
+
+
+def scenes_of(folder: Path) -> list[SceneSource]:
+    """Return the scenes that a dataset was made from, as far as they can be found.
+
+    Raises ShardError where its configuration is damaged.
+    """
+    path = folder / CONFIG_NAME
+    if not path.exists():
+        return []
+    values = read_config(path)
+    patterns = values.get("scenes")
+    if not isinstance(patterns, list):
+        return []
+    resolve = partial(resolve_scenes, up=values.get("up") or "y", sets=scene_sets())
+    try:
+        return resolve(patterns)
+    except (CrossviewError, TypeError) as error:
+        logger.info("scenes of %s are not where they were: %s", folder, error)
+    found: list[SceneSource] = []
+    for pattern in patterns:
+        with suppress(CrossviewError, TypeError):
+            found += resolve([pattern])
+    return found
 
 
 def warn_of_unlisted(folder: Path, entries: Sequence[ShardEntry]) -> None:

@@ -19,7 +19,7 @@ from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import View
 from generation.scenes.digest import scene_digest
 from generation.scenes.scene import Scene, SceneError
-from generation.scenes.sources import SceneSource, resolve_scenes
+from generation.scenes.sources import SceneSource
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import (
@@ -28,12 +28,11 @@ from generation.shards.schema import (
     VIEWS,
     ShardEntry,
     Sidecar,
-    read_config,
     sidecar_path,
 )
+from pipelines.dataset_folder import scenes_of
 from pipelines.pair_table import PairTable
 from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys
-from pipelines.scene_sets import scene_sets
 from training.correspondence import cameras_of
 
 MAX_MAPPED = 40
@@ -95,13 +94,8 @@ class RecordedScenes:
         self._index = index
         self._known: dict[str, SceneSource] = {}
         self._problem = ""
-        path = index.folder / CONFIG_NAME
         try:
-            config = read_config(path)
-            patterns = config.get("scenes") or []
-            if patterns:
-                sources = resolve_scenes(patterns, sets=scene_sets())
-                self._known = {source.scene_id: source for source in sources}
+            self._known = {source.scene_id: source for source in scenes_of(index.folder)}
         except CrossviewError as error:
             self._problem = str(error)
 
@@ -113,7 +107,8 @@ class RecordedScenes:
             known = self._known.get(name)
             if known is None or Path(known.path).name != source.path:
                 raise SceneError(
-                    self._problem or f"{CONFIG_NAME} does not say where {source.path} lies"
+                    self._problem
+                    or f"{source.path} was not found among the scenes that {CONFIG_NAME} names"
                 )
             source = replace(source, path=known.path)
         if scene_digest(source) != digest:

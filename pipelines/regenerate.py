@@ -6,9 +6,7 @@ import json
 import logging
 import shlex
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +20,19 @@ from generation.regeneration import RegenerateTask, regenerate_shard
 from generation.renderers.choice import AUTO, RENDERERS, chosen_renderer
 from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
-from generation.scenes.sources import SceneSource, resolve_scenes
+from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader, read_each
 from generation.shards.schema import (
-    CONFIG_NAME,
     INDEX_NAME,
     REGENERATED_NAME,
     Sidecar,
-    read_config,
 )
 from generation.task import ShardConfig
 from pipelines.card import write_card
-from pipelines.dataset_folder import claimed, warn_of_unlisted
+from pipelines.dataset_folder import claimed, scenes_of, warn_of_unlisted
 from pipelines.executors import Executor
 from pipelines.run_log import append_run
-from pipelines.scene_sets import scene_sets
 from pipelines.shard_tasks import make_missing
 from pipelines.tables import format_table
 
@@ -182,34 +177,13 @@ def read_record(config: RegenerateConfig) -> Record:
             raise CrossviewError(f"{path}: it records no pairs")
         return record
     index = ShardIndex.open(folder)
-    pieces = read_dataset(index, roots, _known_scenes(folder))
+    pieces = read_dataset(index, roots, scenes_of(folder))
     return Record(
         pieces=tuple(pieces),
         renderer=index.config.get("renderer", AUTO),
         supersampling=index.config.get("supersampling", 1),
         jpeg_quality=index.config.get("shards", {}).get("jpeg_quality", Record.jpeg_quality),
     )
-
-
-def _known_scenes(folder: Path) -> list[SceneSource]:
-    """Return the scenes that a dataset was made from, as far as they can be found."""
-    path = folder / CONFIG_NAME
-    if not path.exists():
-        return []
-    values = read_config(path)
-    patterns = values.get("scenes")
-    if not isinstance(patterns, list):
-        return []
-    resolve = partial(resolve_scenes, up=values.get("up") or "y", sets=scene_sets())
-    try:
-        return resolve(patterns)
-    except (CrossviewError, TypeError) as error:
-        logger.info("scenes of %s are not where they were: %s", folder, error)
-    found: list[SceneSource] = []
-    for pattern in patterns:
-        with suppress(CrossviewError, TypeError):
-            found += resolve([pattern])
-    return found
 
 
 def plan_tasks(config: RegenerateConfig, record: Record, out: Path) -> list[RegenerateTask]:

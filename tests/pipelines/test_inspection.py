@@ -294,6 +294,15 @@ def test_a_scene_that_is_not_there_as_it_was_is_not_drawn(
     assert 'class="seen"' not in page
 
 
+def test_a_scene_is_found_though_others_of_its_dataset_have_gone(scan: tuple[Path, Path]):
+    mesh, folder = scan
+    path = folder / "config.json"
+    document = json.loads(path.read_text())
+    document["config"]["scenes"] = ["/nowhere/*.glb", str(mesh)]
+    path.write_text(json.dumps(document))
+    assert look_at(folder).note == ""
+
+
 def test_a_map_is_drawn_from_depth_where_the_scene_is_gone(dataset: Path, tmp_path: Path):
     shutil.copytree(dataset, tmp_path / "pairs")
     for path in (tmp_path / "pairs").glob("*-000000.json"):

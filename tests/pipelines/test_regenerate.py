@@ -245,7 +245,7 @@ def test_scenes_are_found_where_they_were_though_others_have_moved(scans, tmp_pa
     for path in dataset.glob("*.[tj]*"):
         (tmp_path / "pairs" / path.name).write_bytes(path.read_bytes())
     config = json.loads((dataset / "config.json").read_text())
-    config["scenes"] = ["/nowhere/*.glb", str(folder / "*.glb")]
+    config["config"]["scenes"] = ["/nowhere/*.glb", str(folder / "*.glb")]
     (tmp_path / "pairs" / "config.json").write_text(json.dumps(config))
     again(tmp_path / "pairs", tmp_path / "out", depth=True)
     assert digests(tmp_path / "out", "*.tar") == digests(dataset, "*.tar")
