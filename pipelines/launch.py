@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from generation.cores import num_cores
 from generation.errors import CrossviewError
 from training.config import PretrainConfig
 from training.stopping import SIGNALS, StopRequest, signals_blocked
@@ -76,7 +77,7 @@ def train_in_processes(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count = num_processes or max(1, torch.cuda.device_count())
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    threads = max(1, num_cores() // count)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     # Else processes that are started again meet in the store of those before them, and may wait for
     # ever at the addresses of the dead (torch 2.15, gloo).

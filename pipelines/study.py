@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
+from generation.cores import num_cores
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import location
@@ -201,7 +202,7 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     those that run, which are not done then. Raises CrossviewError as jobs_of does, and for needs of
     what there is not.
     """
-    cores = len(os.sched_getaffinity(0)) if cores is None else cores
+    cores = num_cores() if cores is None else cores
     require(cores >= 1, "--cores", cores, "at least 1")
     jobs, before = jobs_of(study), stages_before(study)
     known = {*study.phrases, *(job.command for job in jobs)}

@@ -14,6 +14,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from generation.cores import num_cores
 from generation.errors import CrossviewError
 
 
@@ -68,13 +69,7 @@ def processes_that_read(given: int | None, *, on_gpu: bool) -> int:
     if given is not None or not on_gpu:
         return given or 0
     num_training = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(8, _num_cores() // num_training))
-
-
-def _num_cores() -> int:
-    """Return PYTHON_CPU_COUNT, which Python 3.13 knows too, else all cores it may run on."""
-    given = os.environ.get("PYTHON_CPU_COUNT", "")
-    return int(given) if given.isdecimal() else len(os.sched_getaffinity(0))
+    return max(1, min(8, num_cores() // num_training))
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from generation.cores import num_cores
 from generation.errors import first_few
 from generation.locations import location
 from pipelines.commands.options import EXIT_BAD_INPUT
@@ -37,7 +37,6 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="processes that share the shards (default: all cores)",
     )
@@ -47,8 +46,9 @@ def run(options: argparse.Namespace) -> int:
     """Verify, print the table and what to do."""
     from generation.shards.verify import verify_dataset
 
+    workers = num_cores() if options.workers is None else options.workers
     verdict = verify_dataset(
-        options.data, quick=options.quick, workers=options.workers, track=_with_progress
+        options.data, quick=options.quick, workers=workers, track=_with_progress
     )
     print(verdict_table(verdict))
     if not verdict.problems:

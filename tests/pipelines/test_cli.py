@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 import yaml
 
+from generation.cores import num_cores
 from generation.shards.reader import ShardIndex
 from pipelines.cli import COMMANDS, main
 
@@ -27,6 +28,15 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
     text = capsys.readouterr().out
     assert text.startswith("usage: crossview")
     assert max(map(len, text.splitlines())) < 140
+
+
+def test_help_needs_nothing_of_linux(monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.delenv("PYTHON_CPU_COUNT", raising=False)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--help"])
+    assert exit_info.value.code == 0
+    assert num_cores() == os.cpu_count()
 
 
 def test_render_pairs_prints_its_table_and_where_the_pairs_are(
