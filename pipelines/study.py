@@ -199,8 +199,8 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     """Do what is not done; return the failures, a line each.
 
     Where a command fails, all go on but the stages that come after its own. SIGTERM and Ctrl-C end
-    those that run, which are not done then. Raises CrossviewError as jobs_of does, and for needs of
-    what there is not.
+    those that run, which neither are done then nor have failed. Raises CrossviewError as jobs_of
+    does, and for needs of what there is not.
     """
     cores = num_cores() if cores is None else cores
     require(cores >= 1, "--cores", cores, "at least 1")
@@ -215,7 +215,9 @@ def run_study(study: Study, cores: int | None = None) -> list[str]:
     with locked(study.out), StopRequest() as stop, _minutes_added(_study_minutes_path(study)):
         possible = [job for job in jobs if not lacks(study, job.command)]
         failures = _run_all(study.out, possible, before, cores, stop)
-        return [*failures, "stopped; the same command goes on from here"] if stop() else failures
+        if stop():
+            logger.warning("stopped; the same command goes on from here")
+        return failures
 
 
 def stages_before(study: Study) -> dict[str, set[str]]:
@@ -330,7 +332,7 @@ def _origins_added(out: Path, job: Job) -> dict[str, list[str]]:
 
 
 def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
-    """Run a command to its end; return what went wrong."""
+    """Run a command to its end; return what went wrong, which is nothing where it was stopped."""
     logger.info("%s: %s", job.name, job.line)
     log = out / "logs" / f"{job.name}.log"
     try:
@@ -338,7 +340,7 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
         with _minutes_added(_minutes_path(out, job)):
             status = _status_of(job, log, stop)
         if stop():  # whatever the status: training that was told to stop saves, and exits with 0
-            return "stopped"
+            return None
         if status:
             tail = "\n    ".join(log.read_text().splitlines()[-_LAST_LINES:])
             return f"exit status {status}; {log} ends:\n    {tail}"

@@ -237,6 +237,22 @@ def test_what_lacks_its_scans_is_left_out_and_told(tmp_path: Path, caplog):
     assert f"--val-data scans={ours.out}/on-scans" in done()["both"]
 
 
+def test_a_study_that_is_stopped_has_not_failed(tmp_path: Path):
+    path, out = tmp_path / "study.yaml", tmp_path / "out"
+    commands = {"waits": "verify {out}/pairs"}
+    path.write_text(json.dumps({"title": "T", "stages": {"one": {"commands": commands}}}))
+    (out / "pairs").mkdir(parents=True)
+    os.mkfifo(out / "pairs" / "index.json")  # whoever reads it waits
+    process = crossview("study", path, "--out", out)
+    wait_for((out / "logs" / "waits.log").exists)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped; the same command goes on from here" in told
+    assert "failed" not in told
+    assert list((out / "done").iterdir()) == []
+
+
 def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_path: Path):
     """SIGTERM ends the study and the command that it runs, and no other begins."""
     dataset = write_dataset(tmp_path / "pairs")
@@ -254,6 +270,7 @@ def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_pat
     assert process.returncode == 2
     assert "the same command goes on from here" in told
     assert "failed: exit status 2" in told
+    assert "1 of the commands failed" in told
     assert "asked to stop: saved" in log.read_text()
     assert list((out / "done").iterdir()) == []
     assert not (out / "logs" / "second.log").exists()
