@@ -211,8 +211,12 @@ def load_pretrained(path: Path | str) -> Pretrained:
 
     path: a run's folder (its newest checkpoint), one of its checkpoints, a checkpoint in the
     published format, or a folder of model.safetensors and config.json or that file in it. Raises
-    CrossviewError where it is none of them, is damaged, or names its tensors otherwise.
+    CrossviewError where it is none of them, is damaged, names its tensors otherwise, or is a URL.
     """
+    if "://" in str(path):
+        raise CrossviewError(
+            f"{path}: weights are read from a disk of this machine; copy them there"
+        )
     path = Path(path)
     if not path.exists():
         raise CrossviewError(

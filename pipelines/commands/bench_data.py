@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from generation.locations import location
 
 
 def add(commands: Any) -> None:
@@ -20,7 +21,10 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="dataset (default: generated pairs of 256 x 256)"
+        "--data",
+        type=location,
+        metavar="DIR",
+        help="folder or URL of the dataset (default: generated pairs of 256 x 256)",
     )
     parser.add_argument(
         "--num-pairs", type=int, default=4096, metavar="N", help="pairs to read (default 4096)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipelines.commands import options as shared
@@ -27,10 +26,18 @@ def add(commands: Any) -> None:
         "--reference b.jpg --out out/completion",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("--weights", type=Path, required=True, metavar="PATH", help=WEIGHTS)
-    parser.add_argument("--target", type=Path, required=True, metavar="IMAGE", help="to complete")
     parser.add_argument(
-        "--reference", type=Path, required=True, metavar="IMAGE", help="another view of its scene"
+        "--weights", type=shared.on_disk, required=True, metavar="PATH", help=WEIGHTS
+    )
+    parser.add_argument(
+        "--target", type=shared.on_disk, required=True, metavar="IMAGE", help="to complete"
+    )
+    parser.add_argument(
+        "--reference",
+        type=shared.on_disk,
+        required=True,
+        metavar="IMAGE",
+        help="another view of its scene",
     )
     parser.add_argument(
         "--mask",

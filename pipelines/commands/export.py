@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from pipelines.commands import options as shared
@@ -23,7 +22,7 @@ def add(commands: Any) -> None:
     parser.set_defaults(command=run)
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=shared.on_disk,
         required=True,
         metavar="PATH",
         help="a run's folder, one of its checkpoints, a published .pth, or a model's folder",

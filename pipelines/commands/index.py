@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from pipelines.commands import options as shared
 
 
 def add(commands: Any) -> None:
@@ -19,7 +20,7 @@ def add(commands: Any) -> None:
         epilog="example: crossview index video-pairs",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the tars")
+    parser.add_argument("folder", type=shared.on_disk, metavar="DIR", help="folder of the tars")
 
 
 def run(options: argparse.Namespace) -> int:

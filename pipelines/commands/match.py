@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
@@ -23,8 +22,10 @@ def add(commands: Any) -> None:
         epilog="example: crossview match --weights out/pretrain a.jpg b.jpg --out out/match.png",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("--weights", type=Path, required=True, metavar="PATH", help=WEIGHTS)
-    parser.add_argument("images", type=Path, nargs=2, metavar="IMAGE", help="two images")
+    parser.add_argument(
+        "--weights", type=shared.on_disk, required=True, metavar="PATH", help=WEIGHTS
+    )
+    parser.add_argument("images", type=shared.on_disk, nargs=2, metavar="IMAGE", help="two images")
     parser.add_argument(
         "--out",
         type=shared.on_disk,

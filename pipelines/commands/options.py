@@ -60,10 +60,11 @@ def pairs_values(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def on_disk(text: str) -> Path:
-    """Return the path of what is written on this machine's disks, for argparse's type."""
+    """Return the path of what lies on this machine's disks, for argparse's type."""
     if "://" in text:
         raise argparse.ArgumentTypeError(
-            f"expected a folder or file of this machine, got {text}; copy it there afterwards"
+            f"expected a folder or file of this machine, got {text}; copy it from there first, "
+            "or there afterwards"
         )
     return Path(text)
 

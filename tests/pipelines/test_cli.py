@@ -134,6 +134,28 @@ def test_what_is_written_on_this_machine_takes_no_url(command: str, capsys: pyte
     assert "expected a folder or file of this machine, got s3://bucket" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "index s3://bucket/pairs",
+        "complete --weights s3://bucket/run --target a --reference b --out out",
+        "match --weights s3://bucket/run a b --out out.png",
+        "match --weights run s3://bucket/a b --out out.png",
+        "export --weights s3://bucket/run --to timm --out out",
+    ],
+)
+def test_what_is_read_from_this_machine_takes_no_url(command: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_info:
+        main(command.split())
+    assert exit_info.value.code == 2
+    assert "expected a folder or file of this machine, got s3://bucket" in capsys.readouterr().err
+
+
+def test_a_benchmark_reads_a_dataset_behind_a_url(capsys: pytest.CaptureFixture):
+    assert main(["bench-data", "--data", "memory://nowhere/pairs"]) == 2
+    assert "memory://nowhere/pairs/index.json: expected a dataset" in capsys.readouterr().err
+
+
 def test_a_bucket_without_credentials_is_told(monkeypatch, capsys: pytest.CaptureFixture):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)

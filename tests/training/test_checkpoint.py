@@ -72,6 +72,11 @@ def test_the_average_of_the_weights_is_what_is_loaded_where_there_is_one(tmp_pat
         assert all(torch.equal(weights[name], averaged[name]) for name in averaged)
 
 
+def test_weights_behind_a_url_are_refused_by_its_name():
+    with pytest.raises(CrossviewError, match=r"^s3://bucket/run: weights are read from a disk of"):
+        load_model("s3://bucket/run")
+
+
 def test_what_is_written_is_the_state_as_it_was_when_saved(tmp_path, monkeypatch):
     may_write = threading.Event()
 
