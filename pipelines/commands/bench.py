@@ -23,7 +23,9 @@ def add(commands: Any) -> None:
         help="scenes to measure (default: procedural:0, a made scan of 1.7 M triangles, and the "
         "real scenes in ../shared/scenes where there are any)",
     )
-    parser.add_argument("--num-pairs", type=int, default=100, metavar="N", help="pairs a scene")
+    parser.add_argument(
+        "--num-pairs", type=int, default=100, metavar="N", help="pairs of each scene (default 100)"
+    )
     parser.add_argument(
         "--renderer", default="embree", metavar="NAME", help="embree (default), gl, habitat or auto"
     )

@@ -19,7 +19,8 @@ def add(commands: Any) -> None:
         "pretrain",
         help="pre-train CroCo on shards of pairs",
         description="Pre-train CroCo on shards of pairs. The same command goes on from the last "
-        "checkpoint. SIGTERM, or Ctrl-C once, saves after the step at hand and exits with 0.",
+        "checkpoint. SIGTERM, or Ctrl-C once, saves after the step at hand and exits with 0; with "
+        "--launcher ray SIGTERM alone does.",
         epilog="example: crossview pretrain --data out/pairs --preset tiny --out out/pretrain",
     )
     parser.set_defaults(command=run)
