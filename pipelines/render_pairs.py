@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,12 @@ class RenderPairsConfig:
         return replace(self, renderer=chosen_renderer(self.renderer))
 
     def datasets(self, out: Path) -> dict[Path, OverlapBand]:
-        """Return the folder and band of each dataset."""
+        """Return the folder and band of each dataset, by rising co-visibility."""
         if not self.levels:
             return {out: self.pairs.overlap}
-        return {out / name: band for name, band in self.levels.items()}
+        # In one order, however they were given: it decides what is drawn at random for whom.
+        levels = sorted(self.levels.items(), key=lambda level: astuple(level[1]))
+        return {out / name: band for name, band in levels}
 
     def recipe(self, band: OverlapBand | None = None) -> dict[str, Any]:
         """Return what decides a pair's bytes, as plain values; the rest may grow or shrink.

@@ -366,6 +366,19 @@ def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Pat
     assert {name: digests(tmp_path / name) for name in LEVELS} == before
 
 
+def test_levels_in_another_order_are_the_same_datasets(tmp_path: Path):
+    levels = {"wide": "0.3-0.9:flat", "low": "0.1-0.3"}
+    render_pairs(config_of(levels=levels, num_pairs=2), tmp_path / "one", SerialExecutor())
+    executor = CountingExecutor()
+    other = config_of(levels=dict(reversed(levels.items())), num_pairs=2)
+    render_pairs(other, tmp_path / "one", executor)
+    assert executor.asked == []
+    render_pairs(other, tmp_path / "two", SerialExecutor())
+    for name in levels:
+        one, two = (digests(tmp_path / run / name, "*.tar") for run in ("one", "two"))
+        assert one == two
+
+
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
