@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 ## Variables, given as NAME=VALUE:
 ##   SCENES      mesh files, folders, globs, procedural:FIRST-LAST; several between quotes
-##   NUM_PAIRS   pairs in all
+##   NUM_PAIRS   pairs in all; overlap-sweep: of each level
 ##   OVERLAP     band of co-visibility, for example 0.4-0.6, or a level's name
 ##   LEVELS      levels of overlap-sweep (default: low near-half high)
 ##   RENDERER    auto (gl on a GPU, else embree), embree, gl or habitat

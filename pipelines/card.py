@@ -174,7 +174,7 @@ def render_command(config: RenderPairsConfig) -> str:
     lines = ["crossview render-pairs", shlex.join(["--scenes", *config.scenes])]
     if config.num_pairs is not None:
         lines.append(f"--num-pairs {config.num_pairs}")
-    if _reads_back(config.pairs.overlap):
+    if not config.levels and _reads_back(config.pairs.overlap):
         lines.append(f"--overlap {config.pairs.overlap}")
         default["pairs"]["overlap"] = plain["pairs"]["overlap"]
     lines.append(f"--seed {config.seed} --renderer {config.renderer}")

@@ -51,7 +51,8 @@ class RenderPairsConfig:
     up: str = "y"
     """Up axis of meshes without a stage configuration: x, y, z, -x, -y or -z."""
     num_pairs: int | None = None
-    """Pairs in all, dealt evenly to the scenes; or give pairs_per_scene."""
+    """Pairs in all, of each level where there are levels, dealt evenly to the scenes; or give
+    pairs_per_scene."""
     pairs_per_scene: int | None = None
     """Pairs of each scene; or give num_pairs. 1000 where neither is given."""
     seed: int = 0

@@ -30,8 +30,12 @@ def add_pairs(parser: argparse.ArgumentParser, scenes: str, *, of_recipe: bool =
         "--up",
         help=f"up axis of meshes without a stage configuration: x y z -x -y -z ({default('y')})",
     )
+    of_each = "" if of_recipe else ", of each level with --levels"
     parser.add_argument(
-        "--num-pairs", type=int, metavar="N", help=f"pairs in all ({default('1000 per scene')})"
+        "--num-pairs",
+        type=int,
+        metavar="N",
+        help=f"pairs in all{of_each} ({default('1000 per scene')})",
     )
     parser.add_argument(
         "--overlap",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from generation.errors import CrossviewError
 from generation.locations import location
 from pipelines.commands import options as shared
 from pipelines.config import build
@@ -71,6 +72,11 @@ def run(options: argparse.Namespace) -> int:
         },
     )
     shared.required(values, "scenes", "--scenes")
+    if options.overlap is not None and values.get("levels"):
+        raise CrossviewError(
+            f"--overlap {options.overlap}: each level has a band of its own; leave out --overlap, "
+            "or the levels"
+        )
     config = build(RenderPairsConfig, values, source=options.config or "render-pairs")
     with shared.executor_of(options) as executor:
         result = render_pairs(config, options.out, executor, verify=options.verify)

@@ -119,6 +119,7 @@ def test_the_command_of_several_levels_names_their_bands():
     command = render_command(config_of(levels={"low": "0.1-0.3", "rest": "0.5-0.9:flat"}))
     (setting,) = [word for word in shlex.split(command) if word.startswith("levels=")]
     assert yaml.safe_load(setting.partition("=")[2]) == {"low": "0.1-0.3", "rest": "0.5-0.9:flat"}
+    assert "--overlap" not in command  # which levels leave no room for
 
 
 def test_a_card_that_is_not_ours_stays(dataset: Path, tmp_path: Path):

@@ -91,6 +91,8 @@ BAD_INPUT = [
     (["--set", "pairs.hfov_deg=wide"], "pairs.hfov_deg: expected a number"),
     (["--config", "gone.yaml"], "gone.yaml"),
     (["--up", "w"], "up: expected one of"),
+    (["--overlap", "0.4-0.6", "--levels", "low", "high"], "leave out --overlap, or the levels"),
+    (["--overlap", "high", "--set", "levels={a: low}"], "leave out --overlap, or the levels"),
 ]
 
 
