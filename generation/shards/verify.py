@@ -83,7 +83,7 @@ class ShardFindings:
     sha256: str = ""
     """Of the tar as it lies there."""
     keys: tuple[str, ...] = ()
-    """Of its pairs."""
+    """Of its pairs; none of a tar from elsewhere, whose keys others may have too."""
     prints: tuple[tuple[bytes, bytes], ...] = ()
     """Of every pair, digests of its images and of its poses, in whichever order the views are."""
 
@@ -158,7 +158,6 @@ def _look_at_tar(
             what = f"not the sidecar that the index lists: {_differences(entry, sidecar)}"
             problems.append(Problem(file=sidecar_name, what=what))
         problems.append(Problem(file=entry.name, what=_not_listed(tar, entry)))
-    # Of tars from elsewhere, each counts its keys anew, and may show one pair twice.
     keys, prints = () if sidecar.is_plain else tuple(sidecar.samples), []
     if not quick and not flaws:
         with open(tar, "rb") as stream:
