@@ -20,7 +20,7 @@ SEAT = "ray::_Seat"
 """In that of its parent, where Ray runs it."""
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 60) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 180) -> T:
     """Return the first true value of a condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

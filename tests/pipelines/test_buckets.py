@@ -114,7 +114,7 @@ def test_a_run_into_a_bucket_that_was_killed_goes_on(bucket: str, local: Path, t
     process = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not [name for name in remote_digests(url) if name.endswith(".tar")]:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

@@ -227,7 +227,7 @@ def test_a_run_that_is_given_up_leaves_no_process_at_work(executor: Executor, tm
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def wait_for(condition, seconds: float = 20):
+def wait_for(condition, seconds: float = 60):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"

@@ -63,7 +63,7 @@ def render(out: Path, *words: str, **changes) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == status, output
     assert "Traceback" not in output
     return output
@@ -110,7 +110,7 @@ def test_after_the_driver_is_killed_the_next_run_starts_at_once(
     kill([process.pid, *(tree(process.pid) if victims == "tree" else [])])
     following = render(out, *words)
     # The kernel, and Ray, end the dead driver's workers.
-    wait_for(lambda: not [pid for pid in orphans if alive(pid)], seconds=30)
+    wait_for(lambda: not [pid for pid in orphans if alive(pid)])
     finish(following)
     process.communicate()
     assert_undisturbed(out, undisturbed)

@@ -300,7 +300,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Pat
     ]  # fmt: skip
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not list(out.glob("*.tar")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

@@ -249,7 +249,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Pat
         str(tmp_path / "config.yaml"), "--executor", "serial", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while (
         not list((tmp_path / "out").glob("*.json"))
         or len(list((tmp_path / "out").glob("*.tar"))) < 2

@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_with_exactly_the_same_losses(dataset, tmp_path):
     }
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     process = start(dataset, killed, overrides)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(losses(killed)) < 15 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
