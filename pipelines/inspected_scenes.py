@@ -20,12 +20,9 @@ from generation.renderers.protocol import View
 from generation.scenes.digest import scene_digest
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
-from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import (
     CONFIG_NAME,
-    DEPTHS,
-    VIEWS,
     ShardEntry,
     Sidecar,
     sidecar_path,
@@ -154,19 +151,17 @@ def _read_pair(
 ) -> InspectedPair:
     position = int(table.positions[row])
     record = reader.record(position)
-    key, images = reader.pair(position, VIEWS)
     depths_m = None
     if table.index.config.get("shards", {}).get("depth"):
-        _, stored = reader.pair(position, DEPTHS)
-        depths_m = decode_depth_png(stored[0]), decode_depth_png(stored[1])
+        depths_m = reader.depths(position)
     elif renderer:
         first, second = cameras_of(record)
         depths_m = renderer.depth(first), renderer.depth(second)
     return InspectedPair(
         row=row,
-        key=key,
+        key=reader.pair(position, ())[0],
         record=record,
-        colors=(decode_jpeg(images[0]), decode_jpeg(images[1])),
+        colors=reader.images(position),
         depths_m=depths_m,
     )
 

@@ -8,11 +8,11 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +26,8 @@ from generation.errors import CrossviewError
 from generation.geometry import Camera, Float32, UInt8
 from generation.retries import retried
 from generation.shards.cache import ShardCache
-from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
-from generation.shards.schema import DEPTHS, INDEX_NAME, MEND, VIEWS, ShardEntry
+from generation.shards.schema import INDEX_NAME, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
 from training.correspondence import cameras_of
 from training.distributed import processes_that_read
@@ -45,8 +44,6 @@ from training.read_ahead import reading_ahead
 from training.stopping import heed_only_the_parent, signals_blocked
 
 logger = logging.getLogger(__name__)
-
-Decoded = TypeVar("Decoded")
 
 STAT_THREADS = 16
 """NFS answers one question after another in about 0.5 ms each, but many at a time."""
@@ -328,7 +325,7 @@ class PairReader:
 
         Raises CrossviewError where an image is damaged or smaller than the crop.
         """
-        first, second = self._decoded(sample, VIEWS, decode_jpeg)
+        first, second = self._reader.images(sample)
         for ending, image in zip(VIEWS, (first, second)):
             if min(image.shape[:2]) < self.crop_size:
                 height, width = image.shape[:2]
@@ -344,7 +341,7 @@ class PairReader:
 
         Raises ShardError where one is damaged, or the pairs have none.
         """
-        first, second = self._decoded(sample, DEPTHS, decode_depth_png)
+        first, second = self._reader.depths(sample)
         return self._scaled(first), self._scaled(second)
 
     def cameras(self, sample: int) -> tuple[Camera, Camera]:
@@ -373,19 +370,6 @@ class PairReader:
     def record(self, sample: int) -> dict[str, Any]:
         """Return what meta.json says of a pair. Raises ShardError where it is damaged."""
         return self._reader.record(sample)
-
-    def _decoded(
-        self, sample: int, endings: tuple[str, ...], decode: Callable[[bytes], Decoded]
-    ) -> list[Decoded]:
-        decoded = []
-        for ending, data in zip(endings, self.members(sample, endings)):
-            try:
-                decoded.append(decode(data))
-            except (ValueError, OSError, SyntaxError) as error:
-                raise SampleError(
-                    f"{self.where(sample)}, {ending}: damaged ({error}); {MEND}"
-                ) from error
-        return decoded
 
     def where(self, sample: int) -> str:
         """Name a sample for an error message."""

@@ -18,15 +18,19 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from generation.geometry import Float32, UInt8
 from generation.locations import filesystem, is_remote, location, size_of
 from generation.retries import retried
 from generation.shards.cache import ShardCache
 from generation.shards.files import write_text_whole
+from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.schema import (
+    DEPTHS,
     INDEX_NAME,
     MEND,
     META,
     SCHEMA_VERSION,
+    VIEWS,
     ShardEntry,
     ShardError,
     Sidecar,
@@ -237,6 +241,26 @@ class ShardReader:
         except ValueError as error:
             raise SampleError(f"{self.where(number)}, {META}: damaged ({error}); {MEND}") from error
         return record
+
+    def images(self, number: int) -> tuple[UInt8, UInt8]:
+        """Return both images of a pair, (H, W, 3) each. Raises SampleError where one is damaged."""
+        first, second = self._decoded(number, VIEWS, decode_jpeg)
+        return first, second
+
+    def depths(self, number: int) -> tuple[Float32, Float32]:
+        """Return both depth maps of a pair, (H, W) metres each. Raises as images does."""
+        first, second = self._decoded(number, DEPTHS, decode_depth_png)
+        return first, second
+
+    def _decoded(
+        self, number: int, endings: tuple[str, ...], decode: Callable[[bytes], Read]
+    ) -> Iterator[Read]:
+        for ending, data in zip(endings, self.pair(number, endings)[1]):
+            try:
+                yield decode(data)
+            except (ValueError, OSError, SyntaxError) as error:
+                what = f"{self.where(number)}, {ending}: damaged ({error}); {MEND}"
+                raise SampleError(what) from error
 
     def _opened(self, shard: int) -> _OpenShard:
         with self._lock:

@@ -18,6 +18,7 @@ from generation.raycast import RayCaster
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import Sidecar, sidecar_path
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -250,6 +251,18 @@ def scan(tmp_path: Path) -> tuple[Path, Path]:
 def look_at(folder: Path):
     table = PairTable.read(ShardIndex.open(folder))
     return inspect_scene(table, table.rows_of_scene(0), RecordedScenes(table.index))
+
+
+def test_a_damaged_image_is_named(scan: tuple[Path, Path], capsys: pytest.CaptureFixture):
+    _, folder = scan
+    (tar,) = folder.glob("*.tar")
+    data = bytearray(tar.read_bytes())
+    for members in Sidecar.read(sidecar_path(tar)).samples.values():
+        offset, size = members["view2.jpg"]
+        data[offset : offset + size] = b"?" * size
+    tar.write_bytes(data)
+    assert main(["inspect", str(folder)]) == 2
+    assert re.search(r"tar: sample 'scan-00000\d', view2.jpg: damaged", capsys.readouterr().err)
 
 
 def test_without_stored_depth_the_tint_is_rendered_anew(scan: tuple[Path, Path]):
