@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from generation.geometry import UInt8
 from training.augment import to_unit_range
-from training.downstream.dpt import DPT
+from training.downstream.dpt import DPT, upsampled
 from training.downstream.example import Example
 from training.downstream.features import (
     EncoderFeatures,
@@ -29,7 +29,7 @@ from training.downstream.losses import bounded_log_scale
 from training.downstream.metrics import Scores, averaged
 from training.downstream.recipe import Recipe
 from training.downstream.task import Batch
-from training.downstream.transforms import seen_twice
+from training.downstream.transforms import enlarged_size, seen_twice
 from training.model.croco import CroCo
 
 
@@ -91,13 +91,19 @@ def predicted(
     recipe: Recipe,
     *,
     negated: Sequence[int] = (),
+    in_pixels: Sequence[int] = (),
     scale_channel: int | None = None,
 ) -> Tensor:
     """Return (1, C, H, W) float32 of whole images, by tiles of the recipe's crop.
 
-    negated: channels that change sign in a mirror, for a recipe that predicts mirrored images too.
-    scale_channel: the one of the bounded scale of an error: the less it is, the more a tile counts.
+    Images smaller than that are enlarged, as they are to train on, and what is said of them is
+    brought back to their pixels. negated: channels that change sign in a mirror, for a recipe that
+    predicts mirrored images too. in_pixels: the channels that count pixels along x and, if any, y.
+    scale_channel: the one of the bounded scale of an error: the less it is, the more a tile counts;
+    of pixels as they are predicted, for only tiles of one image are compared.
     """
+    height, width = images[0].shape[-2:]
+    size = enlarged_size((height, width), recipe.crop_size)
 
     def predict(*tiles: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         output = network(*tiles).float()
@@ -107,7 +113,12 @@ def predicted(
         return output, torch.exp(-CERTAINTY * log_scale)
 
     whole = partial(_tiled, predict, recipe.crop_size, recipe.tile_overlap)
-    return flipped(whole, negated)(*images) if recipe.flip_test else whole(*images)
+    answer = flipped(whole, negated) if recipe.flip_test else whole
+    output = answer(*(upsampled(image, size) for image in images))
+    output = upsampled(output, (height, width))
+    for channel, factor in zip(in_pixels, (width / size[1], height / size[0])):
+        output[:, channel] *= factor
+    return output
 
 
 def _tiled(predict: Predict, tile: tuple[int, int], overlap: float, *images: Tensor) -> Tensor:

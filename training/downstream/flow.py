@@ -89,7 +89,7 @@ class Flow:
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return flow, (H, W, 2)."""
         images = images_of(example, device_of(network))
-        output = predicted(network, images, recipe, negated=(0,), scale_channel=2)
+        output = predicted(network, images, recipe, negated=(0,), in_pixels=(0, 1), scale_channel=2)
         return {"flow": output[0, :2].permute(1, 2, 0).cpu().numpy()}
 
     def constant(self, splits: Splits) -> Answer | None:

@@ -1,4 +1,4 @@
-"""Prediction for images of any size, by tiles; and of an image and its mirror image.
+"""Prediction tile by tile, for images larger than a tile; and of an image and its mirror image.
 
 Shapes: B batch, C channels, (H, W) the images' size, (h, w) a tile's.
 """
@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Predict = Callable[..., "Tensor | tuple[Tensor, Tensor]"]
@@ -29,14 +28,9 @@ def tiled(
     Tiles are of (height, width), evenly spread from border to border; the next one covers at least
     the share overlap of each. They are blended by the weight that predict returns or, where it
     returns none, by a window that falls smoothly to their borders. Where one tile is enough, its
-    prediction is returned as it is. Images smaller than a tile are continued by their last rows
-    and columns.
+    prediction is returned as it is. Images are at least as large as a tile.
     """
     height, width = images[0].shape[-2:]
-    below, beside = max(0, tile[0] - height), max(0, tile[1] - width)
-    if below or beside:
-        larger = [F.pad(image, (0, beside, 0, below), mode="replicate") for image in images]
-        return tiled(predict, larger, tile, overlap)[..., :height, :width]
     window = (_bump(tile[0]).unsqueeze(1) * _bump(tile[1])).to(images[0].device)
     if (height, width) == tile:
         return _weighted(predict(*images), window)[0]

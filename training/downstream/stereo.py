@@ -106,7 +106,7 @@ class Stereo:
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return disparity, (H, W)."""
         images = images_of(example, device_of(network))
-        output = predicted(network, images, recipe, scale_channel=1)
+        output = predicted(network, images, recipe, in_pixels=(0,), scale_channel=1)
         return {"disparity": output[0, 0].cpu().numpy()}
 
     def constant(self, splits: Splits) -> Answer | None:

@@ -46,10 +46,8 @@ def randomly_cropped(
     example: Example, size: tuple[int, int], random: np.random.Generator
 ) -> Example:
     """Cut a window of (height, width) out, every place as likely; enlarge what is smaller."""
+    example = resized(example, enlarged_size(size_of(example), size))
     height, width = size_of(example)
-    if height < size[0] or width < size[1]:
-        example = covering(example, size)
-        height, width = size_of(example)
     row = int(random.integers(height - size[0] + 1))
     column = int(random.integers(width - size[1] + 1))
     return cropped(example, row, column, size)
@@ -120,10 +118,18 @@ def covering(example: Example, size: tuple[int, int] | None) -> Example:
     """Bring an example, in its own shape, to the least size that covers (height, width), if any."""
     if size is None:
         return example
-    height, width = size_of(example)
-    factor = max(size[0] / height, size[1] / width)
-    new = max(size[0], round(height * factor)), max(size[1], round(width * factor))
-    return resized(example, new)
+    return resized(example, _covering_size(size_of(example), size))
+
+
+def _covering_size(old: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    factor = max(size[0] / old[0], size[1] / old[1])
+    return max(size[0], round(old[0] * factor)), max(size[1], round(old[1] * factor))
+
+
+def enlarged_size(old: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) as it is or, where it is below least, what covers least."""
+    covers = old[0] >= least[0] and old[1] >= least[1]
+    return old if covers else _covering_size(old, least)
 
 
 def middle(example: Example, size: tuple[int, int]) -> Example:

@@ -76,19 +76,6 @@ def test_where_tiles_overlap_the_surer_one_counts_more():
     torch.testing.assert_close(blended[0, 16:32], torch.arange(16.0), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(31, 40), (40, 31), (20, 31)])
-def test_images_smaller_than_a_tile_are_continued(size):
-    images = torch.rand(1, 3, *size)
-    sizes = []
-
-    def same(image):
-        sizes.append(image.shape[-2:])
-        return image
-
-    torch.testing.assert_close(tiled(same, [images], (32, 32), 0.5), images)
-    assert set(sizes) == {(32, 32)}
-
-
 def test_a_mirrored_prediction_counts_like_the_plain_one():
     images = torch.rand(2, 3, 8, 10)
     places = torch.linspace(-1, 1, 10)

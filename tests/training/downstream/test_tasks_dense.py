@@ -723,14 +723,35 @@ def test_all_damaged_examples_are_named_at_once_and_judging_tells_how_far_it_is(
     assert done == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("task", ["depth", "flow", "stereo", "taskonomy_normal"])
-def test_images_smaller_than_the_crop_are_enlarged_to_train_and_continued_to_judge(opened, task):
-    splits = opened(task, next(iter(LAYOUTS[task])))
-    batch = TASKS[task].sample(
-        splits.train[0], replace(RECIPE, crop=(64, 64)), np.random.default_rng(0)
-    )
-    assert batch["image"].shape == (3, 64, 64)
-    assert np.isfinite(list(judged(task, splits, crop=(64, 64)).metrics.values())).all()
+@pytest.mark.parametrize(
+    ("task", "channels", "factor"),
+    [("depth", 1, 1), ("flow", 3, (44 / 94, 30 / 64)), ("stereo", 2, 44 / 94)],
+)
+def test_images_smaller_than_the_crop_are_enlarged_to_train_and_to_judge(task, channels, factor):
+    """By a network that says each pixel's colours: brighter to the right and downwards."""
+    row, column = np.mgrid[:30, :44]
+    image = np.stack([5 * column, 8 * row, 5 * column], -1).astype(np.uint8)
+    maps = {"depth_m": (30, 44), "flow": (30, 44, 2), "disparity": (30, 44)}
+    truth = {name: np.zeros(shape, np.float32) for name, shape in maps.items()}
+    example = Example(name="small", images=(image, image), truth=truth)
+    shapes = set()
+
+    class Colours(torch.nn.Linear):
+        def forward(self, image, *_):
+            shapes.add(image.shape)
+            return 9 * image[:, :channels]
+
+    def found(crop):
+        recipe = replace(RECIPE, crop=crop)
+        ((_, values),) = TASKS[task].predict(Colours(1, 1), example, recipe).items()
+        return values[2:-2, 2:-2]
+
+    expected = found((15, 22)) * factor
+    shapes.clear()
+    np.testing.assert_allclose(found((64, 64)), expected, rtol=1e-4)
+    assert shapes == {(2, 3, 64, 64)}  # tiles of 64 x 94
+    sample = TASKS[task].sample(example, replace(RECIPE, crop=(64, 64)), np.random.default_rng(0))
+    assert sample["image"].shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(("flip", "flip_test"), [(True, False), (False, True)])
