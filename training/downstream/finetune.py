@@ -301,8 +301,5 @@ def _train(
     if keep and done < num_steps:  # until what is made of it is safe too
         training.put(keep, num_steps, seconds)
     if average:
-        weights = dict(network.named_parameters())
-        with torch.no_grad():
-            for name, mean_weight in average.averages.items():
-                weights[name].copy_(mean_weight)
+        network.load_state_dict(network.state_dict() | average.averages)
     return seconds

@@ -17,6 +17,7 @@ from generation.shards.reader import SampleError
 from training.downstream import finetune as module
 from training.downstream.example import Example
 from training.downstream.finetune import Keep, finetune, learning_rate
+from training.downstream.heads import LinearHead
 from training.downstream.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=3, lr=0.1, weight_decay=0.0, precision="float32")
@@ -200,6 +201,41 @@ def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
     assert run(replace(keep, of="another"), other) == batches
     keep.path.write_bytes(keep.path.read_bytes()[:100])
     assert run(keep, fresh()) == batches
+
+
+class Normed(Fit):
+    def loss(self, network, batch):
+        return network(batch["label"].float()[:, None, None]).square().mean()
+
+
+def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypatch):
+    """After a cut too."""
+    monkeypatch.setattr(module, "_KEEP_EVERY_S", 0.0)
+    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
+
+    def run(keep, *, until=None):
+        head, means = LinearHead(1, 2), []
+
+        def report(step, loss):
+            if step == until:
+                raise Cut
+            means.append(float(head.norm.running_mean))
+
+        recipe = replace(RECIPE, ema=0.5)
+        finetune(Normed(), head, Numbers(), recipe, seed=0, report=report, keep=keep)
+        return float(head.norm.running_mean), means
+
+    found, means = run(None)
+    assert len(means) == 5
+    average = 0.0
+    for step, mean in enumerate(means):
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * mean
+    assert found == pytest.approx(average, rel=1e-5)
+    assert found != pytest.approx(means[-1], rel=1e-3)
+    with pytest.raises(Cut):
+        run(keep, until=4)
+    assert run(keep) == (found, means[3:])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
