@@ -97,7 +97,7 @@ class Flow:
         return constant_map(splits, "flow")
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
-        """Return the metrics of all pixels, and of those that are known to be seen twice."""
+        """Return the metrics of all pixels, and of those not known to be occluded."""
         return scores_of_pixels(flow_scores, prediction["flow"], example, "flow")
 
     def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:

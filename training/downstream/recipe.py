@@ -51,7 +51,8 @@ class Recipe:
     ema: float | None = None
     """Decay a step of a moving average of the weights, which is then judged; None: none."""
     seen_only: bool = False
-    """Train flow and disparity only where the second image shows the pixel, where that is known."""
+    """Train flow and disparity on pixels not known to be occluded alone; their match may lie beyond
+    the crop."""
     flip: bool = False
     """Mirror half of the training samples, where the task allows it."""
     flip_test: bool = False

@@ -114,7 +114,7 @@ class Stereo:
         return constant_map(splits, "disparity")
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
-        """Return the metrics of all pixels, and of those that are known to be seen twice.
+        """Return the metrics of all pixels, and of those not known to be occluded.
 
         Errors count in pixels of the dataset's full size, where the example says how wide that is.
         """

@@ -84,7 +84,7 @@ def seen_twice(example: Example) -> Bool:
 
 
 def seen_only(example: Example, name: str) -> Example:
-    """Return an example of which a map of floats is unknown where the second image is occluded."""
+    """Return an example of which a map of floats is unknown where that is known to be occluded."""
     value = example.truth[name].copy()
     value[~seen_twice(example)] = np.nan
     return replace(example, truth={**example.truth, name: value})
