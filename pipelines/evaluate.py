@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -94,9 +93,10 @@ def evaluate_all(
 
     Each leaves OUT/BENCHMARK/LABEL/seed_N/result.json and pictures; one that fails does not keep
     the others from being made. What is trained alike is trained once, and judged on each of its
-    benchmarks. What says the same of every example has a cell of each benchmark. num_workers: see
-    processes_that_read. Raises CrossviewError, before anything is trained, where a dataset cannot
-    be opened, a task cannot use a model, or a cell was made otherwise.
+    benchmarks; in a task without training, seeds of the same weights are one. What says the same of
+    every example has a cell of each benchmark. num_workers: see processes_that_read. Raises
+    CrossviewError, before anything is trained, where a dataset cannot be opened, a task cannot use
+    a model, or a cell was made otherwise.
     """
     with join(device) as process:  # type: ignore[arg-type]
         if process.world_size > 1:
@@ -111,7 +111,8 @@ def evaluate_all(
         jobs = [
             _Job(benchmark, splits, model, seed, out, process.device)
             for benchmark, splits in zip(benchmarks, opened)
-            for model, seed in (*itertools.product(models, range(seeds)), (None, 0))
+            for model in (*models, None)
+            for seed in _seeds_of(benchmark, model, seeds)
         ]
         results: dict[Path, Cell | Failure | None] = {job.folder: _recorded(job) for job in jobs}
         new = [job for job in jobs if results[job.folder] is None]
@@ -130,6 +131,16 @@ def evaluate_all(
             [result for result in found if isinstance(result, Cell)],
             [result for result in found if isinstance(result, Failure)],
         )
+
+
+def _seeds_of(benchmark: Benchmark, contender: Contender | None, seeds: int) -> list[int]:
+    """Return the seeds that tell something; without training, the first one of each weights."""
+    if contender is None:
+        return [0]
+    if any(recipe.epochs for recipe in benchmark.task.recipes.values()):
+        return list(range(seeds))
+    digests = [weights.sha256 for weights in contender.weights[:seeds]]
+    return sorted({digest: digests.index(digest) for digest in digests}.values())
 
 
 def _require_fit(benchmark: Benchmark, splits: Splits, config: ModelConfig) -> None:

@@ -315,8 +315,9 @@ def _lead(
     if min(len(record["values"]), len(other["values"])) < 2:
         return [shown, MISSING, MISSING]
     both = math.hypot(*(standard_error(each["values"]) for each in (record, other)))
-    errors = f"{lead / both:+.1f}" if both else "no spread"
-    return [shown, errors, "yes" if lead > 2 * both else "no"]
+    if not both:
+        return [shown, "no spread", MISSING]
+    return [shown, f"{lead / both:+.1f}", "yes" if lead > 2 * both else "no"]
 
 
 def _short(commit: str) -> str:

@@ -95,6 +95,9 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys, mo
     # Without a decoder that sees the second view there is no attention: missing, never zero.
     assert found["correspondence", "one", "attention_pck"] == []
     assert len(found["correspondence", "two", "attention_pck"]) == 2
+    # Without training, seeds of the same weights would say the same again.
+    for label, seeds in (("two", 2), ("scratch", 2), ("one", 1)):
+        assert len(found["correspondence", label, "features_pck"]) == seeds
     # scratch is what pre-training with the same seed begins with, as these weights are.
     assert found["depth", "two", "rmse_m"] == found["depth", "scratch", "rmse_m"]
     text = (tmp_path / "results.md").read_text()

@@ -313,6 +313,26 @@ def test_an_unknown_phrase_is_named(tmp_path: Path):
         run_study(study(tmp_path, {"x": "verify {nope}"}))
 
 
+def test_no_spread_decides_no_claim(tmp_path: Path):
+    """Of numbers that are the same of every seed, as older evaluations without training have."""
+    command = "evaluate --task correspondence --data x --weights A=a --out {out}/found"
+    section = {"heading": "Found", "evaluation": "found", "claims": [["A", "B", "C"]]}
+    ours = study(tmp_path, {"judge": command}, sections={"found": section})
+    records = [
+        {
+            **{"benchmark": "correspondence", "metric": "features_pck", "weights": label},
+            **{"unit": "", "higher_is_better": True, "values": values, "mean": values[0]},
+        }
+        for label, values in {"A": [0.7, 0.7], "B": [0.5, 0.5], "C": [0.3, 0.5]}.items()
+    ]
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "results.json").write_text(json.dumps(records))
+    (tmp_path / "found" / "results.md").write_text("# Evaluation")
+    text = write_study_report(ours, tmp_path)
+    assert "| A | B | correspondence | features_pck | +0.200 | no spread | - |" in text
+    assert "| A | C | correspondence | features_pck | +0.300 | +3.0 | yes |" in text
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
     ours = load_study(path.stem, {"out": str(tmp_path)})
