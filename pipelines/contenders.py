@@ -63,8 +63,25 @@ class Contender:
 def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Contender]:
     """Turn [LABEL=]PATH texts into contenders; scratch adds one of the first's shape.
 
-    Every file is read once. Raises CrossviewError where two have one label, or a path holds no
+    Every file is read once. Raises CrossviewError as named_weights does, and where a path holds no
     model.
+    """
+    read = cache(lambda path: Weights.of(load_model(path)))
+    found: list[Contender] = []
+    for label, pattern in named_weights(texts, scratch=scratch).items():
+        if pattern is None:
+            config = found[0].weights[0].config
+            weights = [Weights.of(untrained(config, seed)) for seed in range(seeds)]
+        else:
+            weights = [read(pattern.replace(_SEED, str(seed))) for seed in range(seeds)]
+        found.append(Contender(label=label, path=pattern, weights=tuple(weights)))
+    return found
+
+
+def named_weights(texts: Sequence[str], *, scratch: bool) -> dict[str, str | None]:
+    """Return the paths of [LABEL=]PATH texts by their labels, and SCRATCH, which has none.
+
+    Raises CrossviewError where two have one label, or a label is none.
     """
     named: list[tuple[str, str | None]] = []
     for text in texts:
@@ -85,13 +102,4 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
                 f"as in --weights mine={path_of_first}"
             )
         require_folder_name("--weights", label)
-    read = cache(lambda path: Weights.of(load_model(path)))
-    found: list[Contender] = []
-    for label, pattern in named:
-        if pattern is None:
-            config = found[0].weights[0].config
-            weights = [Weights.of(untrained(config, seed)) for seed in range(seeds)]
-        else:
-            weights = [read(pattern.replace(_SEED, str(seed))) for seed in range(seeds)]
-        found.append(Contender(label=label, path=pattern, weights=tuple(weights)))
-    return found
+    return dict(named)

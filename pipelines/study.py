@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shlex
 import subprocess
@@ -92,6 +93,17 @@ class Section:
     decisive: dict[str, str] = field(default_factory=dict)
     """Benchmark, without the label of judged_on -> the metric by which claims are judged, named
     before anything is run."""
+
+    def __post_init__(self) -> None:
+        for label in self.runs if self.axis else ():
+            require(_is_number(label), "runs", label, "a number, for axis draws over the labels")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

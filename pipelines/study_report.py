@@ -7,14 +7,13 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from generation.errors import CrossviewError
 from generation.shards.files import write_text_whole
 from pipelines.evaluation_figures import bars_figure
 from pipelines.evaluation_report import (
@@ -37,6 +36,7 @@ from pipelines.study import (
     record_of,
     wall_minutes,
 )
+from pipelines.study_sections import makers_of
 from training.metrics import read_lines
 
 REPORT_NAME = "RESULTS.md"
@@ -119,12 +119,10 @@ class Exhibits:
 
 
 def _runs(study: Study, jobs: Sequence[Job], section: Section) -> list[Runs]:
-    """Return the runs of a section that are done; raise CrossviewError for a name of no command."""
+    """Return the runs of a section that are done."""
     found = []
     for label, name in section.runs.items():
         own = [job for job in jobs if job.command == name]
-        if not own:
-            raise CrossviewError(f"section {section.heading!r}: no command is called {name!r}")
         folders = {job.seed: job.out for job in own if job.out and is_done(study.out, job)}
         validations = {
             seed: lines for seed, folder in folders.items() if (lines := _validations(folder))
@@ -232,12 +230,10 @@ def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figur
 def _evaluation_parts(
     study: Study, jobs: Sequence[Job], exhibits: Exhibits, section: Section
 ) -> list[str]:
-    """Return what an evaluation says; raise CrossviewError where no command makes it."""
+    """Return what an evaluation says."""
     assert section.evaluation is not None
     folder = study.out / section.evaluation
-    own = [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
-    if not own:
-        raise CrossviewError(f"section {section.heading!r}: no command writes {folder}")
+    own = makers_of(folder, jobs)
     if not (folder / "results.json").exists():
         return [_not_run(study, *(job.command for job in own))]
     records = [
@@ -254,9 +250,11 @@ def _evaluation_parts(
     first = first_metrics(records)
     suffix = f"-{section.judged_on}" if section.judged_on else ""
     decisive = {f"{name}{suffix}": metric for name, metric in section.decisive.items()} or first
-    figure = bars_figure([bars_of(records, *what) for what in decisive.items() if what[0] in first])
-    title = "the metrics that decide" if section.decisive else "the first metric of each"
-    parts.append(exhibits.draw("bars", title, figure))
+    judged = {(each["benchmark"], each["metric"]) for each in records}
+    # None, where a command that is another by now judged what decided then.
+    if bars := [bars_of(records, *what) for what in decisive.items() if what in judged]:
+        title = "the metrics that decide" if section.decisive else "the first metric of each"
+        parts.append(exhibits.draw("bars", title, bars_figure(bars)))
     parts += [_claims(records, section.claims, decisive)] if section.claims else []
     for number, sample in enumerate(section.samples):
         if (folder / sample).exists():

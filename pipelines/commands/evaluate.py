@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
 from pipelines.commands.complete import WEIGHTS
 from pipelines.config import build, parse_overrides
+
+if TYPE_CHECKING:
+    from pipelines.benchmarks import Benchmark
 
 
 def add(commands: Any) -> None:
@@ -95,39 +98,16 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print the table."""
-    from generation.locations import location
-    from generation.plain import merge, to_plain
-    from pipelines.benchmarks import SHARDS, Source, benchmarks, named_sources, shard_sources
     from pipelines.commands.options import report_failures
     from pipelines.contenders import contenders
     from pipelines.evaluate import evaluate_all
     from pipelines.evaluation_report import write_report
-    from training.downstream.recipe import Recipe
-    from training.downstream.task import Task
-    from training.downstream.tasks import named_tasks
 
     for name, least in (("seeds", 1), ("num_train", 1), ("num_val", 1), ("num_workers", 0)):
         value = getattr(options, name)
         option = f"--{name.replace('_', '-')}"
         require(value is None or value >= least, option, value, f"at least {least}")
-    overrides = parse_overrides(options.set)
-
-    def recipe(task: Task) -> Recipe:
-        if options.recipe not in task.recipes:
-            raise CrossviewError(
-                f"--recipe {options.recipe}: {task.name} has {', '.join(task.recipes)}"
-            )
-        values = merge(to_plain(task.recipes[options.recipe]), overrides)
-        return build(Recipe, values, source=f"recipe of {task.name}")
-
-    ours = [Source(layout=SHARDS, root=location(options.data))] if options.data else []
-    chosen = benchmarks(
-        named_tasks(options.task),
-        ours + named_sources("--dataset", options.dataset),
-        shard_sources("--val-data", options.val_data)
-        + named_sources("--val-dataset", options.val_dataset),
-        recipe,
-    )
+    chosen = chosen_benchmarks(options)
     models = contenders(options.weights, seeds=options.seeds, scratch=options.scratch)
     cells, failures = evaluate_all(
         chosen,
@@ -142,3 +122,32 @@ def run(options: argparse.Namespace) -> int:
     print(write_report(options.out, "Evaluation", chosen, models, cells, failures))
     print(f"\n{options.out / 'results.md'}, .json, .png")
     return report_failures(list(map(str, failures)), of="results")
+
+
+def chosen_benchmarks(options: argparse.Namespace) -> list[Benchmark]:
+    """Return what the command's options ask for; nothing is opened."""
+    from generation.locations import location
+    from generation.plain import merge, to_plain
+    from pipelines.benchmarks import SHARDS, Source, benchmarks, named_sources, shard_sources
+    from training.downstream.recipe import Recipe
+    from training.downstream.task import Task
+    from training.downstream.tasks import named_tasks
+
+    overrides = parse_overrides(options.set)
+
+    def recipe(task: Task) -> Recipe:
+        if options.recipe not in task.recipes:
+            raise CrossviewError(
+                f"--recipe {options.recipe}: {task.name} has {', '.join(task.recipes)}"
+            )
+        values = merge(to_plain(task.recipes[options.recipe]), overrides)
+        return build(Recipe, values, source=f"recipe of {task.name}")
+
+    ours = [Source(layout=SHARDS, root=location(options.data))] if options.data else []
+    return benchmarks(
+        named_tasks(options.task),
+        ours + named_sources("--dataset", options.dataset),
+        shard_sources("--val-data", options.val_data)
+        + named_sources("--val-dataset", options.val_dataset),
+        recipe,
+    )

@@ -48,10 +48,12 @@ def run(options: argparse.Namespace) -> int:
     from generation.plain import merge
     from pipelines.study import load_study, run_study
     from pipelines.study_report import write_study_report
+    from pipelines.study_sections import require_sections
 
     out = None if options.out is None else str(options.out)
     overrides = merge(shared.nested({"out": out}), parse_overrides(options.set))
     study = load_study(options.study, overrides)
+    require_sections(study)
     failures = [] if options.report_only else run_study(study, options.cores)
     print(write_study_report(study, options.report or study.out))
     return shared.report_failures(failures, "commands")
