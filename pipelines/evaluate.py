@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ from training.downstream.evaluation import (
     fine_tuned,
     judged,
 )
-from training.downstream.example import Splits
+from training.downstream.example import Example, Examples, Splits
 from training.downstream.finetune import Keep
 from training.downstream.recipe import Recipe
+from training.downstream.transforms import hfov_deg
 from training.model.croco import CroCo, ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ RESULT_NAME = "result.json"
 _TRAINING = "training.pt"
 """In a cell's folder: a fine-tuning that is not at its end, or not judged on all that a command
 names."""
+MOST_WIDER = 1.05
+"""How many times wider the views of one dataset may be than another's, before it is said."""
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
 
@@ -106,8 +110,9 @@ def evaluate_all(
             )
         num_workers = processes_that_read(num_workers, on_gpu=process.device.type == "cuda")
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
-        for splits in opened:
-            splits.val[0]  # what it complains of is rather known now than after the training
+        for benchmark, splits in zip(benchmarks, opened):
+            first = splits.val[0]  # what it complains of is rather known now than after training
+            _warn_of_views(benchmark, splits.train, first)
         jobs = [
             _Job(benchmark, splits, model, seed, out, process.device)
             for benchmark, splits in zip(benchmarks, opened)
@@ -130,6 +135,31 @@ def evaluate_all(
         return (
             [result for result in found if isinstance(result, Cell)],
             [result for result in found if isinstance(result, Failure)],
+        )
+
+
+def _warn_of_views(benchmark: Benchmark, train: Examples, judged_on: Example) -> None:
+    """Warn where angles or metres are learnt from views of another width than those judged on."""
+    learns_them = any(metric.unit in ("deg", "m") for metric in benchmark.task.metrics)
+    if benchmark.val is None or not learns_them or not train:
+        return
+    try:
+        examples = train[0], judged_on
+    except CrossviewError:
+        return  # which the training will say
+    size = benchmark.recipe.crop or (1, 1)  # else square, as models are
+    learnt_deg, judged_deg = (hfov_deg(example, size) for example in examples)
+    if learnt_deg is None or judged_deg is None:
+        return
+    learnt, judged = (math.tan(math.radians(each / 2)) for each in (learnt_deg, judged_deg))
+    if max(learnt / judged, judged / learnt) > MOST_WIDER:
+        remedy = "train on such views"
+        if benchmark.data.layout == SHARDS:
+            remedy += f": crossview render-pairs ... --set pairs.hfov_deg={judged_deg:.1f}"
+        logger.warning(
+            "%s: trained on views of %.1f degrees, but judged on views of %.1f, by which angles "
+            "and metres are misread; %s",
+            *(benchmark.name, learnt_deg, judged_deg, remedy),
         )
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import synthetic
 import torch
 from micro import MICRO
 from PIL import Image
@@ -187,6 +188,36 @@ def test_tasks_of_two_views_on_our_shards(data, weights, tmp_path):
     elsewhere = ("--task", "pose", "--val-dataset", f"scannet1500={tmp_path / 'scannet'}")
     assert evaluate(*judge, *elsewhere, "--out", tmp_path / "elsewhere") == 0
     assert len(records(tmp_path / "elsewhere")["pose-scannet1500", "one", "auc20"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "val", "told"),
+    [
+        ("pose", "scannet1500", "60.0 degrees, but judged on views of 47.9, .*hfov_deg=47.9$"),
+        ("depth", "narrow", "60.0 degrees, but judged on views of 50.0, .*hfov_deg=50.0$"),
+        ("depth", "same", None),
+        ("flow", "narrow", None),  # learns pixels
+    ],
+)
+def test_views_of_another_width_are_told(data, tmp_path, monkeypatch, caplog, task, val, told):
+    if val == "scannet1500":
+        scannet1500(tmp_path / val)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(synthetic, "HFOV_DEG", 50.0 if val == "narrow" else 60.0)
+            write_dataset(tmp_path / val, scenes=1, first_scene=10)
+    layout = val if val == "scannet1500" else "shards"
+    benchmark = Benchmark(
+        task=TASKS[task],
+        data=Source(layout="shards", root=data),
+        val=Source(layout=layout, root=tmp_path / val, label=val),
+        recipe=Recipe(),
+    )
+    evaluate_all([benchmark], [], seeds=1, out=tmp_path / "out", device="cpu", num_train=2)
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert len(warnings) == (told is not None)
+    if told:
+        assert re.search(f"^{task}-{val}: trained on views of {told}", warnings[0])
 
 
 def test_a_cell_that_was_made_otherwise_is_refused(data, weights, tmp_path, capsys):

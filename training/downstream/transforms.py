@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -135,6 +136,15 @@ def enlarged_size(old: tuple[int, int], least: tuple[int, int]) -> tuple[int, in
 def middle(example: Example, size: tuple[int, int]) -> Example:
     """Return the middle (height, width) of an example, brought to the least size that covers it."""
     return central(covering(example, size), size)
+
+
+def hfov_deg(example: Example, size: tuple[int, int]) -> float | None:
+    """Return what middle shows of the first view from left to right, in degrees, where known."""
+    if "intrinsics1" not in example.truth:
+        return None
+    focal_px = example.truth["intrinsics1"][0, 0]
+    width_px = size[1] * min(old / new for old, new in zip(size_of(example), size))
+    return math.degrees(2 * math.atan(width_px / 2 / focal_px))
 
 
 def central(example: Example, size: tuple[int, int]) -> Example:
