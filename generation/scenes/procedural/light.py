@@ -80,7 +80,8 @@ def _direct_light(
         distance = np.sqrt(np.einsum("ij,ij->i", toward, toward))
         cosine = np.einsum("ij,ij->i", toward, normals) / distance
         if light.normal is not None:
-            cosine *= np.maximum(-(toward @ light.normal.astype(np.float32)) / distance, 0)
+            facing = np.einsum("ij,j->i", toward, -light.normal.astype(np.float32))
+            cosine *= np.maximum(facing / distance, 0)
         lit = np.flatnonzero(cosine > 1e-3)
         # The ray stops short of the light's own surface.
         hits = caster.cast(points[lit], toward[lit], through_back_faces=False)
@@ -163,12 +164,13 @@ def _displayed(light: Float32, seen: Float64) -> UInt8:
 
     seen: (N,) how much of all views each point takes up, so that hidden surfaces do not count.
     """
-    luminance = light @ np.array([0.3, 0.6, 0.1], np.float32)
+    # Written without BLAS, whose last bits depend on the machine and on its number of threads.
+    luminance = (light * np.array([0.3, 0.6, 0.1], np.float32)).sum(axis=1)
     order = np.argsort(luminance, kind="stable")
     below = np.cumsum(seen[order])
     median = max(float(luminance[order[np.searchsorted(below, 0.5 * below[-1])]]), 1e-6)
     # Eyes and cameras adapt to most of the light's tint.
-    tint = seen @ light / max(float(seen @ luminance), 1e-6)
+    tint = (seen[:, None] * light).sum(axis=0) / max(float((seen * luminance).sum()), 1e-6)
     balanced = light / median / tint**0.7
     level = MEDIAN_LEVEL * np.maximum(balanced, 1e-4) ** (1 / DISPLAY_GAMMA)
     knee = 0.75
