@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from generation.geometry import Bool, Camera, Float32, Float64
+from generation.geometry import Bool, Camera, Float32, Float64, compose
 from generation.raycast import RayCaster
 from generation.renderers.protocol import View
 
@@ -67,7 +67,7 @@ def seen_pixels(view_a: View, view_b: View) -> Bool:
         view_a.camera.intrinsics,
         view_b.depth_m,
         view_b.camera.intrinsics,
-        view_b.camera.camera_from_world @ view_a.camera.world_from_camera,
+        compose(view_b.camera.camera_from_world, view_a.camera.world_from_camera),
         seen,
     )
     return seen
@@ -89,7 +89,7 @@ def _official_a_in_b(view_a: View, view_b: View) -> float:
         view_a.camera.intrinsics,
         view_b.depth_m,
         view_b.camera.intrinsics,
-        view_b.camera.camera_from_world @ view_a.camera.world_from_camera,
+        compose(view_b.camera.camera_from_world, view_a.camera.world_from_camera),
         OFFICIAL_RADIUS_M,
     )
     return float(near) / view_a.depth_m.size

@@ -92,7 +92,8 @@ class Camera:
         points_camera = transform_points(self.camera_from_world, points_world)
         depth_m = points_camera[:, 2]
         with np.errstate(divide="ignore", invalid="ignore"):
-            pixels = (points_camera @ self.intrinsics.T)[:, :2] / depth_m[:, None]
+            slopes = points_camera[:, :2] / depth_m[:, None]
+        pixels = slopes * self.intrinsics.diagonal()[:2] + self.intrinsics[:2, 2]
         return pixels, depth_m
 
 
@@ -104,15 +105,25 @@ def intrinsics_from_hfov(hfov_deg: float, image_size: tuple[int, int]) -> Float6
 
 
 def transform_points(to_from: Float64, points: NDArray[np.floating]) -> Float64:
-    """Apply a (4, 4) affine transform to (N, 3) points."""
-    return points @ to_from[:3, :3].T + to_from[:3, 3]
+    """Apply a (4, 4) affine transform to (N, 3) points, without BLAS as compose does."""
+    x, y, z = points.T
+    return np.stack([a * x + b * y + c * z + d for a, b, c, d in to_from[:3]], axis=1)
+
+
+def compose(a_from_b: Float64, b_from_c: Float64) -> Float64:
+    """Return a_from_c, the matrix product of two small matrices.
+
+    Written without BLAS, whose last bit depends on the machine.
+    """
+    a_from_c: Float64 = (a_from_b[:, :, None] * b_from_c[None]).sum(axis=1)
+    return a_from_c
 
 
 def invert_rigid(to_from: Float64) -> Float64:
     """Invert a (4, 4) rigid transform without a linear solve."""
     inverse = np.eye(4)
     inverse[:3, :3] = to_from[:3, :3].T
-    inverse[:3, 3] = -to_from[:3, :3].T @ to_from[:3, 3]
+    inverse[:3, 3:] = -compose(inverse[:3, :3], to_from[:3, 3:])
     return inverse
 
 
@@ -146,7 +157,7 @@ def rotation_about_axis(axis: int, angle_rad: float) -> Float64:
 
 def rotation_from_wxyz(quaternion: NDArray[np.floating] | list[float]) -> Float64:
     """Return the (3, 3) rotation of a quaternion (w, x, y, z), normalised first."""
-    w, x, y, z = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
+    w, x, y, z = np.asarray(quaternion, float) / math.hypot(*quaternion)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

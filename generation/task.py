@@ -23,7 +23,7 @@ from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, s
 from generation.shards.verify import sidecar_flaws
 from generation.shards.writer import ShardWriter, open_shard
 
-GENERATION_VERSION = 2
+GENERATION_VERSION = 3
 """To be raised when the same task gives other bytes: older shards are then made anew."""
 MAX_MISSES = 3
 """A task gives up after this many pairs in a row that max_tries proposals did not find."""

@@ -24,6 +24,7 @@ from generation.geometry import (
     Float32,
     Float64,
     Int32,
+    compose,
     intrinsics_from_hfov,
     look_at,
     rotation_about_axis,
@@ -235,12 +236,9 @@ class ViewpointSampler:
         if np.hypot(*(target - centre)[[0, 2]]) < 1e-6:  # straight up or down: no yaw to keep
             target = centre + [0.0, 0.0, 1.0]
         world_from_camera = look_at(centre, target)
-        world_from_camera[:3, :3] = (
-            world_from_camera[:3, :3]
-            @ rotation_about_axis(1, pan)
-            @ rotation_about_axis(0, tilt)
-            @ rotation_about_axis(2, roll)
-        )
+        for axis, angle_rad in ((1, pan), (0, tilt), (2, roll)):
+            turn = rotation_about_axis(axis, angle_rad)
+            world_from_camera[:3, :3] = compose(world_from_camera[:3, :3], turn)
         return Camera(
             intrinsics=self._intrinsics,
             world_from_camera=world_from_camera,

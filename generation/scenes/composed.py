@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from generation.geometry import rotation_from_wxyz
+from generation.geometry import compose, rotation_from_wxyz
 from generation.scenes.asset_config import (
     OBJECT_CONFIG_ENDING,
     STAGE_CONFIG_ENDING,
@@ -62,7 +62,8 @@ class Placement:
                 else np.array(given) * self.asset.scale * scale
             )
         rotation = rotation_from_wxyz(list(self.rotation_wxyz))
-        return moved(upright, rotation, np.array(self.translation) - rotation @ centre)
+        turned_centre = compose(rotation, centre[:, None])[:, 0]
+        return moved(upright, rotation, np.array(self.translation) - turned_centre)
 
 
 @dataclass(frozen=True, kw_only=True)

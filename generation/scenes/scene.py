@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from generation.errors import CrossviewError
-from generation.geometry import Float32, Float64, Int32, UInt8
+from generation.geometry import Float32, Float64, Int32, UInt8, transform_points
 
 WRAP_MODES = ("repeat", "mirror", "clamp")
 MAX_UV = 1e9
@@ -110,9 +110,11 @@ def moved(scene: Scene, linear: Float64, translation: Float64 | None = None) -> 
 
     The map may scale and mirror; what was seen from the front still is.
     """
-    vertices = scene.vertices @ linear.T
+    to_from = np.eye(4)
+    to_from[:3, :3] = linear
     if translation is not None:
-        vertices = vertices + translation
+        to_from[:3, 3] = translation
+    vertices = transform_points(to_from, scene.vertices)
     mirrors = np.linalg.det(linear) < 0
     faces = np.ascontiguousarray(scene.faces[:, ::-1]) if mirrors else scene.faces
     return replace(scene, vertices=vertices.astype(np.float32), faces=faces)
