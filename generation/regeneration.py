@@ -31,6 +31,7 @@ from generation.task import (
     finished_shard,
     remove_other_sidecar,
 )
+from generation.versions import versions
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,6 +135,7 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
         seconds={"prepare": prepared - start, "total": time.perf_counter() - prepared},
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device=renderer.device,
+        versions=versions(),
     )
 
 

@@ -22,6 +22,7 @@ from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
 from generation.shards.verify import sidecar_flaws
 from generation.shards.writer import ShardWriter, open_shard
+from generation.versions import versions
 
 GENERATION_VERSION = 3
 """To be raised when the same task gives other bytes: older shards are then made anew."""
@@ -173,6 +174,8 @@ class ShardReport:
     """Of the worker's process so far."""
     device: str = ""
     """What really rendered."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Package -> version, of those that decide bytes."""
 
 
 def render_shards(task: RenderTask) -> ShardReport:
@@ -221,6 +224,7 @@ def render_shards(task: RenderTask) -> ShardReport:
         seconds={**ledger.seconds, "prepare": prepare_seconds},
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device=prepared.renderer.device,
+        versions=versions(),
     )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 from generation.errors import CrossviewError
@@ -22,12 +20,14 @@ from generation.shards.schema import (
     ShardEntry,
     ShardError,
     read_config,
+    read_json,
 )
+from generation.versions import other_versions, versions
+from pipelines.run_log import RUN_LOG_NAME
 from pipelines.scene_sets import scene_sets
+from pipelines.shard_tasks import ShardTask
 
 logger = logging.getLogger(__name__)
-
-VERSIONED = ("crossview", "numpy", "embreex", "numba", "scipy", "simplejpeg", "trimesh", "pillow")
 
 
 def other_configuration(out: Path, recipe: Plain) -> list[str]:
@@ -42,13 +42,13 @@ def other_configuration(out: Path, recipe: Plain) -> list[str]:
 
 
 @contextmanager
-def claimed(out: Path, config: Plain, recipe: Plain) -> Iterator[None]:
+def claimed(out: Path, config: Plain, recipe: Plain, tasks: Iterable[ShardTask]) -> Iterator[None]:
     """Hold a dataset's folder for one run; write the resolved configuration before any work.
 
-    recipe is the part of config that decides a pair's bytes. Raises ShardError where the folder
-    holds a dataset of another recipe, or another run is writing to it. Nothing half-written is
-    left, before or after: an orphan of a killed run, on a machine that was cut off, will find its
-    file gone, and fail.
+    recipe is the part of config that decides a pair's bytes; tasks are all of the run's. Raises
+    ShardError where the folder holds a dataset of another recipe, or another run is writing to it.
+    Nothing half-written is left, before or after: an orphan of a killed run, on a machine that was
+    cut off, will find its file gone, and fail.
     """
     require_recipe(out, recipe)
     try:
@@ -57,7 +57,7 @@ def claimed(out: Path, config: Plain, recipe: Plain) -> Iterator[None]:
         raise ShardError(f"{out}: cannot make this output folder: {error}") from error
     with locked(out):
         remove_partial_files(out)
-        _write_config(out, config)
+        _write_config(out, config, tasks)
         try:
             yield
         finally:
@@ -73,12 +73,11 @@ def require_recipe(out: Path, recipe: Plain) -> None:
         )
 
 
-def _write_config(folder: Path, config: Plain) -> None:
+def _write_config(folder: Path, config: Plain, tasks: Iterable[ShardTask]) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "config": config,
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in VERSIONED},
+        "versions": _versions_in(folder, tasks),
     }
     write_text_whole(folder / CONFIG_NAME, json.dumps(document, indent=1) + "\n")
 
@@ -105,6 +104,26 @@ def scenes_of(folder: Path) -> list[SceneSource]:
         with suppress(CrossviewError, TypeError):
             found += resolve([pattern])
     return found
+
+
+def _versions_in(folder: Path, tasks: Iterable[ShardTask]) -> dict[str, str]:
+    """Return the versions that a folder's shards are of: those here, or of the shards that stay."""
+    now, path = versions(), folder / CONFIG_NAME
+    if not path.exists():
+        return now
+    before: dict[str, str] = read_json(path, "the configuration of a run").get("versions", {})
+    other = other_versions(before, now)
+    if not other or not any(task.finished() for task in tasks):
+        return now
+    logger.warning(
+        "%s: its shards were made by other packages; what is made now may have other bytes than "
+        "they would have given. %s keeps their versions, %s has those of each run:\n  %s",
+        folder,
+        CONFIG_NAME,
+        RUN_LOG_NAME,
+        "\n  ".join(f"{name}: {before[name]} before, {now[name]} now" for name in other),
+    )
+    return before
 
 
 def warn_of_unlisted(folder: Path, entries: Sequence[ShardEntry]) -> None:

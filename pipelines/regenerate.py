@@ -142,7 +142,7 @@ def regenerate(
     tasks = plan_tasks(config, record, out)
     resolved = _resolved(config, record, tasks)
     recipe = {key: resolved[key] for key in ("pairs", "shards", "renderer", "supersampling")}
-    with claimed(out, resolved, recipe):
+    with claimed(out, resolved, recipe, tasks):
         start = time.perf_counter()
         scenes = _scenes_of(record)
         made = make_missing(regenerate_shard, tasks, executor, out, verify=verify)

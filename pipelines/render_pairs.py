@@ -217,7 +217,7 @@ def render_pairs(
     """
     config = config.resolved()
     tasks = plan_tasks(config, out)
-    with _claimed(config, out):
+    with _claimed(config, out, tasks):
         start = time.perf_counter()
         made = make_missing(render_shards, tasks, executor, out, verify=verify)
         result = _collect(config, tasks, made, out)
@@ -288,16 +288,17 @@ def another_configuration(config: RenderPairsConfig, out: Path) -> list[str]:
 
 
 @contextmanager
-def _claimed(config: RenderPairsConfig, out: Path) -> Iterator[None]:
+def _claimed(config: RenderPairsConfig, out: Path, tasks: list[RenderTask]) -> Iterator[None]:
     """Hold the folder, and those of all levels in it, for one run."""
     levels = {folder: band for folder, band in config.datasets(out).items() if folder != out}
     for folder, band in levels.items():
         require_recipe(folder, config.recipe(band))
     with ExitStack() as stack:
-        stack.enter_context(claimed(out, to_plain(config), config.recipe()))
+        stack.enter_context(claimed(out, to_plain(config), config.recipe(), tasks))
         for folder, band in levels.items():
             of_band = replace(config, pairs=config.pairs.of_band(band))
-            stack.enter_context(claimed(folder, to_plain(of_band), config.recipe(band)))
+            recipe = config.recipe(band)
+            stack.enter_context(claimed(folder, to_plain(of_band), recipe, tasks))
         yield
 
 

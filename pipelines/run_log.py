@@ -18,6 +18,7 @@ from typing import Any
 from generation.shards.files import write_text_whole
 from generation.shards.schema import ShardError
 from generation.task import ShardReport
+from pipelines.machine import processor
 
 RUN_LOG_NAME = "runs.jsonl"
 
@@ -56,11 +57,14 @@ def append_run(
     """
     scenes: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"pairs": 0, "seconds": 0.0})
     devices: set[str] = set()
+    versions: list[dict[str, str]] = []
     for report in reports:
         scene = scenes[report.scene_id]
         scene["pairs"] += report.count // num_datasets
         scene["seconds"] = round(scene["seconds"] + report.seconds["total"] / num_datasets, 3)
         devices.add(report.device)
+        if report.versions not in versions:
+            versions.append(report.versions)
         if report.shortfall:
             scene.setdefault("notes", []).append(report.shortfall)
     for name, reasons in failures.items():
@@ -71,6 +75,8 @@ def append_run(
     line = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "crossview": metadata.version("crossview"),
+        "versions": versions,
+        "processor": processor(),
         "executor": type(executor).__name__,
         "renderer": renderer,
         "devices": sorted(devices),

@@ -19,6 +19,7 @@ from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import Sidecar, sidecar_path
+from generation.versions import versions
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -29,6 +30,7 @@ from pipelines.inspection import (
     read_accounts,
     write_inspection,
 )
+from pipelines.machine import processor
 from pipelines.pair_table import PairTable
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.run_log import read_runs, work_by_scene
@@ -405,6 +407,8 @@ def test_runs_are_logged_and_added_up(dataset: Path, tmp_path: Path):
     work = work_by_scene(runs)["procedural-000000"]
     assert work.pairs == 5
     assert 0 < work.seconds < sum(run["seconds"] for run in runs)
+    assert [run["versions"] for run in runs] == [[versions()]] * 2
+    assert runs[0]["processor"] == processor()
     assert "broken.glb" in work_by_scene(read_runs(dataset))["broken"].failures[0]
 
 

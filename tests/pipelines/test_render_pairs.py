@@ -232,6 +232,26 @@ def test_a_second_run_on_the_same_folder_is_refused(dataset: Path, tmp_path: Pat
     render_pairs(config_of(), tmp_path, SerialExecutor())
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_shards_that_stay_keep_the_versions_that_made_them(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, stays: bool
+):
+    path = copy_of(dataset, tmp_path) / "config.json"
+    now = json.loads(path.read_text())
+    before = {**now["versions"], "numpy": "1.0"}
+    path.write_text(json.dumps({**now, "versions": before}))
+    for tar in tmp_path.glob("*.tar"):
+        if not stays or "000000" in tar.name:
+            tar.unlink()
+    render_pairs(config_of(), tmp_path, SerialExecutor())
+    assert json.loads(path.read_text())["versions"] == (before if stays else now["versions"])
+    told = f"numpy: 1.0 before, {np.__version__} now"
+    assert (told in caplog.text) == stays
+    assert json.loads((tmp_path / "runs.jsonl").read_text().splitlines()[-1])["versions"] == [
+        now["versions"]
+    ]
+
+
 def test_a_dataset_grows_without_losing_what_it_has(dataset: Path, tmp_path: Path):
     copy_of(dataset, tmp_path)
     executor = CountingExecutor()
