@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from generation.scenes.sources import SceneSource
 from generation.shards.files import VISIBLE_SECONDS
 from generation.shards.reader import read_each
 from generation.task import ShardReport
+from generation.versions import other_versions, versions
 from pipelines.executors import Executor
 from pipelines.progress import Progress
 
@@ -90,6 +91,7 @@ def make_missing(
     )
     reports: dict[str, ShardReport] = {}
     devices: Counter[str] = Counter()
+    told_of_packages = False
     failures: list[tuple[Task, str]] = []
     outcomes = executor.run(
         work,
@@ -106,6 +108,7 @@ def make_missing(
                 devices[outcome.report.device] += 1
                 if devices[outcome.report.device] == 1:
                     _warn_of_software(renderer, outcome.report.device)
+                told_of_packages = told_of_packages or _warned_of_packages(outcome.report.versions)
             progress.advance(outcome.task.num_pairs)
     for device, number in devices.items():
         logger.info("%s rendered %d shards on %s", renderer, number, device)
@@ -131,6 +134,19 @@ def _warn_of_software(renderer: str, device: str) -> None:
             renderer,
             device,
         )
+
+
+def _warned_of_packages(theirs: Mapping[str, str]) -> bool:
+    """Warn where a worker has other packages than this process; return whether it has."""
+    here = versions()
+    other = other_versions(here, theirs)
+    if other:
+        logger.warning(
+            "a worker has other packages than this machine, and its shards may have other bytes; "
+            "let all machines have the same: %s",
+            ", ".join(f"{name} {theirs[name]} there, {here[name]} here" for name in other),
+        )
+    return bool(other)
 
 
 def _awaited(

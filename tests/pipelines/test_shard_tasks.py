@@ -8,6 +8,7 @@ import pytest
 
 from generation.scenes.sources import SceneSource
 from generation.task import ShardReport
+from generation.versions import versions
 from pipelines.executors import Outcome
 from pipelines.shard_tasks import make_missing
 
@@ -19,9 +20,10 @@ class Task:
     done: bool = False
     num_pairs: int = 4
     scene: SceneSource = SceneSource(scene_id="room")
+    left: list[str] = field(default_factory=list, compare=False)
 
     def finished(self, *, verify=False):
-        return "what it left" if self.done else None
+        return "what it left" if self.done or self.left else None
 
 
 REPORT = {
@@ -40,11 +42,13 @@ class Recorder:
     """Runs nothing, reports a device a task, and keeps what it was asked for."""
 
     devices: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
 
     def run(self, function, tasks, *, group, recycle):
         self.tasks, self.recycle = tasks, recycle
         for task, device in zip(tasks, self.devices):
-            report = ShardReport(**REPORT, device=device)
+            report = ShardReport(**REPORT, device=device, versions=self.versions)
+            task.left.append(f"{task.name}.tar")
             yield Outcome(task, report=report)
 
 
@@ -67,3 +71,18 @@ def test_software_is_told_once_whichever_machine_has_it(tmp_path, caplog, render
     make_missing(print, tasks, executor, tmp_path, verify=False)
     told = [each.args[1] for each in caplog.records if "in software" in each.message]
     assert told == software
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ({}, []),
+        ({"numpy": "1.0"}, [f"numpy 1.0 there, {versions()['numpy']} here"]),
+        ({"a package of theirs alone": "1.0"}, []),
+    ],
+)
+def test_a_workers_other_packages_are_told_once(tmp_path, caplog, theirs, told):
+    executor = Recorder(["CPU"] * 3, versions={**versions(), **theirs})
+    tasks = [Task(name, "embree", num_pairs=1) for name in "abc"]
+    make_missing(print, tasks, executor, tmp_path, verify=False)
+    assert [each.args[0] for each in caplog.records if "packages" in each.message] == told
