@@ -112,6 +112,14 @@ def make_missing(
             progress.advance(outcome.task.num_pairs)
     for device, number in devices.items():
         logger.info("%s rendered %d shards on %s", renderer, number, device)
+    if len(devices) > 1:
+        logger.warning(
+            "renderer %s: the shards are of %d devices (%s); the same command may give other bytes "
+            "where they are dealt out differently",
+            renderer,
+            len(devices),
+            ", ".join(sorted(devices)),
+        )
     for task, done in _awaited(missing, reports, verify=verify):
         if done:
             finished[task.name] = done

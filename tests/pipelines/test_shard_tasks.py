@@ -74,6 +74,16 @@ def test_software_is_told_once_whichever_machine_has_it(tmp_path, caplog, render
 
 
 @pytest.mark.parametrize(
+    ("devices", "told"),
+    [(["NVIDIA L4", "NVIDIA H200", "NVIDIA L4"], ["NVIDIA H200, NVIDIA L4"]), (["CPU"] * 3, [])],
+)
+def test_several_devices_are_told(tmp_path, caplog, devices, told):
+    tasks = [Task(name, "gl", num_pairs=1) for name in "abc"]
+    make_missing(print, tasks, Recorder(devices), tmp_path, verify=False)
+    assert [each.args[2] for each in caplog.records if "devices" in each.message] == told
+
+
+@pytest.mark.parametrize(
     ("theirs", "told"),
     [
         ({}, []),
