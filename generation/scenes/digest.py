@@ -1,4 +1,4 @@
-"""What a scene's files hold, in a few megabytes of reading: so that an edited scan is noticed."""
+"""What a scene's files hold, in a few megabytes of reading: so that another scan is noticed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _BLOCK_BYTES = 1 << 16
 def scene_digest(source: SceneSource) -> str:
     """Return a digest of every file that a scene is made of; "" for a generated room.
 
-    Of a file above 4 MiB it takes the size and 64 blocks spread over it: all of a dataset of scans
-    would take minutes to read, and an edit or another export changes sizes and offsets. A scene
-    that cannot be read has a digest too; it fails when it is loaded.
+    Of a file above 4 MiB it takes the size and 64 blocks of 64 KiB spread over it: all of a dataset
+    of scans would take minutes to read. Another export changes sizes and offsets, which is noticed;
+    an edit in place between the blocks, as of some vertices of a binary PLY, is not. A scene that
+    cannot be read has a digest too; it fails when it is loaded.
     """
     if not source.path:
         return ""
