@@ -56,6 +56,15 @@ def test_a_peak_is_known_or_measured():
     assert source == "product of 2048 x 2048 matrices"
 
 
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [("NVIDIA H200", 989), ("NVIDIA H200 NVL", 835), ("NVIDIA H100 80GB HBM3", 989)],
+)
+def test_a_peak_of_the_data_sheet_is_that_of_the_board(name, peak, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_tflops(torch.device("cuda", 0), "bfloat16") == (peak, "data sheet")
+
+
 def test_too_few_steps_are_refused(capsys: pytest.CaptureFixture):
     assert main(["bench-train", "--preset", "tiny", "--steps", "2"]) == 2
     assert "expected at least 4" in capsys.readouterr().err
