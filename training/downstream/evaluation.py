@@ -72,7 +72,7 @@ def fine_tuned(
     model, data and recipe do not go together.
     """
     recipe = recipe.for_model(model.config)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network = task.network(model, splits, recipe).to(device)
         trained = finetune(

@@ -243,6 +243,12 @@ def test_probes_leave_the_encoder_as_it_is(opened, name, trained):
     assert any(not torch.equal(before[name], after[name]) for name in before) == trained
 
 
+def test_on_the_cpu_no_gpu_is_asked_for_its_random_numbers(opened, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", None)
+    judged("classification", opened("classification", "imagenet"))
+
+
 # They repeat, and they learn
 
 
