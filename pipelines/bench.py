@@ -17,6 +17,7 @@ import trimesh
 
 from generation.errors import CrossviewError
 from generation.geometry import Float64, UInt8
+from generation.machine import processor
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.renderers.choice import chosen_renderer
@@ -27,7 +28,6 @@ from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
 from pipelines.executors import Outcome, RayExecutor
-from pipelines.machine import processor
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
 

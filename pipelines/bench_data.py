@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from generation.bounds import require
+from generation.machine import processor
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import VIEWS, ShardEntry
 from pipelines.bench_train import write_repeated_pairs
-from pipelines.machine import processor
 from pipelines.tables import format_table
 from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.data import DataConfig, PairReader, Requests, batches, open_split

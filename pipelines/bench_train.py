@@ -22,12 +22,11 @@ from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import META, VIEWS, Sidecar, sidecar_path
 from generation.shards.writer import open_shard
 from pipelines.executors import make_executor
-from pipelines.machine import processor
 from pipelines.recipe import pretrain_config
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.tables import format_table
 from training.config import PretrainConfig
-from training.distributed import join, resolved_precision
+from training.distributed import device_name, join, resolved_precision
 from training.metrics import METRICS_NAME, peak_memory_gib, read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
@@ -191,10 +190,3 @@ def peak_tflops(device: torch.device, precision: str) -> tuple[float, str]:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds) / 1e12, f"product of {size} x {size} matrices"
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a device is called."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of {processor()}"

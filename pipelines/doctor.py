@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+from generation import machine
 from generation.cores import num_cores
 from generation.renderers.gpu import has_gpu, is_gpu
-from pipelines import machine
 from pipelines.tables import format_table
 from pipelines.worker import OWN_PATH, import_path
 

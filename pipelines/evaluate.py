@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from generation.errors import CrossviewError
+from generation.machine import processor
 from generation.plain import Plain, diff_plain, to_plain
 from generation.shards.files import write_text_whole
 from pipelines.benchmarks import SHARDS, Benchmark
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluation_figures import save_panels
-from pipelines.machine import processor
-from training.distributed import join, processes_that_read, resolved_precision
+from training.distributed import device_name, join, processes_that_read, resolved_precision
 from training.downstream import constants
 from training.downstream.evaluation import (
     VERSION,
@@ -106,7 +106,8 @@ def evaluate_all(
         if process.world_size > 1:
             raise CrossviewError(
                 f"evaluate runs in one process, not {process.world_size}; start one for each GPU, "
-                "with other tasks or weights and an --out of its own"
+                "CUDA_VISIBLE_DEVICES=3 crossview evaluate on the fourth, with other tasks or "
+                "weights and an --out of its own"
             )
         num_workers = processes_that_read(num_workers, on_gpu=process.device.type == "cuda")
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
@@ -393,6 +394,7 @@ def _write(job: _Job, outcome: Outcome) -> Cell:
         "test_s": outcome.test_s,
         "num_parameters": outcome.fitted.num_parameters,
         "machine": processor(),
+        "device": device_name(job.device),
     }
     write_text_whole(job.folder / RESULT_NAME, json.dumps(record, indent=1) + "\n")
     return _cell_of(job, record)

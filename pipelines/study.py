@@ -28,9 +28,9 @@ from generation.cores import num_cores
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import location
+from generation.machine import memory_bytes, processor
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, load_named
-from pipelines.machine import memory_bytes, processor
 from training.metrics import read_lines
 from training.provenance import git_commit
 from training.stopping import StopRequest

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from generation.cores import num_cores
 from generation.errors import CrossviewError
+from generation.machine import processor
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ def _member_of_a_group() -> Process:
     cuda = "nccl" in torch.distributed.get_backend()
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     return Process(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is called."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of {processor()}"
 
 
 def resolved_precision(

@@ -13,7 +13,7 @@ from typing import Any
 from generation.plain import to_plain
 from training.config import PretrainConfig
 from training.data import Split
-from training.distributed import Process
+from training.distributed import Process, device_name
 from training.model.croco import CroCo
 
 _PACKAGES = ("crossview", "numpy", "simplejpeg", "timm", "torch")
@@ -42,7 +42,7 @@ def describe_run(
         "num_steps": num_steps,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "world_size": process.world_size,
-        "device": str(process.device),
+        "device": device_name(process.device),
         "precision": precision,
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},

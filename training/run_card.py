@@ -71,7 +71,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
         ("length", f"{run['num_steps']:,} steps of {config['optim']['batch_size']:,} pairs"),
         (
             "computed",
-            f"in {run['precision']} on {run['device'].partition(':')[0]}, {processes} "
+            f"in {run['precision']} on {run['device']}, {processes} "
             + ("process" if processes == 1 else "processes"),
         ),
         ("git commit", run["git_commit"] or "unknown: not run from a git repository"),

@@ -35,7 +35,7 @@ from pipelines.contenders import Contender, Weights, contenders
 from pipelines.evaluate import Cell, evaluate_all
 from pipelines.evaluation_report import Summary, write_report
 from training.data import DataConfig, open_split
-from training.distributed import Process
+from training.distributed import Process, device_name
 from training.downstream import finetune
 from training.downstream.depth import Depth
 from training.downstream.evaluation import VERSION, untrained
@@ -106,7 +106,12 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys, mo
     for picture in ("results.png", "depth/one/seed_1/picture_0.png"):
         assert (tmp_path / picture).stat().st_size > 3000
 
-    # The same command makes nothing anew; a lost cell alone comes again, with the same numbers.
+    # The same command makes nothing anew, not even where older code did not say on which device; a
+    # lost cell alone comes again, with the same numbers.
+    older = tmp_path / "depth" / "one" / "seed_0" / "result.json"
+    record = json.loads(older.read_text())
+    assert record.pop("device") == device_name(torch.device("cpu"))
+    older.write_text(json.dumps(record))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     lost = tmp_path / "depth" / "one" / "seed_1" / "result.json"
     lost.unlink()
@@ -694,5 +699,5 @@ def test_one_of_several_processes_is_told_to_be_alone(tmp_path, monkeypatch):
         yield Process(rank=1, world_size=2, device=torch.device("cpu"))
 
     monkeypatch.setattr(module, "join", joined)
-    with pytest.raises(CrossviewError, match="evaluate runs in one process, not 2"):
+    with pytest.raises(CrossviewError, match=r"not 2; .* CUDA_VISIBLE_DEVICES=3"):
         evaluate_all([], [], seeds=1, out=tmp_path)

@@ -25,7 +25,7 @@ from training.augment import draw_jitter
 from training.checkpoint import load_model
 from training.completion import complete
 from training.config import differences
-from training.distributed import Process
+from training.distributed import Process, device_name
 from training.metrics import read_lines
 from training.order import swapped_views
 from training.presets import PRESETS, preset
@@ -67,6 +67,7 @@ def test_a_run_leaves_its_configuration_metrics_and_last_two_checkpoints(run, da
     assert described["config"]["data"]["path"] == str(dataset)
     assert len(described["digests"]["data"]) == 64
     assert described["versions"]["torch"]
+    assert described["device"] == device_name(torch.device("cpu"))
     assert [path.name for path in checkpoint.stored(out)] == [
         "step_00000008.pt",
         "step_00000006.pt",
