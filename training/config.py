@@ -34,9 +34,9 @@ class PretrainConfig:
     """Decides weights, and of every step pairs, crops, changes of the pictures and masks."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products (autocast) and, with rotary positions, of the sums from block to block;
-    sine-cosine ones are float32 and make these so. Weights, optimizer and losses stay float32.
-    auto: bfloat16 on CUDA and on CPUs that multiply it, where the tiny preset then trains 2.4 times
-    as fast."""
+    sine-cosine ones are float32 and make these so. Weights, optimizer and losses stay float32; TF32
+    is never used. auto: bfloat16 on CUDA and on CPUs that multiply it, where the tiny preset then
+    trains 2.4 times as fast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
     compile: bool = False

@@ -15,7 +15,7 @@ from generation.errors import CrossviewError
 from generation.plain import merge
 from training import checkpoint
 from training.data import PairReader, open_split
-from training.distributed import Process
+from training.distributed import Process, join
 from training.metrics import read_lines
 from training.order import Batches
 from training.trainer import _Run, pretrain
@@ -326,6 +326,13 @@ def test_more_processes_than_pairs_of_a_batch_are_refused(dataset, tmp_path):
     five = Process(0, 5, torch.device("cpu"))
     with pytest.raises(CrossviewError, match=r"batch_size = 4: .* a pair for each of the 5 proc"):
         _Run(micro_config(dataset), tmp_path, five, lambda: False)
+
+
+def test_float32_is_not_tf32():
+    torch.backends.cudnn.allow_tf32 = True
+    with join("cpu"):
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
