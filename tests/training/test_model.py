@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from host import FromHost, pretended_gpu
 
 from generation.errors import CrossviewError
 from training.losses import completion_losses, patchify
 from training.model.attention import attend
-from training.model.croco import CroCo, ModelConfig, initialise, visible_patches
+from training.model.croco import CroCo, ModelConfig, _tables_on, initialise, visible_patches
 from training.model.positions import (
     interpolated,
     rotary_tables,
@@ -205,6 +206,24 @@ def test_with_rotary_positions_another_size_is_what_a_model_of_that_size_compute
     mask = (torch.arange(36) % 6 > 0).expand(2, 36)
     with torch.no_grad():
         assert torch.equal(small(target, reference, mask), large(target, reference, mask))
+
+
+def test_rotary_positions_of_another_size_come_from_the_host_once():
+    with pretended_gpu() as gpu:
+        with gpu:
+            model, images = make_model(pos_embed="rope100"), torch.empty(2, 3, 24, 56)
+        model.encode(images)
+        with FromHost() as host:
+            model.encode(images)
+    _tables_on.cache_clear()
+    assert host.found == []
+
+
+def test_a_model_that_predicted_images_of_another_size_trains_on_such():
+    model, images = make_model(pos_embed="rope100"), torch.zeros(2, 3, 24, 56)
+    with torch.inference_mode():
+        model.encode(images)
+    model.encode(images).sum().backward()
 
 
 def test_images_that_are_no_multiple_of_the_patch_or_not_of_one_size_are_refused():

@@ -118,7 +118,7 @@ class PoseHead(nn.Module):
         numbers = in_float32(self.mlp, self.embed(torch.cat(list(tokens), 2)).flatten(1))
         matrix = torch.eye(3, device=numbers.device) + numbers[:, :9].unflatten(1, (3, 3))
         rigid = torch.cat([nearest_rotation(matrix), numbers[:, 9:].unsqueeze(2)], 2)
-        last = torch.tensor([0.0, 0.0, 0.0, 1.0], device=numbers.device)
+        last = torch.eye(4, device=numbers.device)[3]
         return torch.cat([rigid, last.expand(len(rigid), 1, 4)], 1)
 
 

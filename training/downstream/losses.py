@@ -104,7 +104,8 @@ def rotation_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     usual arc cosine is infinite at 0 and pi; at exactly these it is 0.
     """
     known = truth.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    predicted, truth, known = _known(predicted, truth, known, fill=torch.eye(3))
+    identity = torch.eye(3, device=predicted.device)
+    predicted, truth, known = _known(predicted, truth, known, fill=identity)
     # Products of elements: a matmul would be in bfloat16 under autocast.
     between = (predicted.unsqueeze(-1) * truth.unsqueeze(-2)).sum(-3)  # predicted^T @ truth
     turn = between - between.mT
@@ -205,7 +206,6 @@ def _known(
     """
     assert predicted.shape == truth.shape, (predicted.shape, truth.shape)
     known = truth.isfinite() if known is None else known
-    fill = torch.as_tensor(fill, dtype=torch.float32, device=predicted.device)
     predicted = torch.where(known, predicted.float(), fill)
     return predicted, torch.where(known, truth.float(), fill), known
 

@@ -9,6 +9,7 @@ Source: Weinzaepfel et al., CroCo, NeurIPS 2022 (cosine); CroCo v2, ICCV 2023 (R
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -167,8 +168,7 @@ class CroCo(nn.Module):
         cos, sin = getattr(self, f"{part}_rope_cos"), getattr(self, f"{part}_rope_sin")
         if grid == self.config.grid:
             return Rotation(cos, sin)
-        tables = rotary_tables(grid, cos.shape[-1], ROPE_BASE)
-        return Rotation(tables.cos.to(cos.device), tables.sin.to(cos.device))
+        return _tables_on(cos.device, grid, cos.shape[-1])
 
     def encode(
         self, images: Tensor, visible: Tensor | None = None, outputs: list[Tensor] | None = None
@@ -277,6 +277,14 @@ class CroCo(nn.Module):
                 )
             others = self.encode(reference)
         return self.decode(features, visible, others, maps, grid)
+
+
+@lru_cache(maxsize=8)
+def _tables_on(device: torch.device, grid: tuple[int, int], head_dim: int) -> Rotation:
+    """Return rotary tables, kept: a GPU would be waited for in every pass until it has them."""
+    with torch.inference_mode(False):  # what is made in it, no training could use later
+        tables = rotary_tables(grid, head_dim, ROPE_BASE)
+        return Rotation(tables.cos.to(device), tables.sin.to(device))
 
 
 def visible_patches(mask: Tensor, num_visible: int | None = None) -> Tensor:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from host import FromHost, pretended_gpu
 from scipy.spatial.transform import Rotation
 from torch import nn
 
@@ -162,6 +163,15 @@ def test_a_pose_is_a_rigid_transform_in_any_precision(precision):
     assert poses[:, 3].tolist() == [[0, 0, 0, 1]] * 5
     poses.square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+def test_a_pose_takes_nothing_from_the_host():
+    with pretended_gpu() as gpu:
+        with gpu:
+            head, tokens = PoseHead((8,), 6, width=16), torch.empty(5, 6, 8)
+        with FromHost() as host:
+            head([tokens])
+    assert host.found == []
 
 
 @pytest.mark.parametrize("head", ["dpt", "linear"])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from host import FromHost, pretended_gpu
 from torch.nn import functional
 
 from generation.geometry import rotation_about_axis
@@ -59,7 +60,7 @@ maps = pytest.mark.parametrize(("loss", "channels"), MAPS.values(), ids=MAPS)
 
 def points(values):
     """Make (B, 2, H, W, 3) of the (B, 8, H, W) channels: 0 and 4 are for confidence."""
-    return values[:, [1, 2, 3, 5, 6, 7]].unflatten(1, (2, 3)).permute(0, 1, 3, 4, 2)
+    return values.unflatten(1, (2, 4))[:, :, 1:].permute(0, 1, 3, 4, 2)
 
 
 def vectors(values):
@@ -106,6 +107,13 @@ def test_a_batch_of_which_nothing_is_known_has_no_loss_and_no_gradient(loss, cha
     value.backward()
     assert value == 0
     assert (predicted.grad == 0).all()
+
+
+@maps
+def test_a_loss_takes_nothing_from_the_host(loss, channels):
+    with pretended_gpu() as gpu, FromHost() as host:
+        loss(*torch.empty(2, 2, channels, 3, 8, device=gpu))
+    assert host.found == []
 
 
 @maps
