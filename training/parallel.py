@@ -56,7 +56,6 @@ def trained_module(
     if compiled:
         module = torch.compile(module)  # type: ignore[assignment]
     if process.world_size > 1:
-        # Without device_ids, with which DDP would move the mask to the GPU, and wait for it.
         # No buffer ever changes. The option has a new name since torch 2.15.
         renamed = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
         option: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}

@@ -350,8 +350,9 @@ class _Run:
                 swapped = swapped_views(config.seed, self.step, config.optim.batch_size)[rows]
                 second = torch.from_numpy(swapped).to(device, non_blocking=True)
                 target = torch.where(second.view(-1, 1, 1, 1), reference, target)
+        num_visible = int((~mask[0]).sum())  # while the mask is on the CPU
+        mask = mask.to(device, non_blocking=True)
         with part("forward"):
-            num_visible = int((~mask[0]).sum())  # while the mask is on the CPU
             with self.precision():
                 prediction = self.module(target, reference, mask, num_visible)
             return completion_losses(prediction, target, mask, self.config.model.patch_size)

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 import torch
@@ -77,6 +77,28 @@ def test_a_step_shows_the_model_what_its_seed_and_number_say(dataset, tmp_path):
             pixels = to_unit_range(picture, CPU)
             assert torch.equal(view, normalise(apply_jitter(pixels, jitter)))
             assert not torch.equal(view, normalise(apply_jitter(pixels, none)))
+
+
+def test_the_model_is_given_nothing_that_is_elsewhere(dataset, tmp_path):
+    run, _ = run_of(dataset, tmp_path)
+    (images,) = steps_of(run, 1)
+    given = []
+
+    def module(*arguments):
+        given.extend(arguments)
+        return torch.empty(4, 16, 8 * 8 * 3, device="meta")
+
+    run.process, run.module, run.precision = (
+        Process(0, 1, torch.device("meta")),
+        module,
+        nullcontext,
+    )
+    jitters = draw_jitter(run.config.augment, 0, 0, 4)
+    mask = torch.from_numpy(random_masks(0, 0, 4, 16, 12))
+    assert run._losses(images, mask, jitters, slice(4)).is_meta
+    *tensors, num_visible = given
+    assert [tensor.is_meta for tensor in tensors] == [True] * 3
+    assert num_visible == 4
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.1])

@@ -239,8 +239,8 @@ class CroCo(nn.Module):
         """Return (B, N, P) predicted values of all patches, in the loss's normalised units.
 
         mask is (B, N), True where hidden, the same number in each row; num_visible is that of the
-        others. It is counted where it is not given, and a mask on a GPU, where FSDP puts it, is
-        waited for. A decoder that sees no reference ignores it.
+        others. Where it is not given it is counted, and a mask on a GPU waited for. A decoder that
+        sees no reference ignores it.
         """
         features = self._complete(target, reference, mask, num_visible)
         return self.prediction_head(features)  # type: ignore[no-any-return]
