@@ -475,24 +475,26 @@ _SHARED_MEMORY = Path("/dev/shm")
 _BATCHES_AHEAD = 4
 
 
-def _batches_ahead(bytes_a_batch: int, num_workers: int) -> int | None:
+def batches_ahead(
+    bytes_a_batch: int, num_workers: int, option: str, most: int = _BATCHES_AHEAD
+) -> int | None:
     """Return how many batches each process that reads may be ahead; None where there is none.
 
-    Raises CrossviewError where the shared memory has no room for one each: PyTorch would hang, or
-    die of SIGBUS.
+    Raises CrossviewError, naming the option, where the shared memory has no room for one each:
+    PyTorch would hang, or die of SIGBUS.
     """
     if not num_workers:
         return None
     if not _SHARED_MEMORY.is_dir():
-        return _BATCHES_AHEAD
+        return most
     num_processes = num_workers * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     room = shutil.disk_usage(_SHARED_MEMORY).free
-    if ahead := min(_BATCHES_AHEAD, room // (num_processes * bytes_a_batch)):
+    if ahead := min(most, room // (num_processes * bytes_a_batch)):
         return ahead
     raise CrossviewError(
-        f"data.num_workers = {num_workers}: {num_processes} batches of {bytes_a_batch / 1e6:.0f} "
+        f"{option} = {num_workers}: {num_processes} batches of {bytes_a_batch / 1e6:.0f} "
         f"MB do not fit into {_SHARED_MEMORY}, which has {room / 1e6:.0f} MB left; docker run "
-        "--shm-size=8g gives a container more, and --set data.num_workers=0 does without"
+        f"--shm-size=8g gives a container more, and {option} = 0 does without"
     )
 
 
@@ -549,7 +551,7 @@ def batches(
         sampler=requests,
         num_workers=num_workers,  # they live for the whole run: one pass covers all epochs
         pin_memory=on_gpu,
-        prefetch_factor=_batches_ahead(bytes_a_batch, num_workers),
+        prefetch_factor=batches_ahead(bytes_a_batch, num_workers, "data.num_workers"),
         worker_init_fn=heed_only_the_parent,
     )
     damaged: dict[int, str] = {}

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from generation.errors import CrossviewError
 from generation.shards.files import remove_partial_files
+from training.data import batches_ahead
 from training.distributed import resolved_precision
 from training.downstream.example import Examples
 from training.downstream.features import layer_decay_groups
@@ -37,6 +38,8 @@ _ORDER, _DRAWS = 1, 2
 """Tell streams of random numbers apart that have the same seed."""
 PATIENCE_S = 30.0
 """Without a report for so long, there is one."""
+_BATCHES_AHEAD = 2
+"""Of each process that reads: they are large, and a step takes long."""
 _KEEP_EVERY_S = 600.0
 """What is lost at most when training is killed."""
 
@@ -54,20 +57,29 @@ class _Readings(Dataset[Any]):
 
 
 def read_all(
-    read: Callable[[Key], Item], keys: Iterable[Key], num_workers: int, pin_memory: bool = False
+    read: Callable[[Key], Item],
+    keys: Iterable[Key],
+    num_workers: int,
+    pin_memory: bool = False,
+    ahead: int | None = None,
 ) -> Iterator[Item]:
     """Yield what is read for each key, in their order, by num_workers processes; 0: by this one.
 
-    Raises CrossviewError as read does, whichever process it comes from.
+    ahead: most that each of them has read before it is asked for. Raises CrossviewError as read
+    does, whichever process it comes from.
     """
-    for item in read_or_told(read, keys, num_workers, pin_memory):
+    for item in read_or_told(read, keys, num_workers, pin_memory, ahead):
         if isinstance(item, CrossviewError):
             raise item
         yield item
 
 
 def read_or_told(
-    read: Callable[[Key], Item], keys: Iterable[Key], num_workers: int, pin_memory: bool = False
+    read: Callable[[Key], Item],
+    keys: Iterable[Key],
+    num_workers: int,
+    pin_memory: bool = False,
+    ahead: int | None = None,
 ) -> Iterable[Item | CrossviewError]:
     """Return the same, with the CrossviewErrors among it instead of raised."""
     return DataLoader(
@@ -76,6 +88,7 @@ def read_or_told(
         sampler=keys,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        prefetch_factor=ahead,
         generator=torch.Generator(),  # else it draws from the one that drop path draws from
     )
 
@@ -98,6 +111,10 @@ class _Samples:
     def batch(self, draws: list[_Draw]) -> Batch:
         batch: Batch = default_collate([self._sample(draw) for draw in draws])
         return batch
+
+    def bytes_a_batch(self) -> int:
+        sample = self._sample(_Draw(0, (0, 0, 0)))
+        return self.recipe.batch_size * sum(tensor.nbytes for tensor in sample.values())
 
     def _sample(self, draw: _Draw) -> Batch:
         random = np.random.default_rng((_DRAWS, *draw.key))
@@ -230,7 +247,8 @@ def finetune(
     The same seed gives the same samples in the same order for any number of workers. report is told
     the step and the mean loss since it was told before, about five times and every half minute. The
     network is left in evaluation mode. keep: where training goes on from, as if it had not been
-    stopped. Raises CrossviewError where there is nothing to train on, or the loss is not finite.
+    stopped. Raises CrossviewError where there is nothing to train on, where batches do not fit into
+    the memory that processes share, or where the loss is not finite.
     """
     num_steps = recipe.num_steps(len(examples))
     if num_steps and not examples:
@@ -264,9 +282,11 @@ def _train(
     training = _Training(network, optimizer, average)
     done, seconds = training.taken_up(keep) if keep else (0, 0.0)
     draws = _Draws(len(examples), recipe.batch_size, range(done, num_steps), seed)
-    batches = read_all(
-        _Samples(task, examples, recipe).batch, draws, num_workers, device.type == "cuda"
-    )
+    samples = _Samples(task, examples, recipe)
+    ahead = None
+    if num_workers and done < num_steps:
+        ahead = batches_ahead(samples.bytes_a_batch(), num_workers, "--num-workers", _BATCHES_AHEAD)
+    batches = read_all(samples.batch, draws, num_workers, device.type == "cuda", ahead)
     network.train()
     every = max(1, num_steps // 5)
     began = told = kept = time.monotonic()
