@@ -10,8 +10,9 @@ from pathlib import Path
 from generation.errors import CrossviewError
 from pipelines.labels import label_and_path, require_folder_name
 from training.checkpoint import load_model
-from training.downstream.evaluation import untrained, weights_digest
+from training.downstream.evaluation import untrained
 from training.model.croco import CroCo, ModelConfig
+from training.model.weights import weights_digest
 
 SCRATCH = "scratch"
 """Label of the network that is not pre-trained."""

@@ -73,6 +73,7 @@ def card_text(pretrained: Pretrained, described: dict[str, Any]) -> str:
             "## Making it again",
             f"With crossview {metadata.version('crossview')}, the dataset in `pairs`"
             f"{''.join(f', of the mixture in `{place}`' for place in _places_of_mixture(config))}, "
+            f"{'the weights it began with in `first-weights`, ' if config.get('init') else ''}"
             f"and `{RECIPE_NAME}` of this folder:",
             f"```sh\n{_command(config)}\n```",
         ]
@@ -121,6 +122,8 @@ def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
         rows.append(("precision", described["precision"]))
         versions = [f"{name} {version}" for name, version in described["versions"].items()]
         rows.append(("versions", ", ".join(versions)))
+        if described.get("init_sha256"):
+            rows.append(("began with", f"weights of SHA-256 `{described['init_sha256']}`"))
         if described.get("git_commit"):
             rows.append(("commit", described["git_commit"]))
     rows += [(f"SHA-256 of the index of {n}", f"`{d}`") for n, d in run["digests"].items()]
@@ -147,7 +150,10 @@ def _licences(pretrained: Pretrained) -> list[str]:
         return ["That of the weights it was made from; CroCo's own are under CC BY-NC-SA 4.0."]
     data = pretrained.run["config"]["data"]
     folders = [data["path"], *(part["path"] for part in data.get("mixture", ()))]
-    return list(dict.fromkeys(line for folder in folders for line in _licences_of(folder)))
+    lines = [line for folder in folders for line in _licences_of(folder)]
+    if pretrained.run["config"].get("init"):
+        lines.append("That of the weights it began with; CroCo's own are under CC BY-NC-SA 4.0.")
+    return list(dict.fromkeys(lines))
 
 
 def _licences_of(dataset: str) -> list[str]:
@@ -166,7 +172,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     if data.get("mixture"):
         places_now = _places_of_mixture(config)
         data["mixture"] = [{**p, "path": place} for p, place in zip(data["mixture"], places_now)]
-    return {**config, "data": data}
+    return {**config, "data": data, "init": None}
 
 
 def _places_of_mixture(config: dict[str, Any]) -> list[str]:
@@ -175,7 +181,11 @@ def _places_of_mixture(config: dict[str, Any]) -> list[str]:
 
 def _command(config: dict[str, Any]) -> str:
     elsewhere = " --val-data held-out-pairs" if config["data"].get("val_path") else ""
-    return f"crossview pretrain --config {RECIPE_NAME} --data pairs{elsewhere} --out out/pretrain"
+    first = " --init first-weights" if config.get("init") else ""
+    return (
+        f"crossview pretrain --config {RECIPE_NAME} --data pairs{elsewhere}{first} "
+        "--out out/pretrain"
+    )
 
 
 def _described_run(weights: Path) -> dict[str, Any]:

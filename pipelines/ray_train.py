@@ -20,7 +20,6 @@ from pipelines.launch import LOG_FORMAT
 from pipelines.worker import import_path
 from training.bad_step import forget_bad_step, refuse_to_repeat
 from training.config import PretrainConfig
-from training.data import DataConfig
 from training.run_folder import writing
 from training.trainer import PretrainResult, pretrain
 
@@ -53,7 +52,7 @@ def train_on_ray(
     except ImportError as error:
         raise CrossviewError(f"Ray Train is not installed whole ({error}); {EXTRA}") from error
 
-    out, config = out.absolute(), replace(config, data=_wherever_it_runs(config.data))
+    out, config = out.absolute(), _wherever_it_runs(config)
     with _cluster(address, num_workers), _stop_file(out) as stop_file:
         forget_bad_step(out)
         scaling = _scaling(config, num_workers)
@@ -79,19 +78,20 @@ def train_on_ray(
     return outcome
 
 
-def _wherever_it_runs(data: DataConfig) -> DataConfig:
+def _wherever_it_runs(config: PretrainConfig) -> PretrainConfig:
     """Return the same with absolute paths: Ray Train's processes have folders of their own."""
 
     def absolute(path: Path) -> Path:
         return path if is_remote(path) else path.expanduser().absolute()
 
-    return replace(
-        data,
-        path=absolute(data.path),
-        val_path=data.val_path and absolute(data.val_path),
-        mixture=tuple(replace(part, path=absolute(part.path)) for part in data.mixture),
-        cache_dir=absolute(data.cache_dir),
+    data = replace(
+        config.data,
+        path=absolute(config.data.path),
+        val_path=config.data.val_path and absolute(config.data.val_path),
+        mixture=tuple(replace(part, path=absolute(part.path)) for part in config.data.mixture),
+        cache_dir=absolute(config.data.cache_dir),
     )
+    return replace(config, data=data, init=config.init and absolute(config.init))
 
 
 def _member(given: dict[str, Any]) -> Any:

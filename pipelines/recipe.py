@@ -290,10 +290,11 @@ def _digest_of(recipe: Recipe, stage: str) -> str:
     if stage == "render":
         parts = [to_plain(recipe.render)]
     elif stage == "pretrain":
-        data = recipe.pretrain_config.data
+        config, data = recipe.pretrain_config, recipe.pretrain_config.data
+        init = [] if config.init is None else [config.init]
         parts = [
-            differences({}, recipe.pretrain_config),  # not where and how fast it runs
-            [str(path) for path in (data.val_path, *(part.path for part in data.mixture))],
+            differences({}, config),  # not where and how fast it runs
+            [str(path) for path in (data.val_path, *(part.path for part in data.mixture), *init)],
             _file_digest(recipe.pairs_folder / INDEX_NAME),
         ]
     else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from generation.bounds import require
+from generation.locations import is_remote
 from generation.plain import Plain, diff_plain, merge, to_plain
 from training.augment import AugmentConfig
 from training.data import DataConfig
@@ -30,6 +32,9 @@ class PretrainConfig:
     """How pictures are changed: colours, homographies, rotations."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """When and on how much to validate."""
+    init: Path | None = None
+    """What holds the weights to begin with, of a model of the same configuration; optimizer and
+    schedule begin anew. None: random ones."""
     seed: int = 0
     """Decides weights, and of every step pairs, crops, changes of the pictures and masks."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -56,6 +61,8 @@ class PretrainConfig:
     """How many checkpoints stay: the newest, and best.pt beside them."""
 
     def __post_init__(self) -> None:
+        on_disk = self.init is None or not is_remote(self.init)
+        require(on_disk, "init", str(self.init), "a folder or file of this machine")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         fits = self.data.random_crop or not self.augment.bends
         allowed = "true with homographies and rotations, which crop too"
@@ -74,6 +81,7 @@ class PretrainConfig:
 FREE_ON_EACH_MACHINE = (
     "data.path",  # the digest of its index must still agree
     "data.val_path",
+    "init",  # the digest of its weights must still agree
     "data.num_workers",
     "data.max_damaged",
     "data.cache_dir",

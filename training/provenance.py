@@ -23,6 +23,7 @@ _PROGRAMS = ("crossview", "cli")  # as a console script, and as python -m pipeli
 def describe_run(
     config: PretrainConfig,
     split: Split,
+    init_sha256: str | None,
     model: CroCo,
     num_steps: int,
     process: Process,
@@ -35,6 +36,7 @@ def describe_run(
         "git_commit": git_commit(Path(__file__).resolve().parents[1]),
         "config": to_plain(config),
         "digests": split.digests,
+        "init_sha256": init_sha256,
         "train_scenes": list(split.train.scenes),
         "train_pairs": split.train.num_pairs,
         "val_scenes": list(split.val.scenes),

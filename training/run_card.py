@@ -68,6 +68,11 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
         ("trained on", f"{_pairs(run, 'train')} of {', '.join(f'`{path}`' for path in paths)}"),
         ("validated on", validated_on(run)),
         *((f"SHA-256 of the index of {name}", digest) for name, digest in run["digests"].items()),
+        *(
+            [("began with", f"`{config['init']}`, weights of SHA-256 {run['init_sha256']}")]
+            if config["init"]
+            else []
+        ),
         ("length", f"{run['num_steps']:,} steps of {config['optim']['batch_size']:,} pairs"),
         (
             "computed",

@@ -15,16 +15,41 @@ import torch
 
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
-from generation.plain import diff_plain
+from generation.plain import diff_plain, to_plain
 from generation.shards.files import VISIBLE_SECONDS, write_text_whole
 from training import checkpoint
 from training.config import FREE_ON_EACH_MACHINE, PretrainConfig, differences
 from training.distributed import Process
+from training.model.croco import CroCo
+from training.model.weights import weights_digest
 from training.run_folder import writing
 
 
+def begin_with(model: CroCo, path: Path | None) -> str | None:
+    """Give a model the weights that path holds, if any; return their SHA-256.
+
+    Raises CrossviewError where it holds no model, or one of another configuration.
+    """
+    if path is None:
+        return None
+    first = checkpoint.load_model(path)
+    configured = to_plain(model.config)
+    lines = [
+        f"model.{name} = {value}, configured: {configured[name]}"
+        for name, value in to_plain(first.config).items()
+        if value != configured[name]
+    ]
+    if lines:
+        raise CrossviewError(
+            f"init = {path}: of another model than the one to train; give its preset, or set what "
+            "differs:\n  " + "\n  ".join(lines)
+        )
+    model.load_state_dict(first.state_dict())
+    return weights_digest(first)
+
+
 def earlier_run(
-    config: PretrainConfig, digests: Mapping[str, str], out: Path
+    config: PretrainConfig, digests: Mapping[str, str], init_sha256: str | None, out: Path
 ) -> dict[str, Any] | None:
     """Return the newest checkpoint that a run left in out; None where there is none.
 
@@ -35,6 +60,8 @@ def earlier_run(
         return None
     lines = differences(state["config"], config)
     lines += diff_plain(state["digests"], digests, "SHA-256 of the index of ")
+    before = {"init": state.get("init_sha256")}  # which older versions had not
+    lines += diff_plain(before, {"init": init_sha256}, "SHA-256 of the weights of ")
     if lines:
         raise CrossviewError(
             f"{out} holds a run that was configured otherwise; take another folder or the same "
@@ -44,10 +71,15 @@ def earlier_run(
 
 
 def require_agreement(
-    process: Process, step: int, config: PretrainConfig, digests: Mapping[str, str]
+    process: Process,
+    step: int,
+    config: PretrainConfig,
+    digests: Mapping[str, str],
+    init_sha256: str | None,
 ) -> None:
     """Raise CrossviewError, in all processes, unless all have the same step, settings and data."""
-    mine = [step, _number_of(differences({}, config, FREE_ON_EACH_MACHINE)), _number_of(digests)]
+    settings = [*differences({}, config, FREE_ON_EACH_MACHINE), init_sha256]
+    mine = [step, _number_of(settings), _number_of(digests)]
     table = process.gather(torch.tensor(mine, device=process.device))
     steps, *numbers = table.view(-1, len(mine)).T.tolist()
     for what, values in zip(("configurations", "data"), numbers, strict=True):

@@ -53,7 +53,7 @@ from training.pictures import validation_pictures
 from training.provenance import describe_run
 from training.run_card import write_run_card
 from training.run_folder import writing
-from training.start import earlier_run, held, require_agreement, require_common_folder
+from training.start import begin_with, earlier_run, held, require_agreement, require_common_folder
 from training.validation import ValidationPairs, load_validation_pairs, validate
 from training.verdicts import Verdict, Verdicts
 
@@ -133,8 +133,10 @@ class _Run:
         self.model = CroCo(config.model)
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
         self.found = checkpoint.stored(out)
-        earlier = earlier_run(config, self.split.digests, out)
-        require_agreement(process, earlier["step"] if earlier else 0, config, self.split.digests)
+        self.init_sha256 = begin_with(self.model, config.init)
+        earlier = earlier_run(config, self.split.digests, self.init_sha256, out)
+        step = earlier["step"] if earlier else 0
+        require_agreement(process, step, config, self.split.digests, self.init_sha256)
         if earlier:
             load_weights(self.model, earlier["model"], out)
         self.model.to(process.device)
@@ -207,7 +209,13 @@ class _Run:
 
     def _open_log(self) -> MetricsLog:
         run = describe_run(
-            self.config, self.split, self.model, self.num_steps, self.process, self.precision_name
+            self.config,
+            self.split,
+            self.init_sha256,
+            self.model,
+            self.num_steps,
+            self.process,
+            self.precision_name,
         )
         with writing(self.out):
             write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
@@ -445,6 +453,7 @@ class _Run:
         state = {
             "config": to_plain(self.config),
             "digests": self.split.digests,
+            "init_sha256": self.init_sha256,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "metrics": self.last_metrics,

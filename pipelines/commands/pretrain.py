@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
+from pipelines.commands.complete import WEIGHTS
 
 if TYPE_CHECKING:
     from training.config import PretrainConfig
@@ -31,6 +32,12 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help="tiny, small (for CPUs), croco_v1 (default; also called base), croco_v2_base, "
         "croco_v2_large, croco_v2_base_small_decoder or mae",
+    )
+    parser.add_argument(
+        "--init",
+        type=shared.on_disk,
+        metavar="PATH",
+        help=f"weights to begin with, of the same model: {WEIGHTS}",
     )
     shared.add_common(parser, "PretrainConfig")
     parser.add_argument(
@@ -114,6 +121,7 @@ def config_of(options: argparse.Namespace) -> PretrainConfig:
             "preset": options.preset,
             "data.path": options.data,
             "data.val_path": options.val_data,
+            "init": options.init,
             "seed": options.seed,
         },
     )

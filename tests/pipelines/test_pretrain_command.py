@@ -129,6 +129,23 @@ def test_another_model_is_not_trained_on_from_a_checkpoint(pretrain, done):
     assert contents(done) == before
 
 
+def test_another_model_s_weights_are_not_begun_with(pretrain, done, tmp_path):
+    other = ("--init", done, "--out", tmp_path / "other")
+    status, said = pretrain(*other, "--set", "model.enc_depth=1")
+    assert status == 2
+    assert f"init = {done}: of another model" in said
+    assert "model.enc_depth = 2, configured: 1" in said
+    for words, where in (
+        (["--init", "s3://a/b.pth"], "argument --init"),
+        (["--set", "init=s3://a/b.pth"], "init = 's3://a/b.pth'"),
+    ):
+        status, said = pretrain("--out", tmp_path / "other", *words)
+        assert status == 2
+        assert f"{where}: expected a folder or file of this machine" in said
+    assert not (tmp_path / "other").exists()
+    assert pretrain(*other)[0] == 0
+
+
 def test_an_index_that_changed_since_is_refused(pretrain, done, data, tmp_path):
     before = contents(done)
     status, said = pretrain(data=write_dataset(tmp_path / "again", pairs=11))

@@ -74,7 +74,9 @@ def test_relative_folders_are_found_from_wherever_rays_processes_run(tmp_path, m
         mixture=(Part(path=url),),
         cache_dir=Path("~/c"),
     )
-    found = _wherever_it_runs(data)
+    config = _wherever_it_runs(PretrainConfig(data=data, init=Path("first")))
+    assert config.init == tmp_path / "first"
+    found = config.data
     assert found.path == tmp_path / "pairs"
     assert found.val_path == tmp_path / "../val"
     assert found.mixture[0].path == url

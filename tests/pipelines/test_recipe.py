@@ -391,7 +391,7 @@ def test_a_recipe_that_cannot_be_is_refused(overrides: dict, message: str):
         load_recipe("demo", overrides)
 
 
-def test_other_data_to_validate_on_or_to_mix_in_train_anew(tmp_path: Path):
+def test_other_data_to_validate_on_or_to_mix_in_or_first_weights_train_anew(tmp_path: Path):
     name = write_recipe(tmp_path)
     data = [
         {},
@@ -400,5 +400,6 @@ def test_other_data_to_validate_on_or_to_mix_in_train_anew(tmp_path: Path):
         {"mixture": [{"path": str(tmp_path / "a")}]},
         {"mixture": [{"path": str(tmp_path / "b")}]},
     ]
-    recipes = [load_recipe(name, {"pretrain": {"data": each}}) for each in data]
-    assert len({_digest_of(recipe, "pretrain") for recipe in recipes}) == len(data)
+    changes = [*({"data": each} for each in data), {"init": str(tmp_path / "a")}]
+    recipes = [load_recipe(name, {"pretrain": each}) for each in changes]
+    assert len({_digest_of(recipe, "pretrain") for recipe in recipes}) == len(changes)

@@ -208,6 +208,18 @@ def test_the_licence_is_that_of_the_datasets_card(run, dataset, tmp_path):
     assert "## Licence\n\n- Rooms of X: CC0.\n\n" in (tmp_path / CARD_NAME).read_text()
 
 
+def test_weights_that_a_run_began_with_are_named_and_keep_their_licence(run, dataset, tmp_path):
+    config = micro_config(dataset, optim={"max_steps": 1}, init=str(run))
+    pretrain(config, tmp_path / "run")
+    assert export(tmp_path / "run", tmp_path / "model") == 0
+    card = (tmp_path / "model" / CARD_NAME).read_text()
+    assert "- That of the weights it began with; CroCo's own are" in card
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert f"| began with | weights of SHA-256 `{described['init_sha256']}` |" in card
+    assert "--data pairs --init first-weights --out" in card
+    assert str(run) not in card + (tmp_path / "model" / "pretrain.yaml").read_text()
+
+
 def export(weights, out):
     return main(["export", "--weights", str(weights), "--to", "safetensors", "--out", str(out)])
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from group import stopping_after
 from micro import MICRO, micro_config, preset_config
 from synthetic import write_dataset
 
@@ -27,6 +29,7 @@ from training.completion import complete
 from training.config import differences
 from training.distributed import Process, device_name
 from training.metrics import read_lines
+from training.model.weights import weights_digest
 from training.order import swapped_views
 from training.presets import PRESETS, preset
 from training.trainer import _Run, pretrain
@@ -281,6 +284,34 @@ def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
     rendered_again = write_dataset(tmp_path / "data", pairs=11)
     with pytest.raises(CrossviewError, match="SHA-256 of the index of data"):
         pretrain(micro_config(rendered_again), out)
+
+
+def test_a_run_begins_with_the_weights_it_is_given_and_goes_on_with_its_own(
+    run, dataset, tmp_path, caplog
+):
+    given, before = {"init": str(run[0]), "seed": 1}, load_model(run[0]).state_dict()
+    begun = _Run(micro_config(dataset, **given), tmp_path / "no", ALONE, lambda: False)
+    assert begun.step == 0
+    for name, tensor in begun.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+    out = tmp_path / "out"
+    pretrain(micro_config(dataset, **given), out, stopping_after(5))
+    assert sorted(losses(out)) == [1, 2, 3, 4, 5]
+    assert losses(out)[1] < 0.95 * losses(run[0])[1]
+    described = json.loads((out / "run.json").read_text())
+    assert described["init_sha256"] == weights_digest(load_model(run[0]))
+    assert described["init_sha256"] in (out / "README.md").read_text()
+    moved = shutil.copy(run[1].checkpoint, tmp_path / "moved.pt")
+    pretrain(micro_config(dataset, **{**given, "init": str(moved)}), out)
+    pretrain(micro_config(dataset, **given), tmp_path / "whole")
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_run_that_began_with_other_weights_is_not_continued(run, dataset, tmp_path):
+    out = copy_run(run, tmp_path)
+    with pytest.raises(CrossviewError, match="SHA-256 of the weights of init: null before"):
+        pretrain(micro_config(dataset, init=str(run[0])), out)
 
 
 def test_a_field_that_an_older_version_had_not_counts_as_its_default(dataset):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -178,12 +177,3 @@ def untrained(config: ModelConfig, seed: int) -> CroCo:
     model = CroCo(config)
     initialise(model, torch.Generator().manual_seed(weights_seed(seed)))
     return model
-
-
-def weights_digest(model: CroCo) -> str:
-    """Return the SHA-256 of a model's tensors, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
