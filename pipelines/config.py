@@ -125,7 +125,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, source: str | Path) -> T:
 def _build(cls: Any, values: Any, key: str) -> Any:
     if not isinstance(values, Mapping):
         raise _mistyped(cls, values, key)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields = {field.name: field for field in _fields(cls)}
     for name in values:
         if name not in fields:
             near = _nearest(name, fields)
@@ -148,6 +148,11 @@ def _build(cls: Any, values: Any, key: str) -> Any:
         of_a_field = named is not None and named[0] in fields
         message = _below(key, error) if of_a_field else f"{key}: {error}" if key else str(error)
         raise ConfigError(message) from error
+
+
+def _fields(cls: Any) -> list[dataclasses.Field[Any]]:
+    """Return the fields of a dataclass that are given."""
+    return [field for field in dataclasses.fields(cls) if field.init]
 
 
 def _convert(kind: Any, value: Any, key: str) -> Any:
@@ -264,4 +269,6 @@ def _describe(kind: Any) -> str:
         return f"a list, each {_describe(inner[0])}"
     if origin is tuple:
         return f"a list of {len(inner)} ({', '.join(map(_describe, inner))})"
+    if dataclasses.is_dataclass(kind):
+        return f"a mapping of {', '.join(field.name for field in _fields(kind))}"
     return _NAMES.get(kind, "a mapping")

@@ -145,7 +145,10 @@ def test_a_missing_key_says_what_is_expected() -> None:
         ({"seed": 1000.0}, "seed: expected a whole number, got 1000.0; write 1000"),
         ({"seed": None}, "seed: expected a whole number, got null"),
         ({"data": ""}, 'data: expected a path, got ""'),
-        ({"optim": 3}, "optim: expected a mapping, got 3"),
+        (
+            {"optim": 3},
+            "optim: expected a mapping of lr, betas, max_steps, nesterov, schedule, got 3",
+        ),
         ({"optim": {"lr": True}}, "optim.lr: expected a number, got true"),
         ({"optim": {"lr": float("nan")}}, "optim.lr: expected a number, got NaN"),
         ({"optim": {"lr": 10**400}}, "optim.lr: expected a number, got 1000"),

@@ -49,6 +49,10 @@ BAD = {
     "an unknown preset": (["--preset", "huge"], "preset = 'huge': expected one of tiny, small"),
     "an unknown key": (["--set", "optim.bach_size=4"], "optim.bach_size: unknown key"),
     "a mistyped value": (["--set", "optim.batch_size=four"], "optim.batch_size"),
+    "a mixture without weights": (
+        ["--set", "data.mixture=out/b"],
+        "data.mixture: expected a list, each a mapping of path, weight, weight_end, got",
+    ),
     "data below the crop": (
         ["--set", "model.image_size=40"],
         "36 x 36 pixels, but the model takes crops of 40",
