@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from generation.machine import processor
 from generation.shards.files import write_text_whole
 from generation.shards.schema import ShardError
 from generation.task import ShardReport
-from pipelines.machine import processor
 
 RUN_LOG_NAME = "runs.jsonl"
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from generation.locations import location
+from generation.machine import processor
 from generation.raycast import RayCaster
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
@@ -30,7 +31,6 @@ from pipelines.inspection import (
     read_accounts,
     write_inspection,
 )
-from pipelines.machine import processor
 from pipelines.pair_table import PairTable
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.run_log import read_runs, work_by_scene
