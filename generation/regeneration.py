@@ -20,8 +20,7 @@ from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
 from generation.scenes.digest import load_digested
 from generation.scenes.sources import SceneSource
-from generation.shards.files import write_text_whole
-from generation.shards.schema import Sidecar, sidecar_path
+from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
 from generation.task import (
     GENERATION_VERSION,
@@ -123,12 +122,11 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
         rejections={},
         device=renderer.device,
     )
-    write_text_whole(sidecar_path(task.shard_path), sidecar.to_json())
+    sidecar.write(task.shard_path)
     return ShardReport(
         scene_id=task.scene.scene_id,
         count=task.num_pairs,
         attempts=task.num_pairs,
-        rejections={},
         shortfall="",
         num_faces=num_faces,
         num_renders=len(poses),

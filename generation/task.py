@@ -17,7 +17,6 @@ from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
 from generation.scenes.digest import UNREADABLE, load_digested
 from generation.scenes.sources import SceneSource
-from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
 from generation.shards.verify import sidecar_flaws
@@ -160,7 +159,6 @@ class ShardReport:
     count: int
     """Pairs written, of all levels."""
     attempts: int
-    rejections: dict[str, int]
     shortfall: str
     """Why there are fewer pairs than asked for; empty where there are not."""
     num_faces: int
@@ -212,12 +210,11 @@ def render_shards(task: RenderTask) -> ShardReport:
                 device=prepared.renderer.device,
                 shortfall=shortfall,
             )
-            write_text_whole(sidecar_path(path), sidecar.to_json())
+            sidecar.write(path)
     return ShardReport(
         scene_id=task.scene.scene_id,
         count=ledger.accepted,
         attempts=ledger.attempts,
-        rejections=dict(ledger.rejections),
         shortfall=shortfall,
         num_faces=prepared.num_faces,
         num_renders=ledger.num_renders,

@@ -17,9 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from generation.bounds import require
 from generation.pairs import PairConfig
 from generation.plain import merge
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader
-from generation.shards.schema import META, VIEWS, Sidecar, sidecar_path
+from generation.shards.schema import META, VIEWS, Sidecar
 from generation.shards.writer import open_shard
 from pipelines.executors import make_executor
 from pipelines.recipe import pretrain_config
@@ -150,7 +149,7 @@ def write_repeated_pairs(folder: Path, num_pairs: int, image_size: int) -> None:
             sidecar = Sidecar(
                 entry=writer.entry, task={}, samples=writer.samples, attempts=0, rejections={}
             )
-            write_text_whole(sidecar_path(path), sidecar.to_json())
+            sidecar.write(path)
             entries.append(writer.entry)
     ShardIndex(folder=folder, config=index.config, shards=tuple(entries)).write()
 

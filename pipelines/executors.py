@@ -204,34 +204,15 @@ class RayExecutor:
             self._started = False
 
     def _connect(self) -> None:
-        # Nothing is sent to Ray's makers. Ray reads this when it is imported.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        import ray
-
-        if ray.is_initialized():
-            return
         logging.getLogger("ray").setLevel(logging.ERROR)
+        # No working_dir: other machines import what they have installed.
         environment = ONE_THREAD if self.address else ONE_THREAD | import_path()
-        local: dict[str, Any] = {
-            "num_cpus": self.num_workers,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-        where = f"reach the Ray cluster at {self.address}" if self.address else "start Ray"
-        try:
-            if self.address:
-                check_that_it_listens(self.address)
-            ray.init(
-                address=self.address or "local",
-                # No working_dir: other machines import what they have installed.
-                runtime_env={"env_vars": environment},
-                log_to_driver=False,
-                configure_logging=False,
-                **({} if self.address else local),
-            )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise CrossviewError(f"cannot {where}: {error}") from error
-        self._started = True
+        self._started |= connect(
+            self.address,
+            num_cpus=self.num_workers,
+            runtime_env={"env_vars": environment},
+            log_to_driver=False,
+        )
 
     def _num_seats(self) -> int:
         """As many as asked for, be there room or not: a cluster that scales makes room."""
@@ -366,7 +347,35 @@ class _Seat:
         return self._worker.do(errand, fresh=fresh)
 
 
-def check_that_it_listens(address: str) -> None:
+def connect(address: str | None, *, num_cpus: int | None, **options: Any) -> bool:
+    """Reach a Ray cluster or, without an address, start one here, for ray.shutdown() to end.
+
+    Return whether there was any need to: this process may be connected already. options are
+    ray.init's. Raises CrossviewError where that fails.
+    """
+    # Nothing is sent to Ray's makers. Ray reads this when it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    local: dict[str, Any] = {
+        "num_cpus": num_cpus,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+    where = f"reach the Ray cluster at {address}" if address else "start Ray"
+    try:
+        if address:
+            _check_that_it_listens(address)
+        options |= {} if address else local
+        ray.init(address=address or "local", configure_logging=False, **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise CrossviewError(f"cannot {where}: {error}") from error
+    return True
+
+
+def _check_that_it_listens(address: str) -> None:
     """Raise OSError where nobody listens at HOST:PORT, for which Ray would wait minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdecimal():

@@ -15,7 +15,7 @@ import torch
 
 from generation.errors import CrossviewError
 from generation.locations import is_remote
-from pipelines.executors import OBJECT_STORE_BYTES, check_that_it_listens
+from pipelines.executors import connect
 from pipelines.launch import LOG_FORMAT
 from pipelines.worker import import_path
 from training.bad_step import forget_bad_step, refuse_to_repeat
@@ -135,7 +135,7 @@ def _scaling(config: PretrainConfig, num_workers: int | None) -> dict[str, Any]:
 
 @contextmanager
 def _cluster(address: str | None, num_workers: int | None) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine that ends with the block."""
+    """Be connected to a cluster, or have one on this machine, for the length of the block."""
     import ray
 
     def hush() -> None:
@@ -143,23 +143,17 @@ def _cluster(address: str | None, num_workers: int | None) -> Iterator[None]:
         cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
         logging.getLogger(cleaner).setLevel(logging.ERROR)
 
-    local: dict[str, Any] = {
-        "num_cpus": max(num_workers or 1, os.cpu_count() or 1),
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "runtime_env": {"env_vars": import_path(), "worker_process_setup_hook": hush},
-    }
-    where = f"reach the Ray cluster at {address}" if address else "start Ray"
-    try:
-        if address:
-            check_that_it_listens(address)
-        ray.init(address=address or "local", configure_logging=False, **({} if address else local))
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise CrossviewError(f"cannot {where}: {error}") from error
+    here = {"env_vars": import_path(), "worker_process_setup_hook": hush}
+    started = connect(
+        address,
+        num_cpus=max(num_workers or 1, os.cpu_count() or 1),
+        runtime_env=None if address else here,
+    )
     try:
         yield
     finally:
-        ray.shutdown()
+        if started:
+            ray.shutdown()
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 
 from generation.errors import CrossviewError
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
     INDEX_NAME,
@@ -44,7 +43,7 @@ def index_plain_tars(folder: Path) -> ShardIndex:
             raise CrossviewError(f"{path}: the sidecar would replace this file; move it elsewhere")
     sidecars = [_sidecar(path) for path in tars]
     for path, sidecar in zip(tars, sidecars):
-        write_text_whole(sidecar_path(path), sidecar.to_json())
+        sidecar.write(path)
     entries = tuple(sidecar.entry for sidecar in sidecars if sidecar.entry)
     index = ShardIndex(folder=folder, config={}, shards=entries)
     index.write()

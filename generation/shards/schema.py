@@ -15,6 +15,7 @@ from typing import Any
 
 from generation.errors import CrossviewError
 from generation.locations import contents
+from generation.shards.files import write_text_whole
 
 SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
@@ -83,6 +84,10 @@ class Sidecar:
     def to_json(self) -> str:
         """Return the sidecar's text: the same bytes for the same shard."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1) + "\n"
+
+    def write(self, shard_path: Path) -> None:
+        """Write it, whole, to where the sidecar of a tar lies."""
+        write_text_whole(sidecar_path(shard_path), self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:

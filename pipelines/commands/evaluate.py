@@ -98,7 +98,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print the table."""
-    from pipelines.commands.options import report_failures
     from pipelines.contenders import contenders
     from pipelines.evaluate import evaluate_all
     from pipelines.evaluation_report import write_report
@@ -121,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     )
     print(write_report(options.out, "Evaluation", chosen, models, cells, failures))
     print(f"\n{options.out / 'results.md'}, .json, .png")
-    return report_failures(list(map(str, failures)), of="results")
+    return shared.report_failures(list(map(str, failures)), of="results")
 
 
 def chosen_benchmarks(options: argparse.Namespace) -> list[Benchmark]:

@@ -46,7 +46,7 @@ def write_dataset(folder: Path, counts: tuple[int, ...] = (3, 2)) -> ShardIndex:
         sidecar = Sidecar(
             entry=writer.entry, task={}, samples=writer.samples, attempts=count, rejections={}
         )
-        sidecar_path(path).write_text(sidecar.to_json())
+        sidecar.write(path)
         entries.append(writer.entry)
     index = ShardIndex(folder=folder, config={"seed": 0}, shards=tuple(entries))
     index.write()

@@ -30,7 +30,6 @@ REPORT = {
     "scene_id": "room",
     "count": 4,
     "attempts": 4,
-    "rejections": {},
     "shortfall": "",
     "num_faces": 12,
     "num_renders": 8,

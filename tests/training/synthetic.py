@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from generation.geometry import Camera
-from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import Sidecar, sidecar_path
+from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
 
 HFOV_DEG = 60.0
@@ -77,7 +76,7 @@ def write_dataset(
             sidecar = Sidecar(
                 entry=writer.entry, task={}, samples=writer.samples, attempts=pairs, rejections={}
             )
-            write_text_whole(sidecar_path(path), sidecar.to_json())
+            sidecar.write(path)
             entries.append(writer.entry)
     ShardIndex(folder=folder, config={}, shards=tuple(entries)).write()
     return folder

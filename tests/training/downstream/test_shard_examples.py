@@ -10,10 +10,9 @@ from synthetic import HFOV_DEG, pair_members, plane_pair, write_dataset
 
 from generation.errors import CrossviewError
 from generation.geometry import Camera
-from generation.shards.files import write_text_whole
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import Sidecar, sidecar_path
+from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -52,7 +51,7 @@ def write_shards(folder, samples):
         sidecar = Sidecar(
             entry=writer.entry, task={}, samples=writer.samples, attempts=1, rejections={}
         )
-        write_text_whole(sidecar_path(path), sidecar.to_json())
+        sidecar.write(path)
         entries.append(writer.entry)
     ShardIndex(folder=folder, config={}, shards=tuple(entries)).write()
     return folder
