@@ -6,6 +6,7 @@ import ctypes
 import json
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -285,9 +286,17 @@ def moved(task: RenderTask) -> RenderTask:
     return replace(task, outputs=((f"{folder}-elsewhere", band),))
 
 
-def test_shards_that_the_driver_does_not_see_are_told(out: Path, monkeypatch):
+@pytest.mark.parametrize(
+    ("mounted", "told"),
+    [(True, "every machine must see the same folder"), (False, r"on \S+: .* No such file")],
+)
+def test_shards_that_the_driver_does_not_see_are_told(out: Path, monkeypatch, mounted, told):
     monkeypatch.setattr(shard_tasks, "VISIBLE_SECONDS", 0.5)
+    elsewhere = out.with_name(f"{out.name}-elsewhere")
+    if mounted:
+        elsewhere.mkdir()
     result = render_pairs(config_of(), out, ElsewhereExecutor(moved=moved))
     assert len(result.failures) == 9
-    assert "every machine must see the same folder" in result.failures[0]
+    assert re.search(told, result.failures[0])
     assert result.index.num_pairs == 0
+    assert elsewhere.exists() == mounted
