@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +60,12 @@ class OverlapBand:
                 f"got {text!r}"
             )
         return cls(low=float(match[1]), high=float(match[2]), flat=match[3] is not None)
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> OverlapBand | None:
+        """Return the band in the configuration of a dataset's index; None where it has none."""
+        band = config.get("pairs", {}).get("overlap")
+        return cls(**band) if isinstance(band, dict) else None
 
     def __str__(self) -> str:
         if self.official:

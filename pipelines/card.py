@@ -106,14 +106,9 @@ GENERATED = "Rooms that crossview generates: Apache-2.0, as crossview itself."
 
 
 def _title(index: ShardIndex) -> str:
-    band = _band(index)
+    band = OverlapBand.of_config(index.config)
     seen = f", co-visibility {band}" if band else ""
     return f"{index.num_pairs:,} pairs of co-visible indoor views{seen}"
-
-
-def _band(index: ShardIndex) -> OverlapBand | None:
-    band = index.config.get("pairs", {}).get("overlap")
-    return OverlapBand(**band) if isinstance(band, dict) else None
 
 
 def _front_matter(index: ShardIndex, licences: list[str], has_depth: bool) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Bool, Float64, UInt8
 from generation.locations import is_listed, is_remote
+from generation.overlap import OverlapBand
 from generation.shards.files import write_text_whole
 from generation.shards.images import encode_jpeg
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, read_each
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, Sidecar, sidecar_path
 from pipelines.figures import DARK, LIGHT, histogram_of, save_figure, save_png, tinted
 from pipelines.inspected_scenes import InspectedPair, InspectedScene, RecordedScenes, inspect_scene
@@ -91,6 +92,7 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
         raise CrossviewError(f"{out}: expected the name of a page, for example {out}.html")
     pictures.mkdir(parents=True, exist_ok=True)
     table = PairTable.read(index, config.max_rows)
+    band = OverlapBand.of_config(index.config)
     accounts = read_accounts(index)
     runs = read_runs(folder)
     shown = _inspected(table, config)
@@ -104,10 +106,10 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
         index=index,
         table=table,
         first=pairs[0].record,
-        band=_band_name(index),
+        band=band,
         gallery=[_card(table, pair) for pair in pairs],
         tints=sum(pair.depths_m is not None for pair in pairs),
-        charts=_charts(table, pairs, pictures, _band(index)),
+        charts=_charts(table, pairs, pictures, band),
         totals=sum((account.rejections for account in accounts.values()), Counter()).most_common(),
         kept=sum(account.kept for account in accounts.values()),
         proposals=sum(account.proposals for account in accounts.values()),
@@ -127,12 +129,12 @@ def read_accounts(index: ShardIndex) -> dict[str, SceneAccount]:
     Raises ShardError where a listed shard's sidecar cannot be read.
     """
     accounts: defaultdict[str, SceneAccount] = defaultdict(SceneAccount)
-    for entry in index.shards:
-        _add(accounts[entry.scene], Sidecar.read(sidecar_path(index.folder / entry.name)))
-    listed = {sidecar_path(index.folder / entry.name) for entry in index.shards}
+    listed = [sidecar_path(index.folder / entry.name) for entry in index.shards]
+    for entry, sidecar in zip(index.shards, read_each(Sidecar.read, listed)):
+        _add(accounts[entry.scene], sidecar)
     others = {index.folder / INDEX_NAME, index.folder / CONFIG_NAME}
     files = index.folder.glob("*.json") if is_listed(index.folder) else ()
-    for path in sorted(set(files) - listed - others):
+    for path in sorted({*files} - {*listed} - others):
         try:
             sidecar = Sidecar.read(path)
             if sidecar.entry is None:  # a task that found no pair
@@ -182,18 +184,6 @@ def _inspected(table: PairTable, config: InspectConfig) -> list[InspectedScene]:
     return shown
 
 
-def _band(index: ShardIndex) -> dict[str, Any] | None:
-    band = index.config.get("pairs", {}).get("overlap")
-    return band if isinstance(band, dict) else None
-
-
-def _band_name(index: ShardIndex) -> str:
-    band = _band(index)
-    if band is None:
-        return ""
-    return "official" if band["official"] else f"{band['low']:g} to {band['high']:g}"
-
-
 def _card(table: PairTable, pair: InspectedPair) -> dict[str, Any]:
     seen = pair.seen
     return {
@@ -240,7 +230,7 @@ def _save_sheet(path: Path, pairs: Sequence[InspectedPair]) -> None:
 
 
 def _charts(
-    table: PairTable, pairs: Sequence[InspectedPair], pictures: Path, band: dict[str, Any] | None
+    table: PairTable, pairs: Sequence[InspectedPair], pictures: Path, band: OverlapBand | None
 ) -> list[dict[str, str]]:
     depths = [
         float(np.median(depth_m[depth_m > 0]))
@@ -249,7 +239,7 @@ def _charts(
         if depth_m.any()
     ]
     unit = np.linspace(0, 1, 51)
-    judged = (band["low"], band["high"]) if band else None
+    judged = (band.low, band.high) if band else None
     charts = [
         ("covisibility", table.covisibility, unit, "co-visibility"),
         ("official", table.official, unit, "official co-visibility"),
@@ -260,7 +250,7 @@ def _charts(
         charts.append(("depth", np.array(depths), _bins(np.array(depths)), "median depth (m)"))
     made = []
     for name, values, bins, label in charts:
-        is_judged = name == ("official" if band and band["official"] else "covisibility")
+        is_judged = name == ("official" if band and band.official else "covisibility")
         urls = {}
         for theme_name, theme in (("light", LIGHT), ("dark", DARK)):
             figure = histogram_of(values, bins, label, theme, judged if is_judged else None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from generation.bounds import require
+from generation.bounds import require, require_choices
 from generation.locations import is_remote
 from generation.plain import Plain, diff_plain, merge, to_plain
 from training.augment import AugmentConfig
@@ -69,12 +69,7 @@ class PretrainConfig:
         require(fits, "data.random_crop", self.data.random_crop, allowed)
         for name in ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name, choices in (
-            ("precision", ("auto", "float32", "bfloat16")),
-            ("device", ("auto", "cpu", "cuda")),
-            ("parallel", ("ddp", "fsdp")),
-        ):
-            require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
+        require_choices(self)
 
 
 # What need not be the same in all processes of a run.

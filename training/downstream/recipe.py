@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from generation.bounds import require
+from generation.bounds import require, require_choices
 from training.model.croco import ModelConfig
 
 
@@ -65,7 +65,7 @@ class Recipe:
     """As in pre-training."""
 
     def __post_init__(self) -> None:
-        require(self.head in ("dpt", "linear"), "head", self.head, "dpt or linear")
+        require_choices(self)
         holds = self.head_width >= 8 and self.head_width % 8 == 0
         require(holds, "head_width", self.head_width, "a multiple of 8")
         for name in ("resize", "crop"):

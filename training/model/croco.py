@@ -17,7 +17,7 @@ import torch
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from generation.bounds import require
+from generation.bounds import require, require_choices
 from generation.errors import CrossviewError
 from training.model.attention import Maps
 from training.model.blocks import CatBlock, CrossBlock, EncoderBlock, SelfBlock, layer_norm
@@ -71,12 +71,7 @@ class ModelConfig:
             allowed = f"a positive multiple of 4 x model.{part}_heads = {4 * heads}"
             require(dim > 0 and dim % (4 * heads) == 0, f"model.{part}_dim", dim, allowed)
         require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "above 0")
-        for name, choices in (
-            ("pos_embed", ("cosine", "rope100")),
-            ("decoder", tuple(_DECODER_BLOCKS)),
-        ):
-            value = getattr(self, name)
-            require(value in choices, f"model.{name}", value, " or ".join(choices))
+        require_choices(self, "model.")
 
     @property
     def sees_reference(self) -> bool:

@@ -290,3 +290,9 @@ def test_a_fraction_of_an_epoch_is_a_step_at_least():
 def test_a_loss_that_is_not_finite_stops_the_training():
     with pytest.raises(CrossviewError, match=r"fit: the loss is inf.*lower lr"):
         fitted(scale=float("inf"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("precision", "bf16"), ("head", "mlp")])
+def test_a_choice_that_there_is_not_is_refused(field: str, value: str):
+    with pytest.raises(CrossviewError, match=rf"{field} = '{value}': expected \w+ or \w+"):
+        Recipe(**{field: value})
