@@ -90,8 +90,11 @@ def test_the_page_shows_pairs_charts_and_maps_without_complaint(browser, page: P
     browser.resize(1280)
     browser.open(page)
     assert len(shown(browser)) == 24
-    browser.evaluate("document.getElementById('more').click()")
+    more = "document.getElementById('more')"
+    assert browser.evaluate(f"{more}.offsetHeight") > 0
+    browser.evaluate(f"{more}.click()")
     assert len(shown(browser)) == PAIRS
+    assert browser.evaluate(f"{more}.offsetHeight") == 0, "there are no more"
     pictures = browser.evaluate("[...document.images].map((i) => [i.naturalWidth, i.alt, i.src])")
     assert all(width > 0 for width, _, _ in pictures)
     # Two views and two tints a pair, five charts, two maps.
