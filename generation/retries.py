@@ -63,6 +63,8 @@ async def asked_again(request: Any, handler: Callable[[Any], Awaitable[Any]]) ->
             if response.status not in _MAY_PASS:
                 return response
             response.release()
+        except aiohttp.ServerTimeoutError:
+            raise  # after half a minute: once for each of retried's attempts is often enough
         except aiohttp.ClientConnectionError as error:
             logger.debug("%s: %s", request.url, error)
         await asyncio.sleep(_wait_s(attempt))

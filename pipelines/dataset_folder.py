@@ -14,6 +14,7 @@ from generation.folder_lock import locked
 from generation.plain import Plain, diff_plain
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shards.files import remove_partial_files, write_text_whole
+from generation.shards.reader import read_each
 from generation.shards.schema import (
     CONFIG_NAME,
     SCHEMA_VERSION,
@@ -113,7 +114,7 @@ def _versions_in(folder: Path, tasks: Iterable[ShardTask]) -> dict[str, str]:
         return now
     before: dict[str, str] = read_json(path, "the configuration of a run").get("versions", {})
     other = other_versions(before, now)
-    if not other or not any(task.finished() for task in tasks):
+    if not other or not any(read_each(lambda task: task.finished(), tasks)):
         return now
     logger.warning(
         "%s: its shards were made by other packages; what is made now may have other bytes than "

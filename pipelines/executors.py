@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import socket
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
@@ -38,6 +40,8 @@ another one answers; where there is none left, the run ends. A machine may be of
 others work."""
 PATIENCE_SECONDS = 60.0
 """Without any worker for so long, the run says that it waits."""
+PAUSE_SECONDS = 60.0
+"""A machine that could not do its task is asked again after so long, each time twice as long."""
 CONNECT_SECONDS = 20.0
 """A cluster's head that does not answer for so long is not there."""
 
@@ -160,9 +164,10 @@ class RayExecutor:
         # to the next is a millisecond, and so it is known what each has loaded.
         busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
         false_starts: list[str] = []  # why, since a worker answered
-        # On machines that could not do what another is asked to do now. They keep their CPUs, so
-        # that Ray starts nobody else there.
-        parked: list[Any] = []
+        # On machines that could not do what another is asked to do now, and when they are asked
+        # again. They keep their CPUs, so that Ray starts nobody else there.
+        parked: dict[Any, float] = {}
+        refusals: Counter[Any] = Counter()  # of each, in a row
         try:
             while agenda.num_open:
                 if len(false_starts) < MAX_FALSE_STARTS:
@@ -172,17 +177,22 @@ class RayExecutor:
                         busy[seat.start.remote()] = (seat, None)
                 elif not (busy or parked):
                     raise CrossviewError(f"Ray's workers do not start: {false_starts[-1]}")
-                if not busy:  # nobody else is left
-                    busy = {seat.start.remote(): (seat, None) for seat in parked}
-                    parked.clear()
+                now = time.monotonic() if busy else math.inf  # else nobody is left
+                for seat in [seat for seat, due in parked.items() if due <= now]:
+                    del parked[seat]
+                    busy[seat.start.remote()] = (seat, None)
                 done = _first_done(busy)
                 seat, errand = busy.pop(done)
                 reply, lost = _collect(done)
                 false_starts = [*false_starts, reply.error] if lost and not errand else []
                 outcomes = list(agenda.settle(errand, reply)) if errand else []
                 if reply.fault is Fault.MACHINE and not outcomes:
-                    parked.append(seat)
+                    pause = PAUSE_SECONDS * 2 ** refusals[seat]
+                    parked[seat] = time.monotonic() + pause
+                    refusals[seat] += 1
                     continue
+                if errand:
+                    del refusals[seat]
                 last = None if reply.fault is Fault.DEATH else errand  # another may live through it
                 if not lost and (following := agenda.take(last)):
                     fresh = recycle and not following.goes_on_from(errand)

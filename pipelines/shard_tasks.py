@@ -76,7 +76,7 @@ def make_missing(
     verify: bool,
 ) -> Made[Task]:
     """Do the tasks that are not finished or, with verify, whose shards are not what was written."""
-    found = read_each(lambda task: task.finished(verify=verify), tasks)
+    found = _found([(task, verify) for task in tasks])
     finished = {task.name: done for task, done in zip(tasks, found) if done}
     missing = [task for task in tasks if task.name not in finished]
     num_missing = sum(task.num_pairs for task in missing)
@@ -166,10 +166,16 @@ def _awaited(
     failed is damaged still.
     """
     deadline = time.monotonic() + VISIBLE_SECONDS
-    strictly = [(task, verify and task.name not in reported) for task in tasks]
-    found = read_each(lambda each: each[0].finished(verify=each[1]), strictly)
+    found = _found([(task, verify and task.name not in reported) for task in tasks])
     for task, done in zip(tasks, found):
         while not done and task.name in reported and time.monotonic() < deadline:
             time.sleep(1)
             done = task.finished()
         yield task, done
+
+
+def _found(tasks: Sequence[tuple[ShardTask, bool]]) -> Iterator[Any]:
+    """Yield what each task left, or None; True beside it: by reading its whole shards."""
+    if any(verify for _, verify in tasks):  # one at a time: those of a bucket are fetched whole
+        return (task.finished(verify=verify) for task, verify in tasks)
+    return read_each(lambda each: each[0].finished(), tasks)

@@ -190,12 +190,10 @@ def _attempt(errand: bytes, pipe: Connection, memory_bytes: int) -> Reply:
                 where = f"{cause.filename}: " if cause.filename else ""
                 host = socket.gethostname()
                 return Reply(fault=Fault.DISK, error=f"{host}: {where}{cause.strerror}")
-        if isinstance(error, MachineError):
-            return Reply(fault=Fault.MACHINE, error=str(error))
+        if isinstance(error, (MachineError, OSError)):
+            return Reply(fault=Fault.MACHINE, error=f"on {socket.gethostname()}: {error}")
         if isinstance(error, CrossviewError):
             return Reply(fault=Fault.ERROR, error=str(error))
-        if isinstance(error, OSError):
-            return Reply(fault=Fault.MACHINE, error=f"on {socket.gethostname()}: {error}")
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         return Reply(fault=Fault.ERROR, error=f"{type(error).__name__}: {error} ({where})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,9 +52,8 @@ def load_digested(source: SceneSource, digest: str, navmesh: str = "") -> Scene:
     for planned, found, what in zip((digest, navmesh), here, ("", " or its navigation mesh")):
         if found != planned != UNREADABLE:
             raise MachineError(
-                f"{source.path}: on {socket.gethostname()} this{what} is not the file that the run "
-                "began with, or cannot be read; let all machines have the same, and give the "
-                "command again"
+                f"{source.path}: this{what} is not the file that the run began with, or cannot be "
+                "read; let all machines have the same, and give the command again"
             )
     return source.load()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, MachineError
 from generation.locations import contents, filesystem, is_listed, is_remote
 from generation.plain import diff_plain
 from generation.retries import retried
@@ -128,7 +128,7 @@ def look_at_shard(
             return _look_at_tar(tar, path, entry, expected, quick)
     except FileNotFoundError:
         return _only(entry, Problem(file=entry.name, what="missing"))
-    except OSError as error:
+    except (OSError, MachineError) as error:
         return _only(entry, Problem(file=entry.name, what=f"cannot be read: {error}"))
 
 
@@ -195,12 +195,14 @@ def local_copy(path: Path) -> Iterator[Path]:
 def sidecar_flaws(path: Path, sidecar: Sidecar) -> list[str]:
     """Say in what a shard's sidecar disagrees with its tar or with itself; empty: in nothing.
 
-    path: of the tar. Raises OSError where it is there and cannot be read.
+    path: of the tar. Raises OSError where it is there and cannot be read, MachineError where a
+    store does not answer.
     """
-    if not path.is_file():
+    try:
+        with local_copy(path) as tar:
+            return _sidecar_flaws(tar, path, sidecar, file_sha256(tar))
+    except FileNotFoundError:
         return [f"{path.name} is missing"] if sidecar.entry else _sidecar_flaws(None, path, sidecar)
-    with local_copy(path) as tar:
-        return _sidecar_flaws(tar, path, sidecar, file_sha256(tar))
 
 
 def _sidecar_flaws(tar: Path | None, path: Path, sidecar: Sidecar, sha256: str = "") -> list[str]:
@@ -208,6 +210,8 @@ def _sidecar_flaws(tar: Path | None, path: Path, sidecar: Sidecar, sha256: str =
     try:
         of_tar = _tar_flaws(tar, sidecar, sha256) if tar else ()
         return [*_text_flaws(path, sidecar), *of_tar]
+    except MachineError:  # a ValueError too, that says nothing of the shard
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         return [f"it is not as the schema says ({error!r})"]
 

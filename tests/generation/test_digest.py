@@ -131,9 +131,7 @@ def test_a_scene_is_loaded_as_it_was_when_the_run_began(tmp_path: Path):
     assert load_digested(source, began).scene_id == "a"
     assert load_digested(source, UNREADABLE).scene_id == "a"  # where the run began, nobody saw it
     write_room_glb(tmp_path / "a.glb", z_up=True)
-    with pytest.raises(
-        MachineError, match=r"a\.glb: on \S+ this is not the file that the run began"
-    ):
+    with pytest.raises(MachineError, match=r"a\.glb: this is not the file that the run began"):
         load_digested(source, began)
     (tmp_path / "a.glb").unlink()
     with pytest.raises(MachineError, match="or cannot be read"):

@@ -25,6 +25,7 @@ from processes import alive, below, crossview, kill, tree, wait_for
 from test_faults import SMALL, assert_undisturbed, at_work, config_of, finish, undisturbed
 
 from generation.task import render_shards
+from pipelines import executors
 from pipelines.cli import _parser
 from pipelines.config import load_yaml
 from pipelines.executors import Agenda, Errand, RayExecutor
@@ -97,15 +98,25 @@ def test_several_machines_load_each_scene_about_once(cluster, undisturbed, tmp_p
 
 
 @pytest.mark.slow
-def test_a_machine_that_lacks_something_leaves_its_tasks_to_the_others(cluster):
-    imports = {"PYTHONPATH": str(Path(errands.__file__).parent)}
-    cluster.add_node(num_cpus=2, env_vars=imports | {"NO_SCANS": "1"})
+def test_a_machine_that_lacks_something_leaves_its_tasks_to_the_others_until_it_has_it(
+    cluster, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(executors, "PAUSE_SECONDS", 0.5)
+    scans = tmp_path / "scans"
+    environment = {"PYTHONPATH": str(Path(errands.__file__).parent), "SCANS": str(scans)}
+    cluster.add_node(num_cpus=2, env_vars=environment | {"LATE": "yes"})
     with closing(RayExecutor(address=cluster.address)) as executor:
         errors = {outcome.error for outcome in executor.run(errands.need_scans, range(3))}
-        assert errors == {"no scans here, 3 times"}
-        cluster.add_node(num_cpus=1, env_vars=imports)
-        outcomes = list(executor.run(errands.need_scans, range(30)))
-    assert sorted(outcome.report for outcome in outcomes) == list(range(30))
+        assert errors == {f"on {socket.gethostname()}: no scans here, 3 times"}
+        cluster.add_node(num_cpus=1, env_vars=environment)
+        reports = []
+        for outcome in executor.run(errands.need_scans, range(600)):
+            reports.append(outcome.report)
+            if len(reports) == 10:
+                scans.mkdir()
+    assert sorted(number for number, _ in reports) == list(range(600))
+    assert not any(late for _, late in reports[:10])
+    assert any(late for _, late in reports[10:])
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path):

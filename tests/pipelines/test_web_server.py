@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from generation import retries
+from generation.errors import MachineError
+from generation.locations import location
+from generation.shards.schema import Sidecar
+from generation.shards.verify import sidecar_flaws
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
@@ -24,11 +28,13 @@ class Files(SimpleHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     bad_times = False
+    refused = "nothing"
     requests = count(1)
 
     def send_head(self):
         """Fail, at bad times."""
-        if self.bad_times and next(self.requests) % 2:
+        busy = self.bad_times and next(self.requests) % 2
+        if busy or self.path.endswith(self.refused):
             self.send_error(503)
             return None
         return super().send_head()
@@ -68,6 +74,19 @@ def test_a_dataset_on_a_web_server_is_verified(served, capsys):
     (folder / "index.json").unlink()
     assert main(["verify", url]) == 2
     assert "index.json: expected a dataset's index" in capsys.readouterr().err
+
+
+def test_a_shard_that_a_store_does_not_give_is_no_damaged_one(served, capsys, monkeypatch):
+    folder, url = served
+    (tar,) = folder.glob("*.tar")
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(Files, "refused", tar.name)
+    assert main(["verify", url]) == 2
+    assert f"{tar.name}" in (out := capsys.readouterr().out)
+    assert "cannot be read" in out
+    sidecar = Sidecar.read(location(f"{url}/{tar.stem}.json"))
+    with pytest.raises(MachineError, match="not to be had"):
+        sidecar_flaws(location(f"{url}/{tar.name}"), sidecar)
 
 
 def test_bad_times_of_a_web_server_pass(served, tmp_path, capsys, monkeypatch):
