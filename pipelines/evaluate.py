@@ -45,6 +45,8 @@ _TRAINING = "training.pt"
 names."""
 MOST_WIDER = 1.05
 """How many times wider the views of one dataset may be than another's, before it is said."""
+_OF_MIDDLES = ("pose", "pointmaps")
+"""Tasks that see the middle of views, and learn angles and metres from it."""
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
 
@@ -141,8 +143,7 @@ def evaluate_all(
 
 def _warn_of_views(benchmark: Benchmark, train: Examples, judged_on: Example) -> None:
     """Warn where angles or metres are learnt from views of another width than those judged on."""
-    learns_them = any(metric.unit in ("deg", "m") for metric in benchmark.task.metrics)
-    if benchmark.val is None or not learns_them or not train:
+    if benchmark.val is None or benchmark.task.name not in _OF_MIDDLES or not train:
         return
     try:
         examples = train[0], judged_on

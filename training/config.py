@@ -100,9 +100,12 @@ def differences(
 ) -> list[str]:
     """Say, one line a dotted field, where a recorded config differs in fields that are not free.
 
-    A field that the version which recorded it had not yet counts as its default.
+    A field that the version which recorded it had not yet counts as what that version did: as its
+    default, but views were not scaled before there was data.resize.
     """
     defaults = to_plain(PretrainConfig(data=DataConfig(path=now.data.path)))
+    if before:
+        defaults["data"]["resize"] = None
     plain = [merge(defaults, before), to_plain(now)]
     for each in plain:  # of a mixture too, datasets may move: their digests must still agree
         each["data"]["mixture"] = [{**part, "path": ""} for part in each["data"]["mixture"]]

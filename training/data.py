@@ -235,8 +235,9 @@ def require_cache(config: DataConfig, index: ShardIndex) -> None:
 
 
 def room_of(scene: str) -> str:
-    """Return what a scene shows: itself, but of ScanNet's rescans, sceneNNNN_NN, one room."""
-    return scene.rpartition("_")[0] if re.fullmatch(r"scene\d{4}_\d{2}", scene) else scene
+    """Return what a scene shows: itself, but of ScanNet's rescans, sceneNNNN_NN..., one room."""
+    scan = re.fullmatch(r"(scene\d{4})_\d{2}(_vh_clean(_2)?)?", scene)
+    return scan[1] if scan else scene
 
 
 def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:

@@ -25,13 +25,15 @@ from training.model.weights import weights_digest
 from training.run_folder import writing
 
 
-def begin_with(model: CroCo, path: Path | None) -> str | None:
+def begin_with(model: CroCo, path: Path | None, earlier: Mapping[str, Any] | None) -> str | None:
     """Give a model the weights that path holds, if any; return their SHA-256.
 
-    Raises CrossviewError where it holds no model, or one of another configuration.
+    Of an earlier run it is the recorded one, which path's must be where it is still there. Raises
+    CrossviewError where it is not, and where path holds no model or one of another configuration.
     """
-    if path is None:
-        return None
+    recorded: str | None = earlier.get("init_sha256") if earlier else None
+    if path is None or (earlier and not path.exists()):
+        return recorded
     first = checkpoint.load_model(path)
     configured = to_plain(model.config)
     lines = [
@@ -44,12 +46,19 @@ def begin_with(model: CroCo, path: Path | None) -> str | None:
             f"init = {path}: of another model than the one to train; give its preset, or set what "
             "differs:\n  " + "\n  ".join(lines)
         )
+    digest = weights_digest(first)
+    if earlier and digest != recorded:
+        raise CrossviewError(
+            f"init = {path}: weights of SHA-256 {digest}, but the run that is there began with "
+            f"{recorded or 'random weights'}; leave init out to go on with it, or take another "
+            "folder"
+        )
     model.load_state_dict(first.state_dict())
-    return weights_digest(first)
+    return digest
 
 
 def earlier_run(
-    config: PretrainConfig, digests: Mapping[str, str], init_sha256: str | None, out: Path
+    config: PretrainConfig, digests: Mapping[str, str], out: Path
 ) -> dict[str, Any] | None:
     """Return the newest checkpoint that a run left in out; None where there is none.
 
@@ -60,8 +69,6 @@ def earlier_run(
         return None
     lines = differences(state["config"], config)
     lines += diff_plain(state["digests"], digests, "SHA-256 of the index of ")
-    before = {"init": state.get("init_sha256")}  # which older versions had not
-    lines += diff_plain(before, {"init": init_sha256}, "SHA-256 of the weights of ")
     if lines:
         raise CrossviewError(
             f"{out} holds a run that was configured otherwise; take another folder or the same "

@@ -199,8 +199,9 @@ def test_tasks_of_two_views_on_our_shards(data, weights, tmp_path):
     ("task", "val", "told"),
     [
         ("pose", "scannet1500", "60.0 degrees, but judged on views of 47.9, .*hfov_deg=47.9$"),
-        ("depth", "narrow", "60.0 degrees, but judged on views of 50.0, .*hfov_deg=50.0$"),
-        ("depth", "same", None),
+        ("pointmaps", "narrow", "60.0 degrees, but judged on views of 50.0, .*hfov_deg=50.0$"),
+        ("pointmaps", "same", None),
+        ("depth", "narrow", None),  # sees pictures tile by tile
         ("flow", "narrow", None),  # learns pixels
     ],
 )

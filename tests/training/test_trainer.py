@@ -303,14 +303,15 @@ def test_a_run_begins_with_the_weights_it_is_given_and_goes_on_with_its_own(
     assert described["init_sha256"] == weights_digest(load_model(run[0]))
     assert described["init_sha256"] in (out / "README.md").read_text()
     moved = shutil.copy(run[1].checkpoint, tmp_path / "moved.pt")
-    pretrain(micro_config(dataset, **{**given, "init": str(moved)}), out)
+    pretrain(micro_config(dataset, **{**given, "init": str(moved)}), out, stopping_after(5))
+    pretrain(micro_config(dataset, **{**given, "init": str(tmp_path / "gone")}), out)
     pretrain(micro_config(dataset, **given), tmp_path / "whole")
     assert losses(out) == losses(tmp_path / "whole")
 
 
 def test_a_run_that_began_with_other_weights_is_not_continued(run, dataset, tmp_path):
     out = copy_run(run, tmp_path)
-    with pytest.raises(CrossviewError, match="SHA-256 of the weights of init: null before"):
+    with pytest.raises(CrossviewError, match="began with random weights; leave init out to go on"):
         pretrain(micro_config(dataset, init=str(run[0])), out)
 
 
@@ -319,6 +320,8 @@ def test_a_field_that_an_older_version_had_not_counts_as_its_default(dataset):
     older = to_plain(config)
     del older["parallel"], older["optim"]["ema"], older["data"]["random_crop"]
     assert differences(older, config) == ["data.random_crop: true before, false now"]
+    del older["data"]["resize"]  # which changed what older versions did
+    assert "data.resize: null before, 1.2 now" in differences(older, config)
 
 
 @pytest.mark.parametrize(

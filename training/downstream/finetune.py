@@ -112,8 +112,8 @@ class _Samples:
         batch: Batch = default_collate([self._sample(draw) for draw in draws])
         return batch
 
-    def bytes_a_batch(self) -> int:
-        sample = self._sample(_Draw(0, (0, 0, 0)))
+    def bytes_a_batch(self, draw: _Draw) -> int:
+        sample = self._sample(draw)
         return self.recipe.batch_size * sum(tensor.nbytes for tensor in sample.values())
 
     def _sample(self, draw: _Draw) -> Batch:
@@ -285,7 +285,8 @@ def _train(
     samples = _Samples(task, examples, recipe)
     ahead = None
     if num_workers and done < num_steps:
-        ahead = batches_ahead(samples.bytes_a_batch(), num_workers, "--num-workers", _BATCHES_AHEAD)
+        bytes_a_batch = samples.bytes_a_batch(next(iter(draws))[0])
+        ahead = batches_ahead(bytes_a_batch, num_workers, "--num-workers", _BATCHES_AHEAD)
     batches = read_all(samples.batch, draws, num_workers, device.type == "cuda", ahead)
     network.train()
     every = max(1, num_steps // 5)
