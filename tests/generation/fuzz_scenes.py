@@ -14,7 +14,7 @@ import json
 import os
 import re
 import resource
-import selectors
+import select
 import shutil
 import signal
 import struct
@@ -524,20 +524,19 @@ def _watch_batch(
 ) -> int:
     """Watch a process do cases; return the number of the next case to do."""
     command = [sys.executable, __file__, "batch", str(first), str(last), use, str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    selector = selectors.DefaultSelector()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
-    selector.register(process.stdout, selectors.EVENT_READ)
+    unread = bytearray()
     running: int | None = None
     patience = 120.0  # importing, and compiling in the first case
     with process:
         while True:
-            if not selector.select(patience):
+            line = _next_line(process.stdout.fileno(), unread, patience)
+            if line is None:
                 process.kill()
                 assert running is not None, "no case was started"
                 report.failures[running] = f"hung for {patience:g} s"
                 return running + 1
-            line = process.stdout.readline()
             if not line:
                 break
             case, seed, outcome = json.loads(line)
@@ -548,12 +547,28 @@ def _watch_batch(
                 report.outcomes[seed, outcome] += 1
             elif outcome != BEGUN:
                 report.failures[case] = f"{seed}: {outcome}"
-        error = process.communicate()[1]
+        error = process.communicate()[1].decode()
     if running is None:
         assert process.returncode == 0, error
         return last
     report.failures[running] = f"died with status {process.returncode}: {error[-300:]}"
     return running + 1
+
+
+def _next_line(pipe: int, unread: bytearray, patience: float) -> bytes | None:
+    """Return the next line, b"" at the end; None where for so many seconds nothing comes.
+
+    unread: what has been read beyond it, for the next call.
+    """
+    while b"\n" not in unread:
+        if not select.select([pipe], [], [], patience)[0]:
+            return None
+        data = os.read(pipe, 1 << 16)
+        if not data:
+            return b""
+        unread += data
+    line, _, unread[:] = unread.partition(b"\n")
+    return bytes(line)
 
 
 def main(arguments: list[str]) -> None:
