@@ -24,7 +24,6 @@ from importlib import metadata, util
 from pathlib import Path
 
 from generation import machine
-from generation.cores import num_cores
 from generation.renderers.gpu import has_gpu, is_gpu
 from pipelines.tables import format_table
 from pipelines.worker import OWN_PATH, import_path
@@ -182,7 +181,7 @@ def check_torchvision() -> Finding:
 
 def check_cpu(cores: int | None = None, quota: float | None = None) -> Finding:
     """Check the cores of this process, and the share of them that its container gets."""
-    cores = cores or num_cores()
+    cores = cores or machine.num_cores()
     quota = quota or cgroup_limit("cpu.max")
     if quota and quota < cores:
         return Finding(
@@ -199,7 +198,7 @@ def check_memory(
     """Check that the memory is enough for a worker a core."""
     memory_bytes = memory_bytes or machine.memory_bytes()
     limit_bytes = limit_bytes or cgroup_limit("memory.max")
-    cores = cores or num_cores()
+    cores = cores or machine.num_cores()
     found = f"{memory_bytes / 1e9:.1f} GB"
     if limit_bytes and limit_bytes < memory_bytes:
         found += f", but the container gets {limit_bytes / 1e9:.1f} GB"

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from generation.cores import num_cores
 from generation.errors import CrossviewError
+from generation.machine import num_cores
 from training.config import PretrainConfig
 from training.stopping import SIGNALS, StopRequest, signals_blocked
 from training.trainer import PretrainResult, pretrain

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
-from generation.cores import num_cores
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
 from generation.locations import location
-from generation.machine import memory_bytes, processor
+from generation.machine import memory_bytes, num_cores, processor
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, load_named
 from training.metrics import read_lines

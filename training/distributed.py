@@ -14,9 +14,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from generation.cores import num_cores
 from generation.errors import CrossviewError
-from generation.machine import processor
+from generation.machine import num_cores, processor
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,6 @@ from typing import Any
 
 from pipelines.commands import options as shared
 
-WEIGHTS = (
-    "a run's folder or one of its checkpoints, a published checkpoint, or a folder of "
-    "model.safetensors and config.json"
-)
-
 
 def add(commands: Any) -> None:
     """Add the command's options."""
@@ -26,9 +21,7 @@ def add(commands: Any) -> None:
         "--reference b.jpg --out out/completion",
     )
     parser.set_defaults(command=run)
-    parser.add_argument(
-        "--weights", type=shared.on_disk, required=True, metavar="PATH", help=WEIGHTS
-    )
+    shared.add_weights(parser)
     parser.add_argument(
         "--target", type=shared.on_disk, required=True, metavar="IMAGE", help="to complete"
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
-from pipelines.commands.complete import WEIGHTS
 from pipelines.config import build, parse_overrides
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ def add(commands: Any) -> None:
         action="append",
         required=True,
         metavar="[LABEL=]PATH",
-        help=f"{WEIGHTS}; once for each model; {{seed}} in PATH stands for 0, 1, ... of --seeds",
+        help=f"{shared.WEIGHTS}; once for each model; {{seed}} in PATH stands for 0, 1, ... of "
+        "--seeds",
     )
     parser.add_argument(
         "--scratch", action="store_true", help="judge random weights of the same shape too"

@@ -20,13 +20,7 @@ def add(commands: Any) -> None:
         "--out out/encoder.safetensors",
     )
     parser.set_defaults(command=run)
-    parser.add_argument(
-        "--weights",
-        type=shared.on_disk,
-        required=True,
-        metavar="PATH",
-        help="a run's folder, one of its checkpoints, a published .pth, or a model's folder",
-    )
+    shared.add_weights(parser)
     parser.add_argument(
         "--to", choices=("timm", "published", "safetensors"), required=True, help="for whom"
     )

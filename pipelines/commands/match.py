@@ -7,7 +7,6 @@ from typing import Any
 
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
-from pipelines.commands.complete import WEIGHTS
 
 
 def add(commands: Any) -> None:
@@ -22,9 +21,7 @@ def add(commands: Any) -> None:
         epilog="example: crossview match --weights out/pretrain a.jpg b.jpg --out out/match.png",
     )
     parser.set_defaults(command=run)
-    parser.add_argument(
-        "--weights", type=shared.on_disk, required=True, metavar="PATH", help=WEIGHTS
-    )
+    shared.add_weights(parser)
     parser.add_argument("images", type=shared.on_disk, nargs=2, metavar="IMAGE", help="two images")
     parser.add_argument(
         "--out",

@@ -12,6 +12,10 @@ from generation.errors import CrossviewError
 from generation.plain import merge
 from pipelines.config import load_yaml, parse_overrides
 
+WEIGHTS = (
+    "a run's folder or one of its checkpoints, a published checkpoint, or a folder of "
+    "model.safetensors and config.json"
+)
 EXIT_BAD_INPUT = 2
 _CLEARED = object()
 
@@ -61,6 +65,11 @@ def pairs_values(options: argparse.Namespace) -> dict[str, Any]:
         "pairs.overlap": options.overlap,
         "renderer": options.renderer,
     }
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add --weights, of one model."""
+    parser.add_argument("--weights", type=on_disk, required=True, metavar="PATH", help=WEIGHTS)
 
 
 def on_disk(text: str) -> Path:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
-from pipelines.commands.complete import WEIGHTS
 
 if TYPE_CHECKING:
     from training.config import PretrainConfig
@@ -37,7 +36,7 @@ def add(commands: Any) -> None:
         "--init",
         type=shared.on_disk,
         metavar="PATH",
-        help=f"weights to begin with, of the same model: {WEIGHTS}",
+        help=f"weights to begin with, of the same model: {shared.WEIGHTS}",
     )
     shared.add_common(parser, "PretrainConfig")
     parser.add_argument(

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from generation.cores import num_cores
 from generation.errors import first_few
 from generation.locations import location
+from generation.machine import num_cores
 from pipelines.commands.options import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:

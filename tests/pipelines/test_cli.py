@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import yaml
 
-from generation.cores import num_cores
+from generation.machine import num_cores
 from generation.shards.reader import ShardIndex
 from pipelines.cli import COMMANDS, main
 

@@ -444,7 +444,6 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
     of_generation = {name for name in imported if name.startswith("generation")}
     assert {name.split(".")[1] for name in of_generation} <= {
         "bounds",
-        "cores",
         "errors",
         "folder_lock",
         "geometry",
