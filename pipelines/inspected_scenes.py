@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from generation.covisibility import seen_pixels
 from generation.errors import CrossviewError
 from generation.geometry import Bool, Float32, UInt8
 from generation.raycast import RayCaster
@@ -27,6 +26,7 @@ from generation.shards.schema import (
     Sidecar,
     sidecar_path,
 )
+from generation.visibility import seen_pixels
 from pipelines.dataset_folder import scenes_of
 from pipelines.pair_table import PairTable
 from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys

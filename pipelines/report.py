@@ -12,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 
 from generation.bounds import require
-from generation.covisibility import seen_pixels
 from generation.errors import first_few
 from generation.geometry import UInt8
 from generation.overlap import OverlapBand
@@ -21,6 +20,7 @@ from generation.renderers.supersampling import Supersampled
 from generation.scenes.sources import SceneSource
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader
+from generation.visibility import seen_pixels
 from pipelines.card import MAX_ROWS
 from pipelines.figures import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
 from pipelines.inspection import evenly, read_accounts

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from generation.geometry import Bool, Camera, Float32, Float64
+from generation.geometry import Camera, Float32, Float64
+from generation.renderers.protocol import View
+from generation.visibility import seen_pixels
 
-DEPTH_TOLERANCE_M = 0.02
-DEPTH_TOLERANCE_RELATIVE = 0.02
 SCORES = ("attention", "random", "same_position")
 
 
@@ -52,42 +52,27 @@ def centre_cropped(camera: Camera, size: int) -> Camera:
     )
 
 
-def seen_at(points_world: Float64, camera: Camera, depth_m: Float32) -> tuple[Float64, Bool]:
-    """Return where a camera sees (N, 3) points: (N, 2) pixels, NaN behind it, and (N,) whether.
-
-    A point is seen if it projects into the image, in front of the camera, and its depth there
-    agrees with depth_m, the (H, W) metres of this camera, to within 2 cm or 2 %.
-    """
-    height, width = camera.image_size
+def places_in(camera: Camera, points_world: Float64) -> Float64:
+    """Return (N, 2) pixels at which a camera has (N, 3) points; NaN behind it."""
     pixels, point_m = camera.project(points_world)
     pixels[~((point_m > 0) & np.isfinite(pixels).all(1))] = np.nan
-    x, y = pixels.T
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    column, row = np.where(inside, pixels.T, 0).astype(np.int64)
-    there_m = depth_m[row, column].astype(float)
-    tolerance_m = np.maximum(DEPTH_TOLERANCE_M, DEPTH_TOLERANCE_RELATIVE * point_m)
-    return pixels, inside & (there_m > 0) & (np.abs(there_m - point_m) <= tolerance_m)
+    return pixels
 
 
-def true_places(
-    depth1_m: Float32, depth2_m: Float32, camera1: Camera, camera2: Camera, patch_size: int
-) -> Float32:
+def true_places(view1: View, view2: View, patch_size: int) -> Float32:
     """Return (N, 2) where the reference shows each target patch, NaN where it does not.
 
     A place is (row, column) on the reference's grid of patches, between them too: a patch that the
-    second camera sees where the first one does gets its own row and column. depth1_m is the
-    target's, depth2_m the reference's. A patch stands for its pixel (patch_size // 2,
-    patch_size // 2), which the reference shows as seen_at says.
+    second camera sees where the first one does gets its own row and column. view1 is the target,
+    view2 the reference. A patch stands for its pixel (patch_size // 2, patch_size // 2), which the
+    reference shows by the rule of co-visibility.
     """
-    height, width = camera1.image_size
-    middles = np.arange(patch_size // 2, height, patch_size)
-    all_points_world = camera1.unproject(depth1_m).reshape(height, width, 3)
-    points_world = all_points_world[np.ix_(middles, middles)].reshape(-1, 3)
-    hit = depth1_m[np.ix_(middles, middles)].reshape(-1) > 0
-
-    pixels, seen = seen_at(points_world, camera2, depth2_m)
+    middles = slice(patch_size // 2, None, patch_size)
+    points_world = view1.camera.unproject(view1.depth_m).reshape(*view1.depth_m.shape, 3)
+    pixels = places_in(view2.camera, points_world[middles, middles].reshape(-1, 3))
     places = (pixels[:, ::-1] - (patch_size // 2 + 0.5)) / patch_size
-    return np.where((hit & seen)[:, None], places, np.nan).astype(np.float32)
+    seen = seen_pixels(view1, view2)[middles, middles].reshape(-1, 1)
+    return np.where(seen, places, np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True)

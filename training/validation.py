@@ -15,6 +15,7 @@ from torch import Tensor
 from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
+from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, ShardError
 from training.augment import normalise, to_unit_range
@@ -171,17 +172,25 @@ class _ValidationReader:
         """Return a pair or, as a value too, in what it is damaged."""
         size = self._model.image_size
         try:
-            views = [centre_crop(view, size) for view in self._reader.views(sample)]
-            truth = self._true_places(sample) if self.truth else np.empty((0, 2), np.float32)
-            return _Pair(np.stack(views), truth)
+            images = [centre_crop(image, size) for image in self._reader.views(sample)]
+            truth = (
+                self._true_places(sample, images) if self.truth else np.empty((0, 2), np.float32)
+            )
+            return _Pair(np.stack(images), truth)
         except SampleError as error:
             return error
 
-    def _true_places(self, sample: int) -> Float32:
+    def _true_places(self, sample: int, images: list[UInt8]) -> Float32:
         size = self._model.image_size
-        depth1, depth2 = (centre_crop(depth, size) for depth in self._reader.depths(sample))
-        camera1, camera2 = (centre_cropped(camera, size) for camera in self._reader.cameras(sample))
-        return true_places(depth1, depth2, camera1, camera2, self._model.patch_size)
+        view1, view2 = (
+            View(
+                camera=centre_cropped(camera, size), color=image, depth_m=centre_crop(depth_m, size)
+            )
+            for camera, image, depth_m in zip(
+                self._reader.cameras(sample), images, self._reader.depths(sample)
+            )
+        )
+        return true_places(view1, view2, self._model.patch_size)
 
 
 def _good_pairs(

@@ -10,6 +10,9 @@ from PIL import Image
 
 from generation.geometry import Float32, UInt8
 
+FARTHEST_M = 65.535
+"""Greatest depth that a depth image holds: what is further has this depth there."""
+
 
 def encode_jpeg(color: UInt8, quality: int) -> bytes:
     """Encode (H, W, 3) RGB with 4:2:0 chroma."""
@@ -24,7 +27,7 @@ def decode_jpeg(data: bytes) -> UInt8:
 
 
 def encode_depth_png(depth_m: Float32) -> bytes:
-    """Encode (H, W) metres as 16-bit millimetres; beyond 65.535 m saturates."""
+    """Encode (H, W) metres as 16-bit millimetres; beyond FARTHEST_M saturates."""
     depth_mm = np.clip(np.rint(depth_m * 1000), 0, 65535).astype(np.uint16)
     stream = io.BytesIO()
     Image.fromarray(depth_mm).save(stream, "png", compress_level=1)

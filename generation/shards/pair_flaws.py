@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from generation.covisibility import covisibility_a_in_b, official_covisibility, seen_pixels
+from generation.covisibility import covisibility_a_in_b, official_covisibility
 from generation.geometry import Camera, Float64, intrinsics_from_hfov
 from generation.overlap import OverlapBand
 from generation.renderers.protocol import View
-from generation.shards.images import decode_depth_png, decode_jpeg
+from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError
+from generation.visibility import seen_pixels
 
 REMEASURED_TOLERANCE = 0.01
 """How far a co-visibility measured again from stored millimetres may be from the recorded one, over
@@ -24,8 +25,6 @@ what rounding explains. Of 6,000 pairs of 24 rooms and scans half were within 0.
 1,000 within 0.0055, and rounding explained the rest, up to 0.028. Depth beyond the 65.5 m that
 images hold may count either way, and adds its share of the pixels.
 """
-FARTHEST_M = 65.535
-"""Greatest depth that a depth image holds."""
 
 _MEASURED = ("covisibility_1_in_2", "covisibility_2_in_1", "covisibility_official")
 POSES = ("world_from_camera1", "world_from_camera2")

@@ -23,7 +23,7 @@ from generation.locations import filesystem, is_remote, location, size_of
 from generation.retries import retried
 from generation.shards.cache import ShardCache
 from generation.shards.files import write_text_whole
-from generation.shards.images import decode_depth_png, decode_jpeg
+from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import (
     DEPTHS,
     INDEX_NAME,
@@ -248,9 +248,13 @@ class ShardReader:
         return first, second
 
     def depths(self, number: int) -> tuple[Float32, Float32]:
-        """Return both depth maps of a pair, (H, W) metres each. Raises as images does."""
+        """Return both depth maps of a pair, (H, W) metres each, 0 where it is unknown.
+
+        That is where nothing was hit, and beyond the 65.535 m that are stored. Raises as images
+        does.
+        """
         first, second = self._decoded(number, DEPTHS, decode_depth_png)
-        return first, second
+        return _known(first), _known(second)
 
     def _decoded(
         self, number: int, endings: tuple[str, ...], decode: Callable[[bytes], Read]
@@ -285,6 +289,10 @@ class ShardReader:
                 or sum(other.cached_bytes for other in self._open.values()) > most_bytes
             ):
                 self._open.popitem(last=False)
+
+
+def _known(depth_m: Float32) -> Float32:
+    return np.where(depth_m < np.float32(FARTHEST_M), depth_m, np.float32(0))
 
 
 def read_each(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from generation.geometry import Camera
+from generation.renderers.protocol import View
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
@@ -44,6 +45,11 @@ def plane_pair(generator, size, shift_px, depth_m=2.0):
     }
     depth = np.full((height, width), depth_m, np.float32)
     return view1, view2, depth, meta
+
+
+def view_of(camera, depth_m):
+    """What a camera sees, of which the colours do not matter."""
+    return View(camera=camera, color=np.zeros((*depth_m.shape, 3), np.uint8), depth_m=depth_m)
 
 
 def pair_members(generator, size, shift_px, with_depth):

@@ -18,7 +18,7 @@ from training.downstream.transforms import covering
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.order import weights_seed
 
-VERSION = 6
+VERSION = 7
 """Raised when losses or scores change: results from before are then not compared with those after.
 """
 

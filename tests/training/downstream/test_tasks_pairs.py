@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from micro import MICRO
-from synthetic import plane_pair
+from synthetic import plane_pair, view_of
 from tiny_images import colours
 from tiny_layouts import scannet1500, seven_scenes
 from torch import nn
@@ -74,7 +74,7 @@ def planes(shift_px, size=36):
     """A frontal plane that moves left by shift_px."""
     view1, view2, depth_m, meta = plane_pair(np.random.default_rng(shift_px), size, shift_px)
     camera1, camera2 = cameras_of(meta)
-    flow, occluded = reprojected(depth_m, depth_m, camera1, camera2)
+    flow, occluded = reprojected(view_of(camera1, depth_m), view_of(camera2, depth_m))
     truth = {
         "depth_m": depth_m,
         "depth2_m": depth_m.copy(),

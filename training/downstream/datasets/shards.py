@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from generation.geometry import Bool, Camera, Float32
+from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
-from training.correspondence import cameras_of, seen_at
+from generation.visibility import seen_pixels
+from training.correspondence import cameras_of, places_in
 from training.data import DataConfig, PairReader, open_split, without_rooms_of
 from training.downstream.example import Example, Examples, Splits
 
@@ -64,7 +66,10 @@ class _Pairs:
                 f"{self._pairs.where(number)}: images and depth of {listed} pixels, but its "
                 f"cameras' have {camera1.image_size[0]} x {camera1.image_size[1]}; {MEND}"
             )
-        flow, occluded = reprojected(depth1_m, depth2_m, camera1, camera2)
+        flow, occluded = reprojected(
+            View(camera=camera1, color=images[0], depth_m=depth1_m),
+            View(camera=camera2, color=images[1], depth_m=depth2_m),
+        )
         return Example(
             name=self._name(number),
             images=images,
@@ -94,21 +99,19 @@ class _Pairs:
         return f"{path.stem}/{key}"
 
 
-def reprojected(
-    depth1_m: Float32, depth2_m: Float32, camera1: Camera, camera2: Camera
-) -> tuple[Float32, Bool]:
+def reprojected(view1: View, view2: View) -> tuple[Float32, Bool]:
     """Return flow, (H, W, 2) pixels from the first view to the second, and (H, W) occluded.
 
     Flow is NaN where the first view has no depth, where its point lies behind the second camera,
     and where it is wider or higher than the image: nothing that the second view shows moves so far,
     and near the plane of its camera flow has no bound (9e6 pixels, once, in rooms of 96 x 96; the
-    median is 17). Occluded is what has depth and the second view does not show, as seen_at says.
+    median is 17). Occluded is what has depth and is not co-visible.
     """
-    height, width = camera1.image_size
-    pixels, seen = seen_at(camera1.unproject(depth1_m), camera2, depth2_m)
+    height, width = view1.depth_m.shape
+    pixels = places_in(view2.camera, view1.camera.unproject(view1.depth_m))
     own = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) + 0.5
-    hit = depth1_m > 0
+    hit = view1.depth_m > 0
     flow = pixels.reshape(height, width, 2) - own
     known = hit & (np.abs(flow) <= (width, height)).all(-1)
     flow = np.where(known[..., None], flow, np.nan).astype(np.float32)
-    return flow, hit & ~seen.reshape(height, width)
+    return flow, hit & ~seen_pixels(view1, view2)
