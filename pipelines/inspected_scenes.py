@@ -19,6 +19,7 @@ from generation.renderers.protocol import View
 from generation.scenes.digest import scene_digest
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
+from generation.shards.cameras import cameras_of
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import (
     CONFIG_NAME,
@@ -30,7 +31,6 @@ from generation.visibility import seen_pixels
 from pipelines.dataset_folder import scenes_of
 from pipelines.pair_table import PairTable
 from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys
-from training.correspondence import cameras_of
 
 MAX_MAPPED = 40
 """Pairs drawn on the maps of one scene."""

@@ -18,6 +18,7 @@ from generation.overlap import OverlapBand
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.supersampling import Supersampled
 from generation.scenes.sources import SceneSource
+from generation.shards.cameras import cameras_of
 from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.visibility import seen_pixels
@@ -30,7 +31,6 @@ from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.completion import complete
 from training.config import PretrainConfig
-from training.correspondence import cameras_of
 from training.data import open_split
 from training.metrics import read_lines
 from training.model.croco import CroCo

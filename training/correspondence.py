@@ -20,20 +20,6 @@ from generation.visibility import seen_pixels
 SCORES = ("attention", "random", "same_position")
 
 
-def cameras_of(meta: dict[str, Any]) -> tuple[Camera, Camera]:
-    """Return both cameras of a sample's meta.json."""
-    height, width = meta["image_size"]
-    first, second = (
-        Camera(
-            intrinsics=np.array(meta["intrinsics"], float),
-            world_from_camera=np.array(meta[f"world_from_camera{view}"], float),
-            image_size=(int(height), int(width)),
-        )
-        for view in (1, 2)
-    )
-    return first, second
-
-
 def centre_crop(image: NDArray[Any], size: int) -> NDArray[Any]:
     """Cut the middle (size, size, ...) out of an image."""
     row, column = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2

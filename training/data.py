@@ -29,7 +29,6 @@ from generation.shards.cache import ShardCache
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
 from generation.shards.schema import INDEX_NAME, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
-from training.correspondence import cameras_of
 from training.distributed import processes_that_read
 from training.order import (
     Batches,
@@ -347,11 +346,9 @@ class PairReader:
 
     def cameras(self, sample: int) -> tuple[Camera, Camera]:
         """Return both cameras. Raises ShardError where the record is damaged."""
-        first, second = (
-            camera.resized(self.size_of(*camera.image_size))
-            for camera in cameras_of(self.record(sample))
-        )
-        return first, second
+        first, second = self._reader.cameras(sample)
+        size = self.size_of(*first.image_size)
+        return first.resized(size), second.resized(size)
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) that an image of this size comes in."""
@@ -367,10 +364,6 @@ class PairReader:
             return image
         how = Image.Resampling.BICUBIC if image.ndim == 3 else Image.Resampling.NEAREST
         return np.asarray(Image.fromarray(image).resize((width, height), how))
-
-    def record(self, sample: int) -> dict[str, Any]:
-        """Return what meta.json says of a pair. Raises ShardError where it is damaged."""
-        return self._reader.record(sample)
 
     def where(self, sample: int) -> str:
         """Name a sample for an error message."""

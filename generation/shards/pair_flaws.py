@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from generation.covisibility import covisibility_a_in_b, official_covisibility
-from generation.geometry import Camera, Float64, intrinsics_from_hfov
+from generation.geometry import Camera, intrinsics_from_hfov
 from generation.overlap import OverlapBand
 from generation.renderers.protocol import View
+from generation.shards.cameras import cameras_of
 from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError
 from generation.visibility import seen_pixels
@@ -27,7 +28,6 @@ images hold may count either way, and adds its share of the pixels.
 """
 
 _MEASURED = ("covisibility_1_in_2", "covisibility_2_in_1", "covisibility_official")
-POSES = ("world_from_camera1", "world_from_camera2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def pair_flaws(
         return
     try:
         meta = json.loads(members[META])
-        cameras = [_camera(meta, pose) for pose in POSES]
+        cameras = cameras_of(meta)
         numbers = {name: float(meta[name]) for name in ("covisibility", *_MEASURED)}
         flaws = [*_meta_flaws(meta, numbers, cameras, scene, expected)]
     except (ValueError, KeyError, TypeError) as error:
@@ -81,37 +81,10 @@ def pair_flaws(
         yield f"{key}: {flaw}"
 
 
-def _camera(meta: dict[str, Any], pose: str) -> Camera:
-    """Return a recorded camera. Raises ValueError where it is not rigid, or has no intrinsics."""
-    world_from_camera = _matrix(meta, pose, 4)
-    rotation = world_from_camera[:3, :3]
-    if (
-        not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
-        or np.linalg.det(rotation) < 0
-        or (world_from_camera[3] != [0, 0, 0, 1]).any()
-    ):
-        raise ValueError(f"{pose} is not rigid")
-    height, width = (int(size) for size in meta["image_size"])
-    if min(height, width) < 1:
-        raise ValueError(f"image_size is {height} x {width}")
-    return Camera(
-        intrinsics=_matrix(meta, "intrinsics", 3),
-        world_from_camera=world_from_camera,
-        image_size=(height, width),
-    )
-
-
-def _matrix(meta: dict[str, Any], name: str, size: int) -> Float64:
-    matrix = np.array(meta[name], float)
-    if matrix.shape != (size, size) or not np.isfinite(matrix).all():
-        raise ValueError(f"{name} is not a {size} x {size} matrix of numbers")
-    return matrix
-
-
 def _meta_flaws(
     meta: dict[str, Any],
     numbers: dict[str, float],
-    cameras: list[Camera],
+    cameras: tuple[Camera, Camera],
     scene: str,
     expected: Expected,
 ) -> Iterator[str]:
@@ -157,7 +130,7 @@ def _image_flaws(name: str, data: bytes, expected_size: tuple[int, int] | None) 
 
 
 def _depth_flaws(
-    members: dict[str, bytes], cameras: list[Camera], numbers: dict[str, float]
+    members: dict[str, bytes], cameras: tuple[Camera, Camera], numbers: dict[str, float]
 ) -> Iterator[str]:
     """Yield what is wrong with the depth maps, and with the co-visibility measured from them."""
     views = []

@@ -18,10 +18,11 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from generation.geometry import Float32, UInt8
+from generation.geometry import Camera, Float32, UInt8
 from generation.locations import filesystem, is_remote, location, size_of
 from generation.retries import retried
 from generation.shards.cache import ShardCache
+from generation.shards.cameras import cameras_of
 from generation.shards.files import write_text_whole
 from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import (
@@ -241,6 +242,15 @@ class ShardReader:
         except ValueError as error:
             raise SampleError(f"{self.where(number)}, {META}: damaged ({error}); {MEND}") from error
         return record
+
+    def cameras(self, number: int) -> tuple[Camera, Camera]:
+        """Return both cameras of a pair. Raises SampleError where their record is damaged."""
+        record = self.record(number)
+        try:
+            return cameras_of(record)
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{self.where(number)}, {META}: damaged ({error!r}); {MEND}"
+            raise SampleError(what) from error
 
     def images(self, number: int) -> tuple[UInt8, UInt8]:
         """Return both images of a pair, (H, W, 3) each. Raises SampleError where one is damaged."""

@@ -22,7 +22,8 @@ from generation.errors import CrossviewError, MachineError
 from generation.locations import contents, filesystem, is_listed, is_remote
 from generation.plain import diff_plain
 from generation.retries import retried
-from generation.shards.pair_flaws import POSES, Expected, pair_flaws, plain_flaws
+from generation.shards.cameras import POSES
+from generation.shards.pair_flaws import Expected, pair_flaws, plain_flaws
 from generation.shards.plain_tars import plain_places
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (

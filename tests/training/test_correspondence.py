@@ -5,8 +5,8 @@ import pytest
 import torch
 from synthetic import plane_pair, view_of
 
+from generation.shards.cameras import cameras_of
 from training.correspondence import (
-    cameras_of,
     centre_crop,
     centre_cropped,
     geometry_counts,

@@ -11,7 +11,7 @@ import torch
 from synthetic import write_dataset
 
 from generation.errors import CrossviewError
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
 from training.data import (
     BatchRequest,
@@ -223,7 +223,7 @@ def test_a_missing_or_cut_shard_is_found_before_any_work(dataset, tmp_path):
         open_split(DataConfig(path=cut))
 
 
-@pytest.mark.parametrize(("ending", "read"), [("depth1.png", "depths"), ("meta.json", "record")])
+@pytest.mark.parametrize(("ending", "read"), [("depth1.png", "depths"), ("meta.json", "cameras")])
 def test_damaged_depth_and_metadata_are_named(dataset, tmp_path, ending, read):
     def damage(folder, tars):
         samples = Sidecar.read(sidecar_path(tars[0])).samples
@@ -244,16 +244,22 @@ def test_damaged_depth_and_metadata_are_named(dataset, tmp_path, ending, read):
     assert pairs.truth is not None
 
 
-def test_metadata_that_is_no_object_is_damaged(dataset, tmp_path):
+@pytest.mark.parametrize(
+    ("record", "what"),
+    [(b"5", "expected a JSON object, got 5"), (b"{}", r"KeyError\('world_from_camera1'\)")],
+)
+def test_metadata_without_cameras_is_damaged(dataset, tmp_path, record, what):
     def damage(folder, tars):
         offset, size = next(iter(Sidecar.read(sidecar_path(tars[0])).samples.values()))["meta.json"]
         data = bytearray(tars[0].read_bytes())
-        data[offset : offset + size] = b"5" + b" " * (size - 1)
+        data[offset : offset + size] = record.ljust(size)
         tars[0].write_bytes(data)
 
     folder = damaged(dataset, tmp_path, damage)
-    with pytest.raises(ShardError, match=r"meta.json: damaged \(expected a JSON object, got 5\)"):
-        PairReader(ShardIndex.open(folder), 32).record(0)
+    with pytest.raises(SampleError, match=rf"'scene0_0_0000', meta.json: damaged \({what}\)"):
+        PairReader(ShardIndex.open(folder), 32).cameras(0)
+    pairs = validation_pairs(folder, 8, max_damaged=1)
+    assert pairs.samples.tolist() == [1, 6, 12, 18, 24, 30, 36, 42]
 
 
 def spoil(folder, samples_spoilt):

@@ -27,7 +27,9 @@ MIN_PNP_POINTS = 6
 _NOWHERE = np.full((4, 4), np.nan)
 
 
-def cameras_of(example: Example, camera2_from_camera1: Float64 | None = None) -> tuple[Camera, ...]:
+def cameras_in_first(
+    example: Example, camera2_from_camera1: Float64 | None = None
+) -> tuple[Camera, ...]:
     """Return both cameras in the first one's frame, the second one where it is, or as given."""
     if camera2_from_camera1 is None:
         camera2_from_camera1 = example.truth["camera2_from_camera1"]
@@ -45,7 +47,7 @@ def cameras_of(example: Example, camera2_from_camera1: Float64 | None = None) ->
 def true_points(example: Example) -> Float32:
     """Return the (2, H, W, 3) points of both views' pixels, NaN where depth is unknown."""
     depths = example.truth["depth_m"], example.truth["depth2_m"]
-    points = [camera.unproject(depth) for camera, depth in zip(cameras_of(example), depths)]
+    points = [camera.unproject(depth) for camera, depth in zip(cameras_in_first(example), depths)]
     return np.stack(points).reshape(2, *size_of(example), 3).astype(np.float32)
 
 
@@ -150,8 +152,8 @@ def pose_pictures(example: Example, camera2_from_camera1: Float64) -> Panels:
     points = true_points(example)[0].astype(float)
     own, limit = pixel_middles(size)[chosen], max(size) / 8
     colours = place_colours(own, size)
-    true = _shown(cameras_of(example)[1], points)
-    found = _shown(cameras_of(example, camera2_from_camera1)[1], points)
+    true = _shown(cameras_in_first(example)[1], points)
+    found = _shown(cameras_in_first(example, camera2_from_camera1)[1], points)
     error = np.linalg.norm(found - true, axis=-1)
     return [
         ("first", dotted(example.images[0], own, colours)),

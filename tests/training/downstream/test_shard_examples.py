@@ -11,15 +11,15 @@ from synthetic import HFOV_DEG, pair_members, plane_pair, view_of, write_dataset
 
 from generation.errors import CrossviewError
 from generation.geometry import Camera
+from generation.shards.cameras import cameras_of
 from generation.shards.images import encode_depth_png, encode_jpeg
-from generation.shards.reader import ShardIndex
+from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
-from training.correspondence import cameras_of
-from training.data import DataConfig, PairReader, open_split
+from training.data import DataConfig, open_split
 from training.downstream.datasets.shards import open_all, open_shards, reprojected
 
 
@@ -191,7 +191,7 @@ def test_the_second_view_looked_up_by_the_flow_has_the_colours_of_the_first(room
 def test_what_is_not_occluded_is_what_the_renderer_found_co_visible(rooms):
     """Of depth in whole millimetres, by the same rule."""
     val = open_shards(rooms).val
-    recorded = PairReader(open_split(DataConfig(path=rooms)).val, crop_size=1)
+    recorded = ShardReader(open_split(DataConfig(path=rooms)).val)
     for number in range(len(val)):
         truth = val[number].truth
         seen = 1 - truth["occluded"].sum() / np.isfinite(truth["depth_m"]).sum()
@@ -268,7 +268,7 @@ META = json.loads(good()["meta.json"])
         ({"view2.jpg": b"no image"}, r"view2\.jpg: damaged"),
         ({"depth2.png": b"no image"}, r"depth2\.png: damaged"),
         ({"meta.json": b"{"}, r"meta\.json: damaged"),
-        ({"meta.json": b"{}"}, r"no cameras \(KeyError\('image_size'\)\)"),
+        ({"meta.json": b"{}"}, r"meta\.json: damaged \(KeyError\('world_from_camera1'\)\)"),
         (
             {"meta.json": json.dumps(META | {"image_size": [36, 35]}).encode()},
             r"images and depth of 36 x 36 pixels, but its cameras' have 36 x 35",

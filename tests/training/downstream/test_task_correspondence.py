@@ -12,7 +12,8 @@ from synthetic import plane_pair, view_of
 from tiny_layouts import sintel
 
 from generation.errors import CrossviewError
-from training.correspondence import cameras_of, centre_crop, centre_cropped, true_places
+from generation.shards.cameras import cameras_of
+from training.correspondence import centre_crop, centre_cropped, true_places
 from training.downstream import evaluation
 from training.downstream.colours import UNKNOWN_COLOUR, error_picture
 from training.downstream.datasets.shards import open_shards, reprojected

@@ -15,10 +15,10 @@ from torch import nn
 
 from generation.errors import CrossviewError
 from generation.geometry import Camera, invert_rigid, look_at, rotation_about_axis
+from generation.shards.cameras import cameras_of
 from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
-from training.correspondence import cameras_of
 from training.downstream import evaluation
 from training.downstream.colours import error_picture, scalar_picture
 from training.downstream.datasets.shards import open_shards, reprojected

@@ -11,7 +11,7 @@ from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
 from generation.visibility import seen_pixels
-from training.correspondence import cameras_of, places_in
+from training.correspondence import places_in
 from training.data import DataConfig, PairReader, open_split, without_rooms_of
 from training.downstream.example import Example, Examples, Splits
 
@@ -58,7 +58,7 @@ class _Pairs:
     def __getitem__(self, number: int) -> Example:
         images = self._pairs.views(number)
         depth1_m, depth2_m = self._pairs.depths(number)
-        camera1, camera2 = self._cameras(number)
+        camera1, camera2 = self._pairs.cameras(number)
         sizes = {array.shape[:2] for array in (*images, depth1_m, depth2_m)}
         if sizes != {camera1.image_size}:
             listed = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
@@ -83,16 +83,6 @@ class _Pairs:
                 "camera2_from_camera1": camera2.camera_from_world @ camera1.world_from_camera,
             },
         )
-
-    def _cameras(self, number: int) -> tuple[Camera, Camera]:
-        record = self._pairs.record(number)
-        try:
-            cameras = cameras_of(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise SampleError(
-                f"{self._pairs.where(number)}: its record has no cameras ({error!r}); {MEND}"
-            ) from error
-        return cameras
 
     def _name(self, number: int) -> str:
         path, key = self._pairs.key(number)
