@@ -29,6 +29,7 @@ from generation.shards.cache import ShardCache
 from generation.shards.reader import SampleError, ShardIndex, ShardReader, check_size
 from generation.shards.schema import INDEX_NAME, VIEWS, ShardEntry
 from generation.shards.writer import file_sha256
+from training.correspondence import centre_crop
 from training.distributed import processes_that_read
 from training.order import (
     Batches,
@@ -417,9 +418,10 @@ class Pairs(Dataset[Batch | CrossviewError]):
                     shape = views[0].shape[:2] if self._whole else (size, size)
                     batch = np.empty((2, len(request.samples), *shape, 3), np.uint8)
                 for view, image in enumerate(views):
-                    if not self._whole:
-                        place = request.crops[row, view] if self._random_crop else _MIDDLE
-                        image = crop_at(image, size, place)
+                    if not self._whole and self._random_crop:
+                        image = crop_at(image, size, request.crops[row, view])
+                    elif not self._whole:
+                        image = centre_crop(image, size)
                     elif image.shape != batch.shape[2:]:
                         raise CrossviewError(
                             f"{self._reader.where(int(sample))}: {image.shape[0]} x "
@@ -453,9 +455,6 @@ def too_many_damaged(damaged: dict[int, str], most: int) -> CrossviewError:
     return CrossviewError(
         f"{last}\n{len(damaged)} damaged pairs, of which data.max_damaged = {most} may be replaced"
     )
-
-
-_MIDDLE = np.array([0.5, 0.5])
 
 
 def crop_at(image: UInt8, size: int, position: Float64) -> UInt8:

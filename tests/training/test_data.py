@@ -13,6 +13,7 @@ from synthetic import write_dataset
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
+from training.correspondence import centre_crop
 from training.data import (
     BatchRequest,
     DataConfig,
@@ -375,14 +376,17 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
         open_split(DataConfig(path=tmp_path))
 
 
-def test_without_random_crops_every_view_is_its_middle(dataset):
+@pytest.mark.parametrize("size", [32, 31])
+def test_without_random_crops_every_view_is_the_middle_that_is_validated_on(dataset, size):
     split = open_split(DataConfig(path=dataset))
-    reader = PairReader(split.train, 32)
+    reader = PairReader(split.train, size)
     pairs = Pairs(reader, whole=False, max_damaged=0, random_crop=False)
     batch = pairs[BatchRequest(np.array([0, 5]), np.zeros((2, 2, 2)))]
     for row, sample in enumerate((0, 5)):
         for view, image in enumerate(reader.views(sample)):
-            np.testing.assert_array_equal(batch.images[view, row], image[2:34, 2:34])
+            middle = image[2 : 2 + size, 2 : 2 + size]
+            np.testing.assert_array_equal(batch.images[view, row], middle)
+            np.testing.assert_array_equal(centre_crop(image, size), middle)
 
 
 @pytest.mark.parametrize(
