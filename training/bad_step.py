@@ -36,10 +36,18 @@ def _plain(number: float) -> float | str:
 
 def bad_step_error(out: Path, step: int, base_lr: float) -> CrossviewError:
     """Return the error that stops a run at a bad step."""
-    return CrossviewError(
+    return diverged(
         f"the loss or a gradient is not finite at step {step}; the step changed no weight, and "
-        f"{out / NAME} names its pairs; start again, in another folder, with a lower "
-        f"optim.base_lr (now {base_lr}) or with optim.clip_norm = 1.0"
+        f"{out / NAME} names its pairs",
+        base_lr,
+    )
+
+
+def diverged(what: str, base_lr: float) -> CrossviewError:
+    """Return the error that stops a run whose numbers are not finite."""
+    return CrossviewError(
+        f"{what}; start again, in another folder, with a lower optim.base_lr (now {base_lr}) or "
+        "with optim.clip_norm = 1.0"
     )
 
 

@@ -21,7 +21,13 @@ from generation.plain import to_plain
 from generation.shards.files import write_text_whole
 from training import checkpoint
 from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_range
-from training.bad_step import bad_step_error, forget_bad_step, refuse_to_repeat, write_bad_step
+from training.bad_step import (
+    bad_step_error,
+    diverged,
+    forget_bad_step,
+    refuse_to_repeat,
+    write_bad_step,
+)
 from training.config import PretrainConfig
 from training.data import (
     Requests,
@@ -381,7 +387,6 @@ class _Run:
 
     def _log(self, log: MetricsLog | None, rate: float, ratio: float) -> None:
         loss, pairs_per_s, wait_share = self.window.close(self.config.optim.batch_size)
-        self._require_finite("the loss is", loss)
         if log is None:
             return
         values = {
@@ -436,20 +441,12 @@ class _Run:
         model.load_state_dict(weights)
         return model
 
-    def _require_finite(self, what: str, value: float) -> None:
-        """Stop a run that diverged, before its weights are written over good ones."""
-        if not math.isfinite(value):
-            raise CrossviewError(
-                f"{what} {value} at step {self.step}; start again, in another folder, with a lower "
-                f"optim.base_lr (now {self.config.optim.base_lr}) or with optim.clip_norm = 1.0"
-            )
-
     def _save(self, *, best: bool) -> None:
-        loss_sum = float(self.process.mean(self.window.loss_sum))
-        self._require_finite("the sum of losses is", loss_sum)
         # A step whose gradient was finite can break the weights, which only the next loss shows.
-        norm = total_norm(weight.detach() for weight in self.model.parameters())
-        self._require_finite("the norm of the weights is", float(norm))
+        norm = float(total_norm(weight.detach() for weight in self.model.parameters()))
+        if not math.isfinite(norm):
+            what = f"the norm of the weights is {norm} at step {self.step}"
+            raise diverged(what, self.config.optim.base_lr)
         state = {
             "config": to_plain(self.config),
             "digests": self.split.digests,
@@ -457,7 +454,10 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "metrics": self.last_metrics,
-            "window": {"loss_sum": loss_sum, "steps": self.window.steps},
+            "window": {
+                "loss_sum": float(self.process.mean(self.window.loss_sum)),
+                "steps": self.window.steps,
+            },
         }
         if self.average:
             state["ema"] = self._judged_weights()
