@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pipelines.bench_train import write_repeated_pairs
 from pipelines.tables import format_table
 from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.data import DataConfig, PairReader, Requests, batches, open_split
-from training.order import Batches, Schedule, Share, describe_shuffling
+from training.order import Batches, Int64, Schedule, Share, epoch_order
 from training.validation import ValidationConfig, choose_pairs, samples_of_scenes
 
 CROP = 224
@@ -186,3 +186,31 @@ def _write_hollow_dataset(folder: Path, sizes: tuple[int, ...]) -> None:
         with open(folder / entry.name, "wb") as tar:
             tar.truncate(entry.size_bytes)
     ShardIndex(folder=folder, config={}, shards=entries).write()
+
+
+def describe_shuffling(shard_sizes: Sequence[int], window: int) -> str:
+    """Say how far apart an epoch puts neighbours of one scene, and a true permutation beside it.
+
+    Also how many shards a batch of 256 shows, which is what a gradient notices.
+    """
+    lines = []
+    for name, width in (("window", window), ("permutation", sum(shard_sizes))):
+        order = epoch_order(shard_sizes, 0, 0, width)
+        distances = neighbour_distances(order, shard_sizes)
+        shard = np.searchsorted(np.cumsum(shard_sizes), order, side="right")
+        batches = shard[: len(shard) // 256 * 256].reshape(-1, 256)
+        shown = np.mean([len(np.unique(batch)) for batch in batches[:1000]]) if len(batches) else 0
+        lines.append(
+            f"{name} of {width}: neighbours {np.median(distances):.0f} places apart (median), "
+            f"{np.mean(distances < 256):.2%} within 256; {shown:.1f} shards in a batch of 256"
+        )
+    return "\n".join(lines)
+
+
+def neighbour_distances(order: Int64, shard_sizes: Sequence[int]) -> Int64:
+    """Return how many places apart consecutive samples of a shard are visited, for all of them."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    distances = np.abs(np.diff(place))
+    last_of_shard = np.cumsum(shard_sizes)[:-1] - 1
+    return np.delete(distances, last_of_shard)

@@ -44,34 +44,6 @@ def epoch_order(
     return order.astype(np.int64)
 
 
-def neighbour_distances(order: Int64, shard_sizes: Sequence[int]) -> Int64:
-    """Return how many places apart consecutive samples of a shard are visited, for all of them."""
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    distances = np.abs(np.diff(place))
-    last_of_shard = np.cumsum(shard_sizes)[:-1] - 1
-    return np.delete(distances, last_of_shard)
-
-
-def describe_shuffling(shard_sizes: Sequence[int], window: int) -> str:
-    """Say how far apart an epoch puts neighbours of one scene, and a true permutation beside it.
-
-    Also how many shards a batch of 256 shows, which is what a gradient notices.
-    """
-    lines = []
-    for name, width in (("window", window), ("permutation", sum(shard_sizes))):
-        order = epoch_order(shard_sizes, 0, 0, width)
-        distances = neighbour_distances(order, shard_sizes)
-        shard = np.searchsorted(np.cumsum(shard_sizes), order, side="right")
-        batches = shard[: len(shard) // 256 * 256].reshape(-1, 256)
-        shown = np.mean([len(np.unique(batch)) for batch in batches[:1000]]) if len(batches) else 0
-        lines.append(
-            f"{name} of {width}: neighbours {np.median(distances):.0f} places apart (median), "
-            f"{np.mean(distances < 256):.2%} within 256; {shown:.1f} shards in a batch of 256"
-        )
-    return "\n".join(lines)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Share:
     """One dataset's part in a mixture."""
