@@ -14,8 +14,8 @@ from torch import Tensor
 
 from training.distributed import Process
 
-CUDA_LAG = 2
-"""Steps that the host of a GPU runs ahead of what it reads: the device always has work queued."""
+LAG = {"cpu": 0, "cuda": 2}
+"""Steps that the host runs ahead of what it reads, so that a GPU always has work queued."""
 
 
 class Verdict(NamedTuple):
@@ -34,11 +34,10 @@ class Verdict(NamedTuple):
 class Verdicts:
     """Verdicts of the last steps, on their way to the host."""
 
-    def __init__(self, process: Process, lag: int | None = None) -> None:
-        """lag: steps until a verdict is read; None for what suits the device."""
+    def __init__(self, process: Process) -> None:
         self._process = process
         self._cuda = process.device.type == "cuda"
-        self._lag = (CUDA_LAG if self._cuda else 0) if lag is None else lag
+        self._lag = LAG[process.device.type]
         self._skip = torch.zeros((), device=process.device)
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None, Tensor]] = deque()
 

@@ -19,7 +19,7 @@ from training.distributed import Process, join
 from training.metrics import read_lines
 from training.order import Batches
 from training.trainer import _Run, pretrain
-from training.verdicts import Verdicts
+from training.verdicts import LAG
 
 POISONED_STEP = 6
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -193,14 +193,14 @@ def test_a_poisoned_pair_stops_all_processes_and_is_named(together, dataset, kin
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-def test_a_bad_step_changes_no_weight_however_late_it_is_read(dataset, alone, tmp_path, lag):
+def test_a_bad_step_changes_no_weight_however_late_it_is_read(dataset, tmp_path, monkeypatch, lag):
     before = {"validation": {"every_steps": 0}, "checkpoint_every_steps": 100}
     good = tmp_path / "good"
     quiet = {**before, "log_every_steps": 100}
     pretrain(micro_config(dataset, **quiet), good, stopping_after(POISONED_STEP - 1))
 
+    monkeypatch.setitem(LAG, "cpu", lag)
     run = _Run(micro_config(dataset, **quiet), tmp_path / "bad", ALONE, lambda: False)
-    run.verdicts = Verdicts(ALONE, lag)
     with (
         poisoned_at(POISONED_STEP),
         pytest.raises(CrossviewError, match=f"not finite at step {POISONED_STEP};"),
@@ -238,9 +238,11 @@ def test_a_bad_step_is_not_repeated_by_processes_started_again(dataset, tmp_path
     assert not (tmp_path / "bad_step.json").exists()
 
 
-def test_a_stop_is_heeded_at_the_same_step_however_late_it_is_read(dataset, alone, tmp_path):
+def test_a_stop_is_heeded_at_the_same_step_however_late_it_is_read(
+    dataset, alone, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(LAG, "cpu", 2)
     run = _Run(micro_config(dataset, log_every_steps=4), tmp_path, ALONE, stopping_after(1))
-    run.verdicts = Verdicts(ALONE, lag=2)
     result = run.train()
     assert (result.metrics["step"], result.num_steps) == (3, 8)
     train(dataset, Job(tmp_path, {"log_every_steps": 4}))
