@@ -26,8 +26,10 @@ from generation.shards.schema import VIEWS, ShardEntry
 from pipelines.bench_train import write_repeated_pairs
 from pipelines.tables import format_table
 from training.augment import IMAGENET_MEAN, IMAGENET_STD
-from training.data import DataConfig, PairReader, Requests, batches, open_split
+from training.data import DataConfig, open_split
+from training.loader import Requests, batches
 from training.order import Batches, Int64, Schedule, Share, epoch_order
+from training.pair_reader import PairReader
 from training.validation import ValidationConfig, choose_pairs, samples_of_scenes
 
 CROP = 224

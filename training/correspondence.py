@@ -6,11 +6,9 @@ Shapes: N patches of an image, row by row over a square grid; B batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from generation.geometry import Camera, Float32, Float64
@@ -18,24 +16,6 @@ from generation.renderers.protocol import View
 from generation.visibility import seen_pixels
 
 SCORES = ("attention", "random", "same_position")
-
-
-def centre_crop(image: NDArray[Any], size: int) -> NDArray[Any]:
-    """Cut the middle (size, size, ...) out of an image."""
-    row, column = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return image[row : row + size, column : column + size]
-
-
-def centre_cropped(camera: Camera, size: int) -> Camera:
-    """Return the camera of a centre crop: the principal point moves with the corner."""
-    shift = np.zeros((3, 3))
-    shift[0, 2] = (camera.image_size[1] - size) // 2
-    shift[1, 2] = (camera.image_size[0] - size) // 2
-    return Camera(
-        intrinsics=camera.intrinsics - shift,
-        world_from_camera=camera.world_from_camera,
-        image_size=(size, size),
-    )
 
 
 def places_in(camera: Camera, points_world: Float64) -> Float64:

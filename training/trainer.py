@@ -29,16 +29,11 @@ from training.bad_step import (
     write_bad_step,
 )
 from training.config import PretrainConfig
-from training.data import (
-    Requests,
-    batches,
-    open_split,
-    require_cache,
-    require_large_enough,
-)
+from training.data import open_split, require_cache, require_large_enough
 from training.distributed import Process, join, resolved_precision
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
+from training.loader import Requests, batches
 from training.losses import completion_losses
 from training.metrics import MetricsLog, StepWindow, peak_memory_gib
 from training.model.croco import CroCo, initialise

@@ -19,18 +19,13 @@ from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, ShardError
 from training.augment import normalise, to_unit_range
-from training.correspondence import (
-    GeometryCounts,
-    centre_crop,
-    centre_cropped,
-    geometry_counts,
-    true_places,
-)
-from training.data import DataConfig, PairReader, room_of, too_many_damaged
+from training.correspondence import GeometryCounts, geometry_counts, true_places
+from training.data import DataConfig, room_of
 from training.distributed import Process
 from training.losses import completion_losses
 from training.model.croco import CroCo, ModelConfig
 from training.order import Int64, validation_masks
+from training.pair_reader import PairReader, centre_crop, centre_cropped, too_many_damaged
 from training.read_ahead import THREADS
 
 logger = logging.getLogger(__name__)

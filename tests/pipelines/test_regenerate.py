@@ -31,7 +31,7 @@ from pipelines.config import build
 from pipelines.executors import SerialExecutor
 from pipelines.regenerate import RegenerateConfig, RegenerateResult, agreement_table, regenerate
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
-from training.data import PairReader
+from training.pair_reader import PairReader
 
 MADE_OF = {
     "scenes": ["procedural:0-1"],

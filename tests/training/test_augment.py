@@ -7,8 +7,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from training.augment import AugmentConfig, Jitter, apply_jitter, augment, draw_jitter
-from training.data import crop_at
 from training.order import crop_positions
+from training.pair_reader import crop_at
 from training.trainer import pretrain
 from training.warp import draw_warps, perspective, resample, rotation
 

@@ -6,12 +6,8 @@ import torch
 from synthetic import plane_pair, view_of
 
 from generation.shards.cameras import cameras_of
-from training.correspondence import (
-    centre_crop,
-    centre_cropped,
-    geometry_counts,
-    true_places,
-)
+from training.correspondence import geometry_counts, true_places
+from training.pair_reader import centre_crop, centre_cropped
 
 
 def plane_truth(shift_px, size=64, patch_size=8):

@@ -13,23 +13,19 @@ from synthetic import write_dataset
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
-from training.correspondence import centre_crop
 from training.data import (
-    BatchRequest,
     DataConfig,
-    PairReader,
-    Pairs,
     Part,
-    Requests,
-    batches,
     held_out_scenes,
     open_split,
     require_large_enough,
     without_rooms_of,
 )
 from training.distributed import processes_that_read
+from training.loader import BatchRequest, Pairs, Requests, batches
 from training.model.croco import ModelConfig
 from training.order import Batches, Schedule, Share
+from training.pair_reader import PairReader, centre_crop
 from training.validation import (
     choose_pairs,
     load_validation_pairs,
@@ -380,8 +376,8 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
 def test_without_random_crops_every_view_is_the_middle_that_is_validated_on(dataset, size):
     split = open_split(DataConfig(path=dataset))
     reader = PairReader(split.train, size)
-    pairs = Pairs(reader, whole=False, max_damaged=0, random_crop=False)
-    batch = pairs[BatchRequest(np.array([0, 5]), np.zeros((2, 2, 2)))]
+    pairs = Pairs(reader=reader, whole=False, max_damaged=0, random_crop=False)
+    batch = pairs.batch(BatchRequest(np.array([0, 5]), np.zeros((2, 2, 2))))
     for row, sample in enumerate((0, 5)):
         for view, image in enumerate(reader.views(sample)):
             middle = image[2 : 2 + size, 2 : 2 + size]
@@ -414,7 +410,7 @@ def test_processes_read_no_further_ahead_than_shared_memory_has_room(dataset, mo
     """Two processes, of batches of 8 pairs of 32 x 32 pixels, 49,152 bytes each."""
     alone = all_batches(dataset, 0)
     room = SimpleNamespace(free=2 * 49_152)
-    monkeypatch.setattr("training.data.shutil.disk_usage", lambda path: room)
+    monkeypatch.setattr("training.loader.shutil.disk_usage", lambda path: room)
     assert all(torch.equal(one, two) for one, two in zip(alone, all_batches(dataset, 2)))
     room.free -= 1
     with pytest.raises(CrossviewError, match=r"num_workers = 2: 2 batches of 0 MB do not fit into"):

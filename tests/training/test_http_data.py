@@ -15,7 +15,8 @@ from generation import retries
 from generation.errors import CrossviewError
 from generation.locations import location
 from generation.shards.reader import ShardIndex, ShardReader
-from training.data import DataConfig, Requests, batches, open_split
+from training.data import DataConfig, open_split
+from training.loader import Requests, batches
 from training.model.croco import ModelConfig
 from training.order import Schedule
 from training.validation import load_validation_pairs

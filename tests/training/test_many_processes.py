@@ -14,10 +14,11 @@ from test_trainer import losses
 from generation.errors import CrossviewError
 from generation.plain import merge
 from training import checkpoint
-from training.data import PairReader, open_split
+from training.data import open_split
 from training.distributed import Process, join
 from training.metrics import read_lines
 from training.order import Batches
+from training.pair_reader import PairReader
 from training.trainer import _Run, pretrain
 from training.verdicts import LAG
 

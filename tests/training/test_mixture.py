@@ -19,8 +19,10 @@ from generation.shards.schema import INDEX_AGAIN, Sidecar
 from generation.shards.verify import verify_dataset
 from pipelines.cli import main
 from pipelines.config import build
-from training.data import DataConfig, PairReader, Part, Requests, batches, open_split
+from training.data import DataConfig, Part, open_split
+from training.loader import Requests, batches
 from training.order import Batches, SamplesTaken, Schedule, Share
+from training.pair_reader import PairReader
 from training.trainer import pretrain
 
 

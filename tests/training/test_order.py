@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from generation.errors import CrossviewError
-from training.data import Requests, crop_at
+from training.loader import Requests
 from training.optim import MaskConfig, num_masked
 from training.order import (
     Schedule,
@@ -15,6 +15,7 @@ from training.order import (
     rank_part,
     validation_masks,
 )
+from training.pair_reader import crop_at
 
 SIZES = (5, 9, 1, 20)
 

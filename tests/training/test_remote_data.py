@@ -19,10 +19,11 @@ from generation.locations import filesystem, location
 from generation.shards.cache import ShardCache
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import ShardError, sidecar_path
-from training.data import DataConfig, Requests, batches, open_split, require_cache
+from training.data import DataConfig, open_split, require_cache
 from training.downstream.datasets import shards
 from training.downstream.datasets.shards import open_shards
 from training.downstream.finetune import read_all
+from training.loader import Requests, batches
 from training.model.croco import ModelConfig
 from training.order import Schedule
 from training.read_ahead import THREADS

@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from generation.errors import CrossviewError
 from generation.shards.files import remove_partial_files
-from training.data import batches_ahead
 from training.distributed import resolved_precision
 from training.downstream.example import Examples
 from training.downstream.features import layer_decay_groups
@@ -27,6 +26,7 @@ from training.downstream.task import Batch, Task
 from training.downstream.transforms import covering
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
+from training.loader import Readings, batches_ahead
 from training.torch_file import UnusableFile, read_torch_file, write_torch_file
 
 logger = logging.getLogger(__name__)
@@ -42,18 +42,6 @@ _BATCHES_AHEAD = 2
 """Of each process that reads: they are large, and a step takes long."""
 _KEEP_EVERY_S = 600.0
 """What is lost at most when training is killed."""
-
-
-class _Readings(Dataset[Any]):
-    def __init__(self, read: Callable[[Any], Any]) -> None:
-        self._read = read
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return what is read or, as a value too, why it cannot be."""
-        try:
-            return self._read(key)
-        except CrossviewError as error:
-            return error
 
 
 def read_all(
@@ -83,7 +71,7 @@ def read_or_told(
 ) -> Iterable[Item | CrossviewError]:
     """Return the same, with the CrossviewErrors among it instead of raised."""
     return DataLoader(
-        _Readings(read),
+        Readings(read),
         batch_size=None,  # as it is read: nothing is collated
         sampler=keys,
         num_workers=num_workers,

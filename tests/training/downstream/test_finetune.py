@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError
-from training import data
+from training import loader
 from training.downstream import finetune as module
 from training.downstream.example import Example
 from training.downstream.finetune import Keep, finetune, learning_rate
@@ -92,7 +92,7 @@ def test_workers_change_neither_the_samples_nor_their_random_numbers():
 
 def test_workers_whose_batches_do_not_fit_into_shared_memory_are_refused(monkeypatch):
     room = SimpleNamespace(free=72)  # a batch of each of both: 3 labels of 8 bytes, draws of 4
-    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: room)
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda folder: room)
     assert fitted(num_workers=2)[0].batches == fitted()[0].batches
     room.free = 71
     with pytest.raises(CrossviewError, match=r"--num-workers = 2: 2 batches .* do not fit"):

@@ -13,7 +13,7 @@ from tiny_layouts import sintel
 
 from generation.errors import CrossviewError
 from generation.shards.cameras import cameras_of
-from training.correspondence import centre_crop, centre_cropped, true_places
+from training.correspondence import true_places
 from training.downstream import evaluation
 from training.downstream.colours import UNKNOWN_COLOUR, error_picture
 from training.downstream.datasets.shards import open_shards, reprojected
@@ -22,6 +22,7 @@ from training.downstream.example import Example, Splits
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
 from training.model.croco import ModelConfig
+from training.pair_reader import centre_crop, centre_cropped
 
 MODEL = ModelConfig(**MICRO["model"])
 MAE = replace(MODEL, decoder="self")

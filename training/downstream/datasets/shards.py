@@ -12,8 +12,9 @@ from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
 from generation.visibility import seen_pixels
 from training.correspondence import places_in
-from training.data import DataConfig, PairReader, open_split, without_rooms_of
+from training.data import DataConfig, open_split, without_rooms_of
 from training.downstream.example import Example, Examples, Splits
+from training.pair_reader import PairReader
 
 
 def open_shards(root: Path, *, val_root: Path | None = None) -> Splits:
