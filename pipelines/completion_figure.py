@@ -18,18 +18,13 @@ from generation.geometry import UInt8
 from pipelines.figures import LIGHT, save_figure, save_png
 from pipelines.square_view import SquareView
 from training.augment import to_unit_range
-from training.completion import complete, grid_places, looked
+from training.cross_attention import cross_attention_map
 from training.losses import completion_losses
 from training.model.croco import CroCo
+from training.model.positions import grid_places
 from training.optim import num_masked
 from training.order import random_masks
-from training.pictures import (
-    as_bytes,
-    colours_of_places,
-    masked,
-    painted,
-    places_looked_at,
-)
+from training.pictures import as_bytes, colours_of_places, complete, masked, painted
 
 NUM_EXAMPLES = 6
 """Hidden patches whose attention is shown each by itself."""
@@ -78,7 +73,7 @@ def complete_views(
         truth=target.pixels,
         loss=float(loss),
         mask=mask[0],
-        attention=looked(model, *views)[0] if model.config.sees_reference else None,
+        attention=cross_attention_map(model, *views)[0] if model.config.sees_reference else None,
     )
 
 
@@ -107,8 +102,9 @@ def _attention_pictures(
     completion: Completion, attention: Tensor, patch_size: int
 ) -> dict[str, UInt8]:
     side = len(completion.truth) // patch_size
-    key = colours_of_places(grid_places(side), side)
-    found = colours_of_places(places_looked_at(attention), side)
+    places = grid_places((side, side))
+    key = colours_of_places(places, side)
+    found = colours_of_places(places[attention.argmax(-1)], side)
     return {
         "places": _painted(completion.reference, key, patch_size),
         "looked_at": _painted(completion.truth, found, patch_size),
@@ -193,7 +189,7 @@ def _outline(axes: Any, patch: int, side: int, patch_size: int, colour: str) -> 
 def _examples(mask: Tensor, attention: Tensor, side: int) -> list[int]:
     """Choose hidden patches whose attention has the highest peak, and not too close together."""
     least = side / 4
-    places = grid_places(side)
+    places = grid_places((side, side))
     chosen: list[int] = []
     for patch in attention.max(1).values.argsort(descending=True).tolist():
         apart = [(places[patch] - places[other]).norm() >= least for other in chosen]

@@ -18,7 +18,7 @@ from generation.geometry import Float64
 from generation.shards.files import write_text_whole
 from pipelines.figures import LIGHT, save_figure
 from pipelines.square_view import SquareView
-from training.completion import match
+from training.cross_attention import match
 from training.model.croco import CroCo
 from training.pictures import colours_of_places
 

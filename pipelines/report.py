@@ -29,13 +29,12 @@ from pipelines.pages import data_url, render_page
 from pipelines.pair_table import PairTable
 from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
-from training.completion import complete
 from training.config import PretrainConfig
 from training.data import open_split
 from training.metrics import read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
-from training.pictures import masked, sheet
+from training.pictures import complete, masked, sheet
 from training.validation import ValidationPairs, load_validation_pairs
 
 GALLERY_SIZE = 288

@@ -5,7 +5,7 @@ Shapes: N patches of an image, row by row over a square grid; B batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from generation.geometry import Camera, Float32, Float64
 from generation.renderers.protocol import View
 from generation.visibility import seen_pixels
+from training.model.positions import grid_places
 
 SCORES = ("attention", "random", "same_position")
 
@@ -41,50 +42,39 @@ def true_places(view1: View, view2: View, patch_size: int) -> Float32:
     return np.where(seen, places, np.nan).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class GeometryCounts:
-    """Sums over hidden target patches that the reference sees; they add up over batches."""
-
-    sums: Tensor
-    """(2, 4) float64: all and moved patches; their number, hits of the attention, expected hits of
-    a random patch, hits of the same position."""
-
-    def metrics(self) -> dict[str, float]:
-        """Return shares and numbers by their names in metrics.jsonl; no share of nothing."""
-        named: dict[str, float] = {}
-        for kind, (number, *hits) in zip(("all", "moved"), self.sums.tolist()):
-            named[f"geometry_{kind}_patches"] = number
-            for score, hit in zip(SCORES, hits):
-                suffix = "" if score == "attention" else f"_{score}"
-                if number:
-                    named[f"geometry_{kind}{suffix}"] = hit / number
-        return named
-
-
-def geometry_counts(attention: Tensor, truth: Tensor, mask: Tensor) -> GeometryCounts:
+def geometry_counts(attention: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     """Count how often the most attended reference patch lies within one patch of the true place.
 
     attention is (B, N, N) from target to reference, truth (B, N, 2) from true_places, mask (B, N).
     Distances are Chebyshev's on the grid of patches. Only hidden patches that the reference sees
     count; a patch has moved if its true place is more than one patch from its own.
+
+    Returns (2, 4) float64 sums, which add up over batches, of all and of moved patches: their
+    number, hits of the attention, expected hits of a random patch, hits of the same position.
     """
     num = truth.shape[1]
-    patches = torch.arange(num, device=truth.device)
+    places = grid_places((isqrt(num), isqrt(num))).to(truth.device)
     counted = mask & truth.isfinite().all(-1)
-    near = _near(truth[counted], side=int(num**0.5))
+    apart = (truth[counted].unsqueeze(1) - places).abs().amax(-1)
+    near = apart <= 1 + 1e-4  # float32 places of exact whole shifts
+    own = torch.arange(num, device=truth.device).expand_as(mask)
     hit = near.gather(1, attention.argmax(-1)[counted].unsqueeze(1))[:, 0]
-    same = near.gather(1, patches.expand_as(mask)[counted].unsqueeze(1))[:, 0]
+    same = near.gather(1, own[counted].unsqueeze(1))[:, 0]
     random = near.double().mean(1)
     rows = torch.stack([torch.ones_like(random), hit.double(), random, same.double()], 1)
-    return GeometryCounts(torch.stack([rows.sum(0), rows[~same].sum(0)]))
+    return torch.stack([rows.sum(0), rows[~same].sum(0)])
 
 
-def _near(places: Tensor, side: int) -> Tensor:
-    """Return (K, N): whether each patch of a square grid lies within one patch of (K, 2) places."""
-    patch = torch.arange(side * side, device=places.device)
-    row, column = patch // side, patch % side
-    apart = torch.maximum(
-        (places[:, :1] - row).abs(),
-        (places[:, 1:] - column).abs(),
-    )
-    return apart <= 1 + 1e-4  # float32 places of exact whole shifts
+def geometry_metrics(counts: Tensor) -> dict[str, float]:
+    """Return geometry_counts as shares and numbers, named as in metrics.jsonl.
+
+    No share of nothing.
+    """
+    named: dict[str, float] = {}
+    for kind, (number, *hits) in zip(("all", "moved"), counts.tolist()):
+        named[f"geometry_{kind}_patches"] = number
+        for score, hit in zip(SCORES, hits):
+            suffix = "" if score == "attention" else f"_{score}"
+            if number:
+                named[f"geometry_{kind}{suffix}"] = hit / number
+    return named

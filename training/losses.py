@@ -5,6 +5,8 @@ Shapes: B batch, N patches row by row, P = patch_size ** 2 * 3 values (row, colu
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
 def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
     """Put (B, N, P) patches of a square image together to (B, 3, H, W)."""
-    side = int(patches.shape[1] ** 0.5)
+    side = isqrt(patches.shape[1])
     assert side * side == patches.shape[1], patches.shape
     grid = patches.view(patches.shape[0], side, side, patch_size, patch_size, -1)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(

@@ -6,18 +6,14 @@ Shapes: B batch, N patches row by row over a square grid, S height and width in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from generation.geometry import UInt8
-from training.augment import denormalise, normalise, to_unit_range
-from training.completion import complete, grid_places, looked
-from training.losses import patchify, unpatchify
+from training.augment import denormalise
+from training.losses import patch_statistics, patchify, unpatchify
 from training.model.croco import CroCo
-from training.validation import ValidationPairs
 
 HIDDEN_GREY = 0.86
 """What a hidden patch is painted with: light, and of no colour."""
@@ -26,6 +22,22 @@ _CORNERS = ((0.10, 0.30, 1.00), (0.95, 0.10, 0.55), (0.00, 0.70, 0.50), (1.00, 0
 _PIXELS = 96
 """Least height and width of a picture on a sheet."""
 _GAP = 4
+
+
+@torch.no_grad()
+def complete(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Return (B, 3, S, S) pictures in 0..1: the target with its masked patches predicted.
+
+    target and reference are normalised images as in forward; mask is (B, N), True where hidden. A
+    predicted patch takes the mean and deviation of the target's own hidden patch, which the loss
+    normalises away, as is customary: it shows the predicted structure, not the predicted colour.
+    """
+    patch_size = model.config.patch_size
+    patches = patchify(target, patch_size)
+    mean, deviation = patch_statistics(patches)
+    predicted = model(target, reference, mask).float() * deviation + mean
+    merged = torch.where(mask.to(target.device).unsqueeze(-1), predicted, patches)
+    return denormalise(unpatchify(merged, patch_size)).clamp(0, 1)
 
 
 def masked(images: Tensor, mask: Tensor, patch_size: int) -> Tensor:
@@ -50,13 +62,6 @@ def colours_of_places(places: Tensor, side: int) -> Tensor:
     return torch.where(colours.isnan(), torch.full_like(colours, HIDDEN_GREY), colours)
 
 
-def places_looked_at(attention: Tensor) -> Tensor:
-    """Return the (B, N, 2) places that get the most of (B, N, N) attention, for each patch."""
-    side = _side(attention.shape[-1])
-    best = attention.argmax(-1)
-    return torch.stack([best // side, best % side], -1).float()
-
-
 def painted(images: Tensor, colours: Tensor, patch_size: int) -> Tensor:
     """Return pictures in the patches' colours, (B, N, 3) or (N, 3), as bright as the images are."""
     grey = images.mean(1, keepdim=True).expand_as(images)
@@ -72,41 +77,6 @@ def as_bytes(picture: Tensor) -> UInt8:
     return data
 
 
-@torch.no_grad()
-def validation_pictures(
-    model: CroCo,
-    pairs: ValidationPairs,
-    device: torch.device,
-    precision: Callable[[], torch.autocast],
-) -> dict[str, UInt8]:
-    """Return sheets, (H, W, 3), of the first pairs, one a row.
-
-    completions: masked target, reference, completion, truth. cross_attention, of a model that sees
-    a reference: the reference with a colour for each place; the target with the colours of where
-    its patches looked; and, of pairs with depth, of where they should have looked.
-    """
-    was_training = model.training
-    model.eval()
-    size, side, rows = model.config.patch_size, model.config.grid[0], slice(0, 8)
-    mask = pairs.masks[rows]
-    views = [to_unit_range(pairs.images[view, rows], device) for view in (0, 1)]
-    target, reference = (normalise(view) for view in views)
-    with precision():
-        completed = complete(model, target, reference, mask)
-        attention = looked(model, target, reference, mask) if model.config.sees_reference else None
-    model.train(was_training)
-    truth = denormalise(target).clamp(0, 1)
-    sheets = {"completions": sheet([masked(truth, mask, size), views[1], completed, truth])}
-    if attention is not None:
-        columns = [painted(views[1], colours_of_places(grid_places(side), side), size)]
-        found = [places_looked_at(attention).cpu()]
-        if pairs.truth is not None:
-            found.append(pairs.truth[rows])
-        columns += [painted(truth, colours_of_places(places, side), size) for places in found]
-        sheets["cross_attention"] = sheet(columns)
-    return sheets
-
-
 def sheet(columns: list[Tensor]) -> UInt8:
     """Lay out columns of pictures, a pair a row, with white between them: (H, W, 3) bytes."""
     grid = torch.stack([column.float().cpu() for column in columns], 1)  # (rows, columns, 3, S, S)
@@ -115,9 +85,3 @@ def sheet(columns: list[Tensor]) -> UInt8:
     grid = torch.nn.functional.pad(grid, (0, _GAP, 0, _GAP), value=1.0)
     rows, count, channels, height, width = grid.shape
     return as_bytes(grid.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, count * width))
-
-
-def _side(num_patches: int) -> int:
-    side = int(num_patches**0.5)
-    assert side * side == num_patches, num_patches
-    return side

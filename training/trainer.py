@@ -50,12 +50,16 @@ from training.parallel import (
     whole_state,
 )
 from training.parts import part
-from training.pictures import validation_pictures
 from training.provenance import describe_run
 from training.run_card import write_run_card
 from training.run_folder import writing
 from training.start import begin_with, earlier_run, held, require_agreement, require_common_folder
-from training.validation import ValidationPairs, load_validation_pairs, validate
+from training.validation import (
+    ValidationPairs,
+    load_validation_pairs,
+    validate,
+    validation_pictures,
+)
 from training.verdicts import Verdict, Verdicts
 
 logger = logging.getLogger(__name__)

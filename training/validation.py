@@ -18,14 +18,17 @@ from generation.geometry import Float32, UInt8
 from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, ShardError
-from training.augment import normalise, to_unit_range
-from training.correspondence import GeometryCounts, geometry_counts, true_places
+from training.augment import denormalise, normalise, to_unit_range
+from training.correspondence import geometry_counts, geometry_metrics, true_places
+from training.cross_attention import cross_attention_map
 from training.data import DataConfig, room_of
 from training.distributed import Process
 from training.losses import completion_losses
 from training.model.croco import CroCo, ModelConfig
+from training.model.positions import grid_places
 from training.order import Int64, validation_masks
 from training.pair_reader import PairReader, centre_crop, centre_cropped, too_many_damaged
+from training.pictures import colours_of_places, complete, masked, painted, sheet
 from training.read_ahead import THREADS
 
 logger = logging.getLogger(__name__)
@@ -223,16 +226,6 @@ def _following(samples: Int64, sample: int) -> Iterator[int]:
         yield int(samples[(place + step) % len(samples)])
 
 
-def attention_map(layers: Tensor) -> Tensor:
-    """Return the one (B, N, N) map that is scored, of (B, layers, heads, N, N) attention.
-
-    The mean over all heads of the last half of the decoder's layers: a fixed rule for every model.
-    Chosen on two tiny models, where it found 0.297 and 0.242 of the patches that moved; the mean
-    over all layers 0.269 and 0.235, the last layer alone 0.281 and 0.245.
-    """
-    return layers[:, layers.shape[1] // 2 :].mean((1, 2))
-
-
 @torch.no_grad()
 def validate(
     model: CroCo,
@@ -266,9 +259,9 @@ def validate(
                 patch_size = model.config.patch_size
                 losses[kind] += completion_losses(prediction, target, mask, patch_size).sum()
             if pairs.truth is not None:
-                attention = attention_map(model.cross_attention(target, true, mask))
+                attention = cross_attention_map(model, target, true, mask)
                 truth = pairs.truth[rows].to(process.device)
-                geometry += geometry_counts(attention, truth, mask.to(process.device)).sums
+                geometry += geometry_counts(attention, truth, mask.to(process.device))
     model.train(was_training)
     loss, shuffled, none = (process.sum(losses) / len(pairs)).tolist()
     metrics = {"val_loss": loss, "val_pairs": float(len(pairs))}
@@ -277,5 +270,43 @@ def validate(
         metrics["val_loss_none"] = none
         metrics["cross_view_gain"] = 1 - loss / shuffled
     if pairs.truth is not None:
-        metrics |= GeometryCounts(process.sum(geometry)).metrics()
+        metrics |= geometry_metrics(process.sum(geometry))
     return metrics
+
+
+@torch.no_grad()
+def validation_pictures(
+    model: CroCo,
+    pairs: ValidationPairs,
+    device: torch.device,
+    precision: Callable[[], torch.autocast],
+) -> dict[str, UInt8]:
+    """Return sheets, (H, W, 3), of the first pairs, one a row.
+
+    completions: masked target, reference, completion, truth. cross_attention, of a model that sees
+    a reference: the reference with a colour for each place; the target with the colours of where
+    its patches looked; and, of pairs with depth, of where they should have looked.
+    """
+    was_training = model.training
+    model.eval()
+    size, side, rows = model.config.patch_size, model.config.grid[0], slice(0, 8)
+    mask = pairs.masks[rows]
+    views = [to_unit_range(pairs.images[view, rows], device) for view in (0, 1)]
+    target, reference = (normalise(view) for view in views)
+    attention = None
+    with precision():
+        completed = complete(model, target, reference, mask)
+        if model.config.sees_reference:
+            attention = cross_attention_map(model, target, reference, mask)
+    model.train(was_training)
+    truth = denormalise(target).clamp(0, 1)
+    sheets = {"completions": sheet([masked(truth, mask, size), views[1], completed, truth])}
+    if attention is not None:
+        places = grid_places(model.config.grid)
+        columns = [painted(views[1], colours_of_places(places, side), size)]
+        found = [places[attention.argmax(-1).cpu()]]
+        if pairs.truth is not None:
+            found.append(pairs.truth[rows])
+        columns += [painted(truth, colours_of_places(each, side), size) for each in found]
+        sheets["cross_attention"] = sheet(columns)
+    return sheets

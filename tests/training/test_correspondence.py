@@ -6,7 +6,7 @@ import torch
 from synthetic import plane_pair, view_of
 
 from generation.shards.cameras import cameras_of
-from training.correspondence import geometry_counts, true_places
+from training.correspondence import geometry_counts, geometry_metrics, true_places
 from training.pair_reader import centre_crop, centre_cropped
 
 
@@ -70,7 +70,7 @@ def scores(best_of, shift_px):
     mask[:, ::7] = False
     attention = torch.zeros(1, 64, 64)
     attention[0, torch.arange(64), best_of(truth[0].nan_to_num())] = 1
-    return geometry_counts(attention, truth, mask).metrics(), truth, mask
+    return geometry_metrics(geometry_counts(attention, truth, mask)), truth, mask
 
 
 def oracle(truth):
@@ -112,5 +112,5 @@ def test_visible_and_unseen_patches_do_not_count():
     truth[0, :4] = torch.tensor([0.0, 3.0])
     mask = torch.zeros(1, 64, dtype=torch.bool)
     mask[0, 2:] = True
-    metrics = geometry_counts(torch.rand(1, 64, 64), truth, mask).metrics()
+    metrics = geometry_metrics(geometry_counts(torch.rand(1, 64, 64), truth, mask))
     assert metrics["geometry_all_patches"] == 2

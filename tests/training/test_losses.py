@@ -3,9 +3,9 @@
 import torch
 
 from training.augment import denormalise, normalise
-from training.completion import complete
 from training.losses import completion_losses, patchify, unpatchify
 from training.model.croco import CroCo, ModelConfig, initialise
+from training.pictures import complete
 
 
 def test_the_loss_is_that_of_a_slow_reference():

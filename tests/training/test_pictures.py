@@ -11,57 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from appearance_model import PATCH_SIZE, SIDE, appearance_model, noise
 from micro import micro_config
 from PIL import Image
 
-from generation.errors import CrossviewError
-from training.augment import normalise
-from training.completion import centred_peaks, grid_places, looked_either_way, match
 from training.metrics import peak_memory_gib, read_lines
-from training.pictures import colours_of_places, masked, painted, places_looked_at
+from training.model.positions import grid_places
+from training.pictures import colours_of_places, masked, painted
 from training.provenance import command_line, git_commit
 from training.run_card import write_run_card
 from training.trainer import pretrain
 
 STATUS = Path("/proc/self/status")
-
-
-def shifted_pair(rows, columns):
-    """Two normalised windows of one noise picture; the second begins so many patches later."""
-    wide = noise(np.random.default_rng(0), (SIDE + 4) * PATCH_SIZE)
-    size = SIDE * PATCH_SIZE
-    row, column = rows * PATCH_SIZE, columns * PATCH_SIZE
-    views = wide[:size, :size], wide[row : row + size, column : column + size]
-    return [normalise(torch.from_numpy(v.copy()).permute(2, 0, 1)[None] / 255) for v in views]
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (2, 0), (1, 3)])
-def test_patches_match_where_the_other_image_shows_them(rows, columns):
-    found = match(appearance_model(), *shifted_pair(rows, columns))
-    shift = torch.tensor([rows, columns])
-    shown = (found.first >= shift).all(1)  # by the other image too
-    assert int(shown.sum()) == (SIDE - rows) * (SIDE - columns)
-    # The mean of looking at one place, and, while hidden, at all alike.
-    assert found.confidence[shown].numpy() == pytest.approx(0.5 + 0.5 / SIDE**2, abs=1e-3)
-    assert torch.allclose(found.second[shown], found.first[shown] - shift, atol=0.05)
-    assert (found.confidence.diff() <= 0).all()
-
-
-def test_matches_are_mutual_and_no_patch_has_two():
-    target, reference = torch.randn(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    model = appearance_model()
-    found = match(model, target, reference)
-    there = looked_either_way(model, target, reference)[0]
-    back = looked_either_way(model, reference, target)[0]
-    expected = {i for i in range(SIDE**2) if int(back[int(there[i].argmax())].argmax()) == i}
-    assert {int(row * SIDE + column) for row, column in found.first} == expected
-    assert 0 < len(expected) < SIDE**2
-
-
-def test_a_model_that_sees_no_reference_has_no_matches():
-    with pytest.raises(CrossviewError, match="sees no reference"):
-        match(appearance_model("self"), *shifted_pair(0, 0))
 
 
 def test_hidden_patches_are_grey_and_the_others_as_they_were():
@@ -74,7 +34,7 @@ def test_hidden_patches_are_grey_and_the_others_as_they_were():
 
 
 def test_no_two_places_of_the_largest_grid_have_one_colour():
-    colours = (colours_of_places(grid_places(14), 14) * 255).round()
+    colours = (colours_of_places(grid_places((14, 14)), 14) * 255).round()
     assert len(colours.unique(dim=0)) == 14 * 14
     unknown = colours_of_places(torch.tensor([[torch.nan, torch.nan]]), 14)
     assert unknown.unique().numel() == 1
@@ -88,20 +48,6 @@ def test_a_painted_patch_has_its_colour_and_its_image_s_brightness():
     assert (shown[:, 0, :, :8] > shown[:, 2, :, :8]).all()
     assert (shown[:, 2, :, 8:] > shown[:, 0, :, 8:]).all()
     assert (shown.sum(1)[:, 8:] > shown.sum(1)[:, :8]).all()
-
-
-def test_the_place_looked_at_is_the_peak_of_attention():
-    attention = torch.zeros(1, 9, 9)
-    attention[0, torch.arange(9), 8 - torch.arange(9)] = 1
-    assert torch.equal(places_looked_at(attention)[0], 2 - grid_places(3))
-
-
-def test_a_match_lies_between_the_peak_s_patch_and_its_neighbours_and_nothing_far_moves_it():
-    attention = torch.zeros(1, 5, 5)
-    attention[0, 2, 2], attention[0, 2, 3], attention[0, 0, 0] = 0.6, 0.2, 0.2
-    assert centred_peaks(attention.flatten(1), grid_places(5))[0].tolist() == pytest.approx(
-        [2, 2.25]
-    )
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,12 @@ from generation.plain import to_plain
 from training import checkpoint
 from training.augment import draw_jitter
 from training.checkpoint import load_model
-from training.completion import complete
 from training.config import differences
 from training.distributed import Process, device_name
 from training.metrics import read_lines
 from training.model.weights import weights_digest
 from training.order import swapped_views
+from training.pictures import complete
 from training.presets import PRESETS, preset
 from training.trainer import _Run, pretrain
 

@@ -53,7 +53,7 @@ def one_by_one(model: CroCo, pairs) -> dict[str, float]:
             sums[name] += float(completion_losses(prediction, target, mask, 8))
         _, *last_two = model.cross_attention(target, true, mask)[0]
         attention = torch.cat(last_two).mean(0, keepdim=True)
-        counts += geometry_counts(attention, pairs.truth[[number]], mask).sums
+        counts += geometry_counts(attention, pairs.truth[[number]], mask)
     metrics = {name: value / len(pairs) for name, value in sums.items()}
     metrics["cross_view_gain"] = 1 - metrics["val_loss"] / metrics["val_loss_shuffled"]
     for kind, (number, found, *_) in zip(("all", "moved"), counts.tolist()):

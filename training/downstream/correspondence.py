@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from generation.errors import CrossviewError
 from generation.geometry import Float32
 from training.augment import normalise
-from training.completion import centred_peaks, grid_places, looked_when_hidden
-from training.correspondence import GeometryCounts, geometry_counts
+from training.correspondence import geometry_counts, geometry_metrics
+from training.cross_attention import centred_peaks, cross_attention_when_hidden
 from training.downstream.colours import error_picture
 from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
@@ -28,6 +28,7 @@ from training.downstream.task import Answer, Batch, Metric, Open, Panels, Predic
 from training.downstream.transforms import central, size_of
 from training.downstream.two_views import true_pixels
 from training.model.croco import CroCo
+from training.model.positions import grid_places
 from training.pictures import as_bytes, colours_of_places, painted
 
 WAYS = ("attention", "features")
@@ -88,7 +89,7 @@ class Correspondence:
         )
         maps = {"features": _similar(network.encode(first), network.encode(second))}
         if network.config.sees_reference:
-            maps["attention"] = looked_when_hidden(network, first, second).float()
+            maps["attention"] = cross_attention_when_hidden(network, first, second).float()
         return {
             "grid": np.array((side, patch)),
             **{way: rows[0].cpu().numpy() for way, rows in maps.items()},
@@ -99,7 +100,7 @@ class Correspondence:
         return None
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
-        """Return each way's GeometryCounts.sums, PCK (within a patch's width) and mean distance."""
+        """Return each way's geometry_counts, PCK (within a patch's width) and mean distance."""
         places = _true_places(prediction, example)
         truth = torch.from_numpy(places).unsqueeze(0)
         everything = torch.ones(truth.shape[:2], dtype=torch.bool)
@@ -108,8 +109,7 @@ class Correspondence:
         for way in WAYS:
             if way in prediction:
                 attention = torch.from_numpy(prediction[way]).unsqueeze(0)
-                counts = geometry_counts(attention, truth, everything)
-                scores[way] = counts.sums.numpy()
+                scores[way] = geometry_counts(attention, truth, everything).numpy()
                 found = _peaks(prediction[way], int(side))
                 distances = correspondence_scores(found * patch, places * patch, {"pck": patch})
                 scores |= {f"{way}_{name}": value for name, value in distances.items()}
@@ -124,7 +124,7 @@ class Correspondence:
             if not own:
                 continue
             sums = torch.from_numpy(np.sum([score[way] for score in own], axis=0))
-            shares = GeometryCounts(sums).metrics()
+            shares = geometry_metrics(sums)
             if "geometry_moved" in shares:
                 metrics[f"{way}_moved"] = shares["geometry_moved"]
             names = (f"{way}_pck", f"{way}_epe_px", "patches")
@@ -146,7 +146,7 @@ class Correspondence:
         truth, limit = _true_places(prediction, example), 2 * patch
         panels: Panels = [
             ("first view", example.images[0]),
-            ("second view", paint(second, grid_places(side))),
+            ("second view", paint(second, grid_places((side, side)))),
             ("truth", paint(first, torch.from_numpy(truth))),
         ]
         for way in WAYS:
@@ -192,4 +192,4 @@ def _true_places(prediction: Prediction, example: Example) -> Float32:
 
 def _peaks(weights: np.ndarray, side: int) -> np.ndarray:
     """Return the (N, 2) places of the largest of (N, N) weights, between patches where flat."""
-    return centred_peaks(torch.from_numpy(weights), grid_places(side)).numpy()
+    return centred_peaks(torch.from_numpy(weights), grid_places((side, side))).numpy()

@@ -27,6 +27,12 @@ class Rotation(NamedTuple):
         return Rotation(self.cos[tokens].unsqueeze(1), self.sin[tokens].unsqueeze(1))
 
 
+def grid_places(grid: tuple[int, int]) -> Tensor:
+    """Return the (N, 2) float32 places, (row, column), of the patches of a grid."""
+    rows, columns = (torch.arange(steps, dtype=torch.float32) for steps in grid)
+    return torch.cartesian_prod(rows, columns)
+
+
 def sine_cosine_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """Return (N, dim) fixed positions: the first half encodes the column, the second the row.
 
@@ -35,8 +41,7 @@ def sine_cosine_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """
     assert dim % 4 == 0, dim
     frequencies = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    row, column = _grid_coordinates(grid)
-    angles = torch.stack([column, row], 1).double()[:, :, None] * frequencies  # (N, 2, dim / 4)
+    angles = grid_places(grid).flip(1).double()[:, :, None] * frequencies  # (N, 2, dim / 4)
     return torch.cat([angles.sin(), angles.cos()], 2).flatten(1).float()
 
 
@@ -62,8 +67,7 @@ def rotary_tables(grid: tuple[int, int], head_dim: int, base: float) -> Rotation
     frequencies = torch.exp(
         -math.log(base) * torch.arange(head_dim // 4, dtype=torch.float64) / (head_dim // 4)
     )
-    row, column = _grid_coordinates(grid)
-    angles = torch.stack([row, column], 1).double()[:, :, None] * frequencies
+    angles = grid_places(grid).double()[:, :, None] * frequencies
     cos = torch.cat([angles.cos(), angles.cos()], 2).flatten(1)
     sin = torch.cat([-angles.sin(), angles.sin()], 2).flatten(1)
     return Rotation(cos.float(), sin.float())
@@ -78,8 +82,3 @@ def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
     swapped = torch.cat([row_second, row_first, column_second, column_first], -1)
     cos, sin = rotation.cos.to(vectors.dtype), rotation.sin.to(vectors.dtype)
     return torch.addcmul(vectors * cos, swapped, sin)
-
-
-def _grid_coordinates(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    return row.flatten(), column.flatten()

@@ -1,6 +1,6 @@
-"""What a model does with a pair: complete the target, look at the reference, match the two.
+"""Where a target's patches look in the reference, and which patches of two images match.
 
-Shapes: B batch, N patches of an image row by row, S height and width in pixels.
+Shapes: B batch, N patches of an image, row by row over a square grid, S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -10,42 +10,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.augment import denormalise
-from training.losses import patch_statistics, patchify, unpatchify
 from training.model.croco import CroCo
+from training.model.positions import grid_places
 from training.order import validation_masks
-from training.validation import attention_map
 
 
 @torch.no_grad()
-def complete(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, 3, S, S) pictures in 0..1: the target with its masked patches predicted.
+def cross_attention_map(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Return (B, N, N), how much each of the target's patches looks at each of the reference's.
 
-    target and reference are normalised images as in forward; mask is (B, N), True where hidden. A
-    predicted patch takes the mean and deviation of the target's own hidden patch, which the loss
-    normalises away, as is customary: it shows the predicted structure, not the predicted colour.
+    The mean over all heads of the last half of the decoder's layers, a fixed rule for every model;
+    its rows sum to 1. Chosen on two tiny models, where it found 0.297 and 0.242 of the patches that
+    moved; the mean over all layers 0.269 and 0.235, the last layer alone 0.281 and 0.245. Raises
+    CrossviewError for a model that sees no reference.
     """
-    patch_size = model.config.patch_size
-    patches = patchify(target, patch_size)
-    mean, deviation = patch_statistics(patches)
-    predicted = model(target, reference, mask).float() * deviation + mean
-    merged = torch.where(mask.to(target.device).unsqueeze(-1), predicted, patches)
-    return denormalise(unpatchify(merged, patch_size)).clamp(0, 1)
+    layers = model.cross_attention(target, reference, mask)
+    return layers[:, layers.shape[1] // 2 :].mean((1, 2))
 
 
 @torch.no_grad()
-def looked(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, N, N), how much each of the target's patches looked at each of the reference's.
-
-    The map that validation scores; its rows sum to 1. Raises CrossviewError for a model that sees
-    no reference.
-    """
-    return attention_map(model.cross_attention(target, reference, mask))
-
-
-@torch.no_grad()
-def looked_when_hidden(model: CroCo, target: Tensor, reference: Tensor) -> Tensor:
-    """Return (B, N, N) as looked does, each of the target's patches while it was hidden itself.
+def cross_attention_when_hidden(model: CroCo, target: Tensor, reference: Tensor) -> Tensor:
+    """Return the same map, each of the target's patches while it was hidden itself.
 
     One half of the target's patches is hidden, then the other. Raises CrossviewError for a model
     that sees no reference.
@@ -53,13 +38,14 @@ def looked_when_hidden(model: CroCo, target: Tensor, reference: Tensor) -> Tenso
     num = model.grid_of(target)[0] * model.grid_of(target)[1]
     half = torch.from_numpy(validation_masks(1, num, num // 2))
     first, second = (
-        looked(model, target, reference, mask.expand(len(target), -1)) for mask in (half, ~half)
+        cross_attention_map(model, target, reference, mask.expand(len(target), -1))
+        for mask in (half, ~half)
     )
     return torch.where(half.to(first.device).unsqueeze(-1), first, second)
 
 
 @torch.no_grad()
-def looked_either_way(model: CroCo, target: Tensor, reference: Tensor) -> Tensor:
+def cross_attention_either_way(model: CroCo, target: Tensor, reference: Tensor) -> Tensor:
     """Return (B, N, N), the mean of where patches look while hidden and with nothing hidden.
 
     Hidden is what a model has learnt to look from: of 64 patches of pairs of unseen rooms, mutual
@@ -67,9 +53,9 @@ def looked_either_way(model: CroCo, target: Tensor, reference: Tensor) -> Tensor
     87.9 % with nothing hidden; 18.2 and 87.5 % by the mean. Raises CrossviewError for a model that
     sees no reference.
     """
-    hidden = looked_when_hidden(model, target, reference)
+    hidden = cross_attention_when_hidden(model, target, reference)
     nothing = torch.zeros(hidden.shape[:2], dtype=torch.bool)
-    return (looked(model, target, reference, nothing) + hidden) / 2
+    return (cross_attention_map(model, target, reference, nothing) + hidden) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +77,15 @@ def match(model: CroCo, image1: Tensor, image2: Tensor) -> PatchMatches:
     image1 and image2 are (1, 3, S, S), normalised; each is once the target and once the reference.
     Raises CrossviewError for a model that sees no reference.
     """
-    second_of_first = looked_either_way(model, image1, image2)[0]
-    first_of_second = looked_either_way(model, image2, image1)[0]
+    second_of_first = cross_attention_either_way(model, image1, image2)[0]
+    first_of_second = cross_attention_either_way(model, image2, image1)[0]
     first = torch.arange(len(second_of_first), device=second_of_first.device)
     second = second_of_first.argmax(1)
     confidence = (second_of_first[first, second] * first_of_second[second, first]).sqrt()
     mutual = first_of_second.argmax(1)[second] == first
     order = confidence[mutual].argsort(descending=True)
     first = first[mutual][order]
-    places = grid_places(model.config.grid[0]).to(first.device)
+    places = grid_places(model.config.grid).to(first.device)
     return PatchMatches(
         first=places[first],
         second=centred_peaks(second_of_first[first], places),
@@ -116,9 +102,3 @@ def centred_peaks(attention: Tensor, places: Tensor) -> Tensor:
     near = (places - peak.unsqueeze(1)).abs().amax(-1) <= 1  # (n, N)
     weights = attention * near
     return weights @ places / weights.sum(1, keepdim=True)
-
-
-def grid_places(side: int) -> Tensor:
-    """Return the (N, 2) places, (row, column), of the patches of a grid of side x side."""
-    steps = torch.arange(side, dtype=torch.float32)
-    return torch.cartesian_prod(steps, steps)
