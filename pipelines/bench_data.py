@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -25,7 +26,6 @@ from generation.shards.reader import ShardIndex
 from generation.shards.schema import VIEWS, ShardEntry
 from pipelines.bench_train import write_repeated_pairs
 from pipelines.tables import format_table
-from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.data import DataConfig, open_split
 from training.loader import Requests, batches
 from training.order import Batches, Int64, Schedule, Share, epoch_order
@@ -129,7 +129,7 @@ def _usual_loader(
     """Yield (2, b, 3, S, S): bytes, or what a model takes where the loader jitters as well."""
     crop, to_bytes = transforms.RandomCrop(CROP), transforms.PILToTensor()
     jitter = transforms.ColorJitter(0.4, 0.4, 0.4)
-    normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    normalise = transforms.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     steps = [crop, jitter, transforms.ToTensor(), normalise] if jitters else [crop, to_bytes]
     pairs = _UsualPairs(index, samples, transforms.Compose(steps))
     loader: DataLoader[Tensor] = DataLoader(pairs, batch_size=batch_size)

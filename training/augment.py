@@ -10,14 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from generation.bounds import require
 from training.order import jitter_generator
 from training.warp import Warp, draw_warps, resample
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, rounded as torchvision does
 
 
@@ -135,5 +134,5 @@ def denormalise(images: Tensor) -> Tensor:
 @lru_cache
 def _channel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return ImageNet's mean and deviation; kept there, for the host would wait for the copy."""
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1)
-    return mean, torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1)
+    mean = torch.tensor(IMAGENET_DEFAULT_MEAN, device=device).view(3, 1, 1)
+    return mean, torch.tensor(IMAGENET_DEFAULT_STD, device=device).view(3, 1, 1)

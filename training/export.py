@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from generation.errors import CrossviewError
-from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.model.croco import CroCo, ModelConfig
 from training.model_folder import write_safetensors
 
@@ -47,8 +47,8 @@ def timm_arguments(config: ModelConfig) -> dict[str, Any]:
     # What timm.data.resolve_model_data_config then says of the images that it takes.
     images = {
         "input_size": (3, config.image_size, config.image_size),
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
     }
     return {
         **own,

@@ -8,12 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from generation.errors import CrossviewError
 from generation.plain import to_plain
 from generation.shards.files import whole_file, write_text_whole
-from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import model_of
 
@@ -33,8 +33,8 @@ def write_model_folder(model: CroCo, folder: Path) -> None:
         "library_name": "crossview",
         "architectures": ["CroCo"],
         "model": to_plain(model.config),
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
+        "image_mean": IMAGENET_DEFAULT_MEAN,
+        "image_std": IMAGENET_DEFAULT_STD,
     }
     write_text_whole(folder / CONFIG_NAME, json.dumps(config, indent=1) + "\n")
     write_safetensors(model.state_dict(), folder / WEIGHTS_NAME)

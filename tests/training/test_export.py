@@ -9,13 +9,13 @@ import timm
 import torch
 import yaml
 from micro import micro_config
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from generation.errors import CrossviewError
 from pipelines.card import CARD_NAME, MARK
 from pipelines.cli import main
 from pipelines.config import load_yaml
 from pipelines.recipe import pretrain_config
-from training.augment import IMAGENET_MEAN, IMAGENET_STD
 from training.checkpoint import load_model, load_pretrained, stored
 from training.export import timm_arguments, timm_weights, write_timm
 from training.model.croco import CroCo, ModelConfig, initialise
@@ -86,7 +86,7 @@ def test_timm_is_told_of_the_images_that_the_encoder_takes(name):
         model = timm.create_model(**timm_arguments(config))
     images = timm.data.resolve_model_data_config(model)
     assert images["input_size"] == (3, config.image_size, config.image_size)
-    assert (images["mean"], images["std"]) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert (images["mean"], images["std"]) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def test_the_base_encoder_is_timms_vit_base():
