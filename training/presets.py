@@ -95,7 +95,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "croco_v2_base_small_decoder": {**_V2, "model": {"pos_embed": "rope100"}},
     # The baseline that everyone compares with: v1's encoder, data and schedule, a decoder of as
-    # many blocks that sees no reference, and MAE's usual mask. A step costs half of CroCo's.
+    # many blocks that sees no reference, and MAE's usual mask. A step costs 0.36 of croco_v1's.
     "mae": {"model": {"decoder": "self"}, "mask": {"ratio": 0.75}},
 }
 PRESETS["base"] = PRESETS["croco_v1"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipelines.bench_train import bench_train, flops_a_pair, peak_tflops
 from pipelines.cli import main
 from pipelines.recipe import pretrain_config
+
+README = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
 
 SMALL = {
     "model": {"image_size": 32, "enc_dim": 48, "enc_depth": 2, "enc_heads": 3, "dec_dim": 32,
@@ -41,6 +45,15 @@ def test_operations_are_those_of_the_matrix_products():
 def test_the_paper_s_model_takes_some_160_billion():
     config = pretrain_config({"preset": "croco_v1", "data": {"path": "unused"}}, source="test")
     assert 150e9 < flops_a_pair(config) < 165e9
+
+
+def test_a_step_of_mae_costs_what_the_readme_says_of_v1_s():
+    mae, croco = (
+        flops_a_pair(pretrain_config({"preset": name, "data": {"path": "unused"}}, source="test"))
+        for name in ("mae", "croco_v1")
+    )
+    costs = f"a step costs {mae / croco:.2f} of v1's"
+    assert f"({costs}: equal compute is {croco / mae:.2f} times the steps)" in README
 
 
 def test_a_real_run_is_measured():
