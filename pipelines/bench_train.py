@@ -29,7 +29,7 @@ from training.distributed import device_name, join, resolved_precision
 from training.metrics import METRICS_NAME, peak_memory_gib, read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
-from training.parts import PartTimes, listen
+from training.step_timing import StepTimes, listen
 from training.trainer import pretrain
 
 WINDOWS = 4
@@ -65,7 +65,7 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
         if not values.get("data", {}).get("path"):
             size = round(config.model.image_size * 256 / 224)
             write_repeated_pairs(config.data.path, 2 * config.optim.batch_size, size)
-        times = PartTimes(device)
+        times = StepTimes(device)
         with listen(times), _quiet("training"):
             pretrain(config, folder / "run")
         records = read_lines(folder / "run" / METRICS_NAME)

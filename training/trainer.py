@@ -49,11 +49,11 @@ from training.parallel import (
     whole,
     whole_state,
 )
-from training.parts import part
 from training.provenance import describe_run
 from training.run_card import write_run_card
 from training.run_folder import writing
 from training.start import begin_with, earlier_run, held, require_agreement, require_common_folder
+from training.step_timing import timed
 from training.validation import (
     ValidationPairs,
     load_validation_pairs,
@@ -334,10 +334,10 @@ class _Run:
             mask = torch.from_numpy(masks[own])
             with sharing_gradients(self.module, number == parts - 1):
                 each = self._losses(images[:, own], mask, jitters, rows)
-                with part("backward"):
+                with timed("backward"):
                     self._share_of_mean(each).backward()
             losses.append(each.detach())
-        with part("optimizer"):
+        with timed("optimizer"):
             self._update(torch.cat(losses))
         return self._share_of_mean(torch.cat(losses)), rate, ratio
 
@@ -351,7 +351,7 @@ class _Run:
     def _losses(self, images: Tensor, mask: Tensor, jitters: list[Jitter], rows: slice) -> Tensor:
         """Return the (b,) losses of (2, b, S, S, 3) bytes, which are these rows of the batch."""
         device, crop = self.process.device, self.config.model.image_size
-        with part("augment"):
+        with timed("augment"):
             target, reference = (
                 normalise(augment(to_unit_range(view, device), jitter, rows, crop))
                 for view, jitter in zip(images, jitters)
@@ -365,7 +365,7 @@ class _Run:
                 target = torch.where(second.view(-1, 1, 1, 1), reference, target)
         num_visible = int((~mask[0]).sum())  # while the mask is on the CPU
         mask = mask.to(device, non_blocking=True)
-        with part("forward"):
+        with timed("forward"):
             with self.precision():
                 prediction = self.module(target, reference, mask, num_visible)
             return completion_losses(prediction, target, mask, self.config.model.patch_size)

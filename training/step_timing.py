@@ -11,7 +11,7 @@ import torch
 from torch.profiler import record_function
 
 
-class PartTimes:
+class StepTimes:
     """How long each part took each time. On CUDA it is the device's own time."""
 
     def __init__(self, device: torch.device) -> None:
@@ -44,11 +44,11 @@ class PartTimes:
         return {name: median(measured) for name, measured in self._seconds.items()}
 
 
-_listening: list[PartTimes] = []
+_listening: list[StepTimes] = []
 
 
 @contextmanager
-def listen(times: PartTimes) -> Iterator[None]:
+def listen(times: StepTimes) -> Iterator[None]:
     """Have the time taken of the parts of all steps in the block."""
     _listening.append(times)
     try:
@@ -58,8 +58,8 @@ def listen(times: PartTimes) -> Iterator[None]:
 
 
 @contextmanager
-def part(name: str) -> Iterator[None]:
-    """Name a part of a step."""
+def timed(name: str) -> Iterator[None]:
+    """Name a part of a step, and take its time where somebody listens."""
     with record_function(name):
         if _listening:
             with _listening[-1].measure(name):
