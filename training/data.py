@@ -25,7 +25,7 @@ STAT_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Source:
     """A further dataset of a mixture."""
 
     path: Path
@@ -50,10 +50,10 @@ class DataConfig:
     path: Path
     """Folder or URL of shards, with its index.json."""
     weight: float = 1.0
-    """Of path, where there is a mixture: as Part.weight."""
+    """Of path, where there is a mixture: as Source.weight."""
     weight_end: float | None = None
-    """Of path, where there is a mixture: as Part.weight_end."""
-    mixture: tuple[Part, ...] = ()
+    """Of path, where there is a mixture: as Source.weight_end."""
+    mixture: tuple[Source, ...] = ()
     """Further datasets to train on at the same time, each epoch after epoch of its own."""
     val_path: Path | None = None
     """Another folder of shards to validate on; then all scenes train."""
@@ -86,7 +86,7 @@ class DataConfig:
             require(self.val_path is None, "data.val_scenes", self.val_scenes, allowed)
         _check_weights("data.", self)
         for name in ("weight", "weight_end"):
-            given = [(part.weight, getattr(part, name)) for part in self.parts]
+            given = [(source.weight, getattr(source, name)) for source in self.sources]
             weights = [start if weight is None else weight for start, weight in given]
             require(sum(weights) > 0, f"data: every {name}", weights, "one above 0")
         require(self.max_damaged >= 0, "data.max_damaged", self.max_damaged, "at least 0")
@@ -98,9 +98,10 @@ class DataConfig:
         require(fits, "data.num_workers", self.num_workers, "at least 0")
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def sources(self) -> tuple[Source, ...]:
         """All datasets, that of path first."""
-        return (Part(path=self.path, weight=self.weight, weight_end=self.weight_end), *self.mixture)
+        first = Source(path=self.path, weight=self.weight, weight_end=self.weight_end)
+        return (first, *self.mixture)
 
     @property
     def cache(self) -> ShardCache:
@@ -113,9 +114,9 @@ class DataConfig:
         return PairReader(index, crop_size, self.cache, largest=largest)
 
 
-def _check_weights(where: str, part: Part | DataConfig) -> None:
+def _check_weights(where: str, source: Source | DataConfig) -> None:
     for name in ("weight", "weight_end"):
-        weight = getattr(part, name)
+        weight = getattr(source, name)
         if weight is not None:
             holds = math.isfinite(weight) and weight >= 0
             require(holds, f"{where}{name}", weight, "a number of at least 0")
@@ -149,9 +150,9 @@ def open_split(config: DataConfig) -> Split:
     """
     digests: dict[str, str] = {}
     indices: list[ShardIndex] = []
-    for number, part in enumerate(config.parts, 1):
-        indices.append(_open_index(part.path))
-        digests["data" if number == 1 else f"data {number}"] = _digest(part.path)
+    for number, source in enumerate(config.sources, 1):
+        indices.append(_open_index(source.path))
+        digests["data" if number == 1 else f"data {number}"] = _digest(source.path)
     if config.val_path is not None:
         val = _open_index(config.val_path)
         digests["val_data"] = _digest(config.val_path)
@@ -169,10 +170,10 @@ def open_split(config: DataConfig) -> Split:
     shares = tuple(
         Share(
             shard_sizes=tuple(entry.count for entry in index.shards),
-            weight=part.weight,
-            weight_end=part.weight_end,
+            weight=source.weight,
+            weight_end=source.weight_end,
         )
-        for part, index in zip(config.parts, indices)
+        for source, index in zip(config.sources, indices)
     )
     return Split(train=train, shares=shares, val=val, digests=digests)
 
@@ -199,7 +200,7 @@ def require_cache(config: DataConfig, index: ShardIndex) -> None:
     """Raise CrossviewError for a cache below a window's shards: each would come many times."""
     sizes = [e.size_bytes for i, e in enumerate(index.shards) if index.is_remote(i)]
     pairs = index.num_pairs / len(index.shards)
-    shards = min(len(sizes), len(config.parts) * (2 * config.window / pairs + 2))
+    shards = min(len(sizes), len(config.sources) * (2 * config.window / pairs + 2))
     needed = shards * sum(sizes) / max(1, len(sizes)) / 1e9
     require(
         config.cache_gb >= needed,

@@ -14,7 +14,7 @@ from generation.locations import location
 from pipelines.ray_train import _scaling, _wherever_it_runs
 from training import checkpoint
 from training.config import PretrainConfig
-from training.data import DataConfig, Part
+from training.data import DataConfig, Source
 from training.metrics import read_lines
 from training.trainer import pretrain
 
@@ -71,7 +71,7 @@ def test_relative_folders_are_found_from_wherever_rays_processes_run(tmp_path, m
     data = DataConfig(
         path=Path("pairs"),
         val_path=Path("../val"),
-        mixture=(Part(path=url),),
+        mixture=(Source(path=url),),
         cache_dir=Path("~/c"),
     )
     config = _wherever_it_runs(PretrainConfig(data=data, init=Path("first")))

@@ -15,7 +15,7 @@ from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
 from training.data import (
     DataConfig,
-    Part,
+    Source,
     held_out_scenes,
     open_split,
     require_large_enough,
@@ -344,7 +344,7 @@ def test_where_no_pair_can_stand_in_there_is_one_fewer(dataset, tmp_path):
 def test_the_first_good_pair_of_each_dataset_is_large_enough(dataset, tmp_path):
     small = write_dataset(tmp_path / "small", scenes=2, pairs=3, size=24, with_depth=False)
     alone = DataConfig(path=dataset, val_path=dataset)
-    mixed = DataConfig(path=dataset, val_path=dataset, mixture=(Part(path=small),))
+    mixed = DataConfig(path=dataset, val_path=dataset, mixture=(Source(path=small),))
     require_large_enough(open_split(alone), 32, alone)
     with pytest.raises(CrossviewError, match=r"small.scene0-0000.tar: .* 24 x 24 pixels"):
         require_large_enough(open_split(mixed), 32, mixed)

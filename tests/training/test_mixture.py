@@ -19,7 +19,7 @@ from generation.shards.schema import INDEX_AGAIN, Sidecar
 from generation.shards.verify import verify_dataset
 from pipelines.cli import main
 from pipelines.config import build
-from training.data import DataConfig, Part, open_split
+from training.data import DataConfig, Source, open_split
 from training.loader import Requests, batches
 from training.order import Batches, SamplesTaken, Schedule, Share
 from training.pair_reader import PairReader
@@ -244,7 +244,7 @@ def test_a_mixture_trains_and_holds_a_scene_out_of_all_datasets(dataset, videos,
 
 
 def test_a_mixture_gives_each_samples_own_bytes(dataset, videos):
-    config = DataConfig(path=dataset, val_path=dataset, mixture=(Part(path=videos, weight=2.0),))
+    config = DataConfig(path=dataset, val_path=dataset, mixture=(Source(path=videos, weight=2.0),))
     split = open_split(config)
     schedule = Schedule(shares=split.shares, batch_size=6, seed=0, window=100)
     samples = Batches(schedule, 1).samples(0)
