@@ -22,7 +22,7 @@ from training.data import DataConfig
 from training.distributed import processes_that_read
 from training.order import Batches, Float64, Int64, Schedule, crop_positions, rank_part
 from training.pair_reader import PairReader, centre_crop, crop_at, too_many_damaged
-from training.read_ahead import reading_ahead
+from training.prefetch import prefetching
 from training.stopping import heed_only_the_parent, signals_blocked
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def batches(
     damaged: dict[int, str] = {}
     with signals_blocked():
         incoming = iter(loader)  # starts the workers: no thread of ours may run when they fork
-    with reading_ahead(index, requests.schedule, requests.steps, requests.num_steps, cache) as done:
+    with prefetching(index, requests.schedule, requests.steps, requests.num_steps, cache) as done:
         for batch in incoming:
             if isinstance(batch, CrossviewError):
                 raise batch

@@ -29,7 +29,7 @@ from training.model.positions import grid_places
 from training.order import Int64, validation_masks
 from training.pair_reader import PairReader, centre_crop, centre_cropped, too_many_damaged
 from training.pictures import colours_of_places, complete, masked, painted, sheet
-from training.read_ahead import THREADS
+from training.prefetch import THREADS
 
 logger = logging.getLogger(__name__)
 

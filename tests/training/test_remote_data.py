@@ -26,7 +26,7 @@ from training.downstream.finetune import read_all
 from training.loader import Requests, batches
 from training.model.croco import ModelConfig
 from training.order import Schedule
-from training.read_ahead import THREADS
+from training.prefetch import THREADS
 from training.validation import load_validation_pairs
 
 

@@ -21,7 +21,7 @@ THREADS = 8
 
 
 @contextmanager
-def reading_ahead(
+def prefetching(
     index: ShardIndex, schedule: Schedule, steps: range, num_steps: int, cache: ShardCache | None
 ) -> Iterator[Callable[[], None]]:
     """Keep the remote shards of the next window of pairs coming; yield what to call after a step.
@@ -41,7 +41,7 @@ def reading_ahead(
         try:
             cache.fetch(index.path(shard), index.shards[shard])
         except CrossviewError as error:
-            logger.info("not read ahead: %s", error)
+            logger.info("not prefetched: %s", error)
 
     def walk() -> None:
         batches = Batches(schedule, num_steps)
@@ -57,7 +57,7 @@ def reading_ahead(
                     if not known and index.is_remote(shard):
                         pool.submit(fetch, shard)
 
-    walker = threading.Thread(target=walk, name="read-ahead", daemon=True)
+    walker = threading.Thread(target=walk, name="prefetch", daemon=True)
     walker.start()
     try:
         yield room.release
