@@ -31,7 +31,7 @@ from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.config import PretrainConfig
 from training.data import open_split
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
 from training.pictures import complete, masked, sheet

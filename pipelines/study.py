@@ -30,7 +30,7 @@ from generation.locations import location
 from generation.machine import memory_bytes, num_cores, processor
 from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, load_named
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.provenance import git_commit
 from training.stopping import StopRequest
 

@@ -37,7 +37,7 @@ from pipelines.study import (
     wall_minutes,
 )
 from pipelines.study_sections import makers_of
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 
 REPORT_NAME = "RESULTS.md"
 _DIGITS = 3

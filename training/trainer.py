@@ -35,7 +35,7 @@ from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
 from training.loader import Requests, batches
 from training.losses import completion_losses
-from training.metrics import MetricsLog, StepWindow, peak_memory_gib
+from training.metrics_log import MetricsLog, StepWindow, peak_memory_gib
 from training.model.croco import CroCo, initialise
 from training.model.weights import load_weights
 from training.optim import make_optimizer, num_masked

@@ -23,7 +23,7 @@ from generation.errors import CrossviewError
 from generation.plain import merge
 from pipelines.launch import train_in_processes
 from training import checkpoint
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.trainer import pretrain
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

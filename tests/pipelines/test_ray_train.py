@@ -15,7 +15,7 @@ from pipelines.ray_train import _scaling, _wherever_it_runs
 from training import checkpoint
 from training.config import PretrainConfig
 from training.data import DataConfig, Source
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.trainer import pretrain
 
 pytest.importorskip("ray.train.torch", reason="needs Ray Train: pip install 'crossview[ray-train]'")

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_metrics import curve
+from test_metrics_log import curve
 
 from training import checkpoint
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 
 ROOT = Path(__file__).parents[2]
 IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]

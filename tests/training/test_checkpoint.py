@@ -16,7 +16,7 @@ from generation.errors import CrossviewError
 from generation.plain import to_plain
 from training import checkpoint
 from training.checkpoint import BEST_NAME, Writer, load, load_model, load_newest, save, stored
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.model.croco import CroCo, ModelConfig, initialise
 from training.trainer import pretrain
 

@@ -16,7 +16,7 @@ from generation.plain import merge
 from training import checkpoint
 from training.data import open_split
 from training.distributed import Process, join
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.order import Batches
 from training.pair_reader import PairReader
 from training.trainer import _Run, pretrain

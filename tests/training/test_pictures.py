@@ -14,7 +14,7 @@ import torch
 from micro import micro_config
 from PIL import Image
 
-from training.metrics import peak_memory_gib, read_lines
+from training.metrics_log import peak_memory_gib, read_lines
 from training.model.positions import grid_places
 from training.pictures import colours_of_places, masked, painted
 from training.provenance import command_line, git_commit

@@ -27,7 +27,7 @@ from training.augment import draw_jitter
 from training.checkpoint import load_model
 from training.config import differences
 from training.distributed import Process, device_name
-from training.metrics import read_lines
+from training.metrics_log import read_lines
 from training.model.weights import weights_digest
 from training.order import swapped_views
 from training.pictures import complete

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.metrics import METRICS_NAME, MetricsLog, read_lines
+from training.metrics_log import METRICS_NAME, MetricsLog, read_lines
 
 
 def curve(out: Path) -> dict[int, float]:
