@@ -25,8 +25,9 @@ from pipelines.recipe import pretrain_config
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.tables import format_table
 from training.config import PretrainConfig
-from training.distributed import device_name, join, resolved_precision
-from training.metrics_log import METRICS_NAME, peak_memory_gib, read_lines
+from training.device import device_name, peak_memory_gib, resolved_precision
+from training.distributed import join
+from training.metrics_log import METRICS_NAME, read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
 from training.step_timing import StepTimes, listen

@@ -21,7 +21,8 @@ from generation.shards.files import write_text_whole
 from pipelines.benchmarks import SHARDS, Benchmark
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluation_figures import save_panels
-from training.distributed import device_name, join, processes_that_read, resolved_precision
+from training.device import device_name, resolved_precision
+from training.distributed import join, processes_that_read
 from training.downstream import constants
 from training.downstream.evaluation import (
     VERSION,

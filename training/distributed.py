@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,7 +13,7 @@ import torch.distributed
 from torch import Tensor
 
 from generation.errors import CrossviewError
-from generation.machine import num_cores, processor
+from generation.machine import num_cores
 
 
 @dataclass(frozen=True)
@@ -112,28 +110,3 @@ def _member_of_a_group() -> Process:
     cuda = "nccl" in torch.distributed.get_backend()
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     return Process(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a device is called."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of {processor()}"
-
-
-def resolved_precision(
-    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    """Return what auto means on this device."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if multiplies_bfloat16(device) else "float32"
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether the device has instructions that multiply bfloat16; else it is emulated."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -59,14 +57,6 @@ class StepWindow:
         wait_share = self._waited_s / self._worked_s
         self._reset()
         return loss, pairs_per_s, wait_share
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Return the most memory held so far: of tensors on a GPU, of the process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30  # bytes there, KiB elsewhere
 
 
 class GrowingFile:

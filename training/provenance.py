@@ -13,7 +13,8 @@ from typing import Any
 from generation.plain import to_plain
 from training.config import PretrainConfig
 from training.data import Split
-from training.distributed import Process, device_name
+from training.device import device_name
+from training.distributed import Process
 from training.model.croco import CroCo
 
 _PACKAGES = ("crossview", "numpy", "simplejpeg", "timm", "torch")

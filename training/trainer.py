@@ -30,12 +30,13 @@ from training.bad_step import (
 )
 from training.config import PretrainConfig
 from training.data import open_split, require_cache, require_large_enough
-from training.distributed import Process, join, resolved_precision
+from training.device import peak_memory_gib, resolved_precision
+from training.distributed import Process, join
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
 from training.loader import Requests, batches
 from training.losses import completion_losses
-from training.metrics_log import MetricsLog, StepWindow, peak_memory_gib
+from training.metrics_log import MetricsLog, StepWindow
 from training.model.croco import CroCo, initialise
 from training.model.weights import load_weights
 from training.optim import make_optimizer, num_masked

@@ -35,7 +35,8 @@ from pipelines.contenders import Contender, Weights, contenders
 from pipelines.evaluate import Cell, evaluate_all
 from pipelines.evaluation_report import Summary, write_report
 from training.data import DataConfig, open_split
-from training.distributed import Process, device_name
+from training.device import device_name
+from training.distributed import Process
 from training.downstream import finetune
 from training.downstream.depth import Depth
 from training.downstream.evaluation import VERSION, untrained

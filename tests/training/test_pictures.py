@@ -14,7 +14,8 @@ import torch
 from micro import micro_config
 from PIL import Image
 
-from training.metrics_log import peak_memory_gib, read_lines
+from training.device import peak_memory_gib
+from training.metrics_log import read_lines
 from training.model.positions import grid_places
 from training.pictures import colours_of_places, masked, painted
 from training.provenance import command_line, git_commit

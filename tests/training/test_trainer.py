@@ -26,7 +26,8 @@ from training import checkpoint
 from training.augment import draw_jitter
 from training.checkpoint import load_model
 from training.config import differences
-from training.distributed import Process, device_name
+from training.device import device_name
+from training.distributed import Process
 from training.metrics_log import read_lines
 from training.model.weights import weights_digest
 from training.order import swapped_views

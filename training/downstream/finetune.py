@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from generation.errors import CrossviewError
 from generation.shards.files import remove_partial_files
-from training.distributed import resolved_precision
+from training.device import resolved_precision
 from training.downstream.example import Examples
 from training.downstream.features import layer_decay_groups
 from training.downstream.recipe import Recipe
