@@ -33,7 +33,7 @@ from training.downstream.evaluation import (
     judged,
 )
 from training.downstream.example import Example, Examples, Splits
-from training.downstream.finetune import Keep
+from training.downstream.finetune import Snapshot
 from training.downstream.recipe import Recipe
 from training.downstream.transforms import hfov_deg
 from training.model.croco import CroCo, ModelConfig
@@ -325,7 +325,10 @@ def _fitted(job: _Job, num_workers: int) -> Fitted | None:
             device=job.device,
             num_workers=num_workers,
             report=lambda step, loss: logger.info("%s: step %d, loss %.4f", job, step, loss),
-            keep=Keep(path=job.folder / _TRAINING, of=json.dumps(job.training, sort_keys=True)),
+            snapshot=Snapshot(
+                path=job.folder / _TRAINING,
+                fingerprint=json.dumps(job.training, sort_keys=True),
+            ),
         )
 
 

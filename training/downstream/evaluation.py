@@ -11,7 +11,7 @@ import torch
 
 from generation.errors import CrossviewError, first_few
 from training.downstream.example import Example, Examples, Splits, spread
-from training.downstream.finetune import PATIENCE_S, Keep, finetune, precision, read_or_told
+from training.downstream.finetune import PATIENCE_S, Snapshot, finetune, precision, read_or_told
 from training.downstream.recipe import Recipe
 from training.downstream.task import Answer, Panels, Prediction, Task
 from training.downstream.transforms import covering
@@ -62,12 +62,12 @@ def fine_tuned(
     device: torch.device,
     num_workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
-    keep: Keep | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Fitted:
     """Fine-tune a model on splits.train.
 
     seed decides the head's weights and the order and crops of the training examples. model is
-    changed. keep: where training goes on from, as finetune has it. Raises CrossviewError where
+    changed. snapshot: where training goes on from, as finetune has it. Raises CrossviewError where
     model, data and recipe do not go together.
     """
     recipe = recipe.for_model(model.config)
@@ -82,7 +82,7 @@ def fine_tuned(
             seed=seed,
             num_workers=num_workers,
             report=report,
-            keep=keep,
+            snapshot=snapshot,
         )
 
     def answer(example: Example) -> Prediction:

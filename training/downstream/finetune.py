@@ -144,11 +144,11 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep:
+class Snapshot:
     """Where training is kept while it runs."""
 
     path: Path
-    of: str
+    fingerprint: str
     """Tells this training from others: what another one kept is left unread."""
 
 
@@ -160,17 +160,17 @@ class _Training:
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
 
-    def taken_up(self, keep: Keep) -> tuple[int, float]:
+    def restore(self, snapshot: Snapshot) -> tuple[int, float]:
         """Go on from what was kept, if anything was; return the steps and seconds that it took."""
-        remove_partial_files(keep.path.parent)
-        if not keep.path.exists():
+        remove_partial_files(snapshot.path.parent)
+        if not snapshot.path.exists():
             return 0, 0.0
         try:
-            state = read_torch_file(keep.path)
+            state = read_torch_file(snapshot.path)
         except UnusableFile as error:
             logger.warning("%s; training begins anew", error)
             return 0, 0.0
-        if state["of"] != keep.of:
+        if state["of"] != snapshot.fingerprint:
             return 0, 0.0
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -183,11 +183,11 @@ class _Training:
         logger.info("going on from step %d", state["step"])
         return state["step"], state["seconds"]
 
-    def put(self, keep: Keep, step: int, seconds: float) -> None:
+    def save(self, snapshot: Snapshot, step: int, seconds: float) -> None:
         """Write it down, whole."""
         cuda = self._device.type == "cuda"
         state = {
-            "of": keep.of,
+            "of": snapshot.fingerprint,
             "step": step,
             "seconds": seconds,
             "network": self.network.state_dict(),
@@ -196,8 +196,8 @@ class _Training:
             "random": torch.get_rng_state(),
             "random_of_device": torch.cuda.get_rng_state(self._device) if cuda else None,
         }
-        keep.path.parent.mkdir(parents=True, exist_ok=True)
-        write_torch_file(state, keep.path)
+        snapshot.path.parent.mkdir(parents=True, exist_ok=True)
+        write_torch_file(state, snapshot.path)
 
     @property
     def _device(self) -> torch.device:
@@ -228,13 +228,13 @@ def finetune(
     seed: int,
     num_workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
-    keep: Keep | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Trained:
     """Train a network in place, on the device that it is on.
 
     The same seed gives the same samples in the same order for any number of workers. report is told
     the step and the mean loss since it was told before, about five times and every half minute. The
-    network is left in evaluation mode. keep: where training goes on from, as if it had not been
+    network is left in evaluation mode. snapshot: where training goes on from, as if it had not been
     stopped. Raises CrossviewError where there is nothing to train on, where batches do not fit into
     the memory that processes share, or where the loss is not finite.
     """
@@ -244,7 +244,7 @@ def finetune(
     seconds = 0.0
     if num_steps:
         seconds = _train(
-            task, network, examples, recipe, num_steps, seed, num_workers, report, keep
+            task, network, examples, recipe, num_steps, seed, num_workers, report, snapshot
         )
     network.eval()
     return Trained(num_steps=num_steps, seconds=seconds)
@@ -259,7 +259,7 @@ def _train(
     seed: int,
     num_workers: int,
     report: Callable[[int, float], None],
-    keep: Keep | None,
+    snapshot: Snapshot | None,
 ) -> float:
     device = next(network.parameters()).device
     if device.type == "cpu":
@@ -268,7 +268,7 @@ def _train(
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     average = WeightAverage(network, recipe.ema) if recipe.ema else None
     training = _Training(network, optimizer, average)
-    done, seconds = training.taken_up(keep) if keep else (0, 0.0)
+    done, seconds = training.restore(snapshot) if snapshot else (0, 0.0)
     draws = _Draws(len(examples), recipe.batch_size, range(done, num_steps), seed)
     samples = _Samples(task, examples, recipe)
     ahead = None
@@ -303,12 +303,12 @@ def _train(
                 )
             report(step + 1, mean)
             loss_sum, since, told = torch.zeros_like(loss_sum), 0, time.monotonic()
-            if keep and told - kept > _KEEP_EVERY_S:
-                training.put(keep, step + 1, seconds + told - began)
+            if snapshot and told - kept > _KEEP_EVERY_S:
+                training.save(snapshot, step + 1, seconds + told - began)
                 kept = time.monotonic()
     seconds += time.monotonic() - began
-    if keep and done < num_steps:  # until what is made of it is safe too
-        training.put(keep, num_steps, seconds)
+    if snapshot and done < num_steps:  # until what is made of it is safe too
+        training.save(snapshot, num_steps, seconds)
     if average:
         network.load_state_dict(network.state_dict() | average.averages)
     return seconds
