@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from generation.geometry import Bool, Camera, Float32
+from generation.geometry import Bool, Float32
 from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
