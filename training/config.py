@@ -37,11 +37,12 @@ class PretrainConfig:
     schedule begin anew. None: random ones."""
     seed: int = 0
     """Decides weights, and of every step pairs, crops, changes of the pictures and masks."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     """Of matrix products (autocast) and, with rotary positions, of the sums from block to block;
-    sine-cosine ones are float32 and make these so. Weights, optimizer and losses stay float32; TF32
-    is never used. auto: bfloat16 on CUDA and on CPUs that multiply it, where the tiny preset then
-    trains 2.4 times as fast."""
+    sine-cosine ones are float32 and make these so. Weights, optimizer and losses stay float32.
+    tf32: float32 whose factors GPUs round to TF32; on GPUs that do not, and CPUs, float32. auto:
+    bfloat16 on CUDA and on CPUs that multiply it, where the tiny preset then trains 2.4 times as
+    fast."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
     compile: bool = False

@@ -21,12 +21,23 @@ def device_name(device: torch.device) -> str:
 
 
 def resolved_precision(
-    precision: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    """Return what auto means on this device."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"], device: torch.device
+) -> Literal["float32", "tf32", "bfloat16"]:
+    """Return what auto means on this device; tf32 is float32 where nothing multiplies it."""
+    if precision == "auto":
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    if precision == "tf32" and not (device.type == "cuda" and torch.cuda.is_tf32_supported()):
+        return "float32"
+    return precision
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Have GPUs round what they multiply of float32 to TF32, in products and convolutions, or not.
+
+    PyTorch has convolutions do so unless it is told otherwise.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

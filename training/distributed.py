@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generation.errors import CrossviewError
 from generation.machine import num_cores
+from training.device import allow_tf32
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def processes_that_read(given: int | None, *, on_gpu: bool) -> int:
 def join(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Process]:
     """Join the processes that torchrun or Ray started, or be the only one.
 
-    From then on float32 is all of it on GPUs too, where convolutions would round to TF32. Raises
+    From then on float32 is all of it on GPUs too, unless allow_tf32 says otherwise. Raises
     CrossviewError where CUDA is asked for and there is none, or a GPU for some process only.
     """
-    torch.backends.cudnn.allow_tf32 = False
+    allow_tf32(False)
     if torch.distributed.is_initialized():  # by Ray, which has chosen a device and also cleans up
         yield _member_of_a_group()
         return

@@ -30,7 +30,7 @@ from training.bad_step import (
 )
 from training.config import PretrainConfig
 from training.data import open_split, require_cache, require_large_enough
-from training.device import peak_memory_gib, resolved_precision
+from training.device import allow_tf32, peak_memory_gib, resolved_precision
 from training.distributed import Process, join
 from training.ema import WeightAverage
 from training.host_memory import keep_freed_memory
@@ -153,6 +153,7 @@ class _Run:
         decay = config.optim.ema
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.precision_name = resolved_precision(config.precision, process.device)
+        allow_tf32(self.precision_name == "tf32")
         self.step = 0
         self.window = StepWindow(process)
         self.verdicts = Verdicts(process)

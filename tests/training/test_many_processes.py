@@ -15,6 +15,7 @@ from generation.errors import CrossviewError
 from generation.plain import merge
 from training import checkpoint
 from training.data import open_split
+from training.device import allow_tf32, resolved_precision
 from training.distributed import Process, join
 from training.metrics_log import read_lines
 from training.order import Batches
@@ -331,11 +332,39 @@ def test_more_processes_than_pairs_of_a_batch_are_refused(dataset, tmp_path):
         _Run(micro_config(dataset), tmp_path, five, lambda: False)
 
 
+def tf32_is_allowed():
+    backends = torch.backends
+    assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32
+    return backends.cudnn.allow_tf32
+
+
 def test_float32_is_not_tf32():
     torch.backends.cudnn.allow_tf32 = True
     with join("cpu"):
-        assert not torch.backends.cudnn.allow_tf32
-        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not tf32_is_allowed()
+
+
+def test_tf32_is_allowed_to_the_runs_that_ask_for_it(dataset, tmp_path, monkeypatch):
+    def run(precision):
+        config = micro_config(dataset, precision=precision)
+        return _Run(config, tmp_path, ALONE, lambda: False)
+
+    allow_tf32(True)
+    assert run("tf32").precision_name == "float32"  # which is all that a CPU has
+    assert not tf32_is_allowed()
+    monkeypatch.setattr("training.trainer.resolved_precision", lambda precision, device: precision)
+    run("tf32")
+    assert tf32_is_allowed()
+    run("float32")
+    assert not tf32_is_allowed()
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_tf32_is_float32_where_nothing_multiplies_it(monkeypatch, supported):
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: supported)
+    found = resolved_precision("tf32", torch.device("cuda"))
+    assert found == ("tf32" if supported else "float32")
+    assert resolved_precision("tf32", torch.device("cpu")) == "float32"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

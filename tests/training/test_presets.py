@@ -66,7 +66,7 @@ def test_v2_has_the_published_schedule(name, dataset):
     assert optim.batch_size == (512 if name == "croco_v2_large" else 256)
     assert optim.learning_rate(1200, steps) == pytest.approx(peak)  # 12 epochs of warm-up
     assert optim.cosine_length == 2.0
-    assert config.precision == "float32"
+    assert config.precision == "tf32"
 
 
 def test_mae_is_v1_without_the_reference(dataset):

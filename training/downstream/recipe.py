@@ -62,7 +62,7 @@ class Recipe:
     tile_overlap: float = 0.5
     """Share of a tile that the next one covers too, where an image is larger than the crop."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """As in pre-training."""
+    """As in pre-training; there is no tf32."""
 
     def __post_init__(self) -> None:
         require_choices(self)
