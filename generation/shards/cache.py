@@ -38,7 +38,7 @@ class ShardCache:
     folder: Path
     """On a local disk; made where it is missing."""
     max_bytes: int
-    """The shards used longest ago go once all together take more."""
+    """When one is fetched, those used longest ago go, as long as all together take more."""
 
     @property
     def max_open_bytes(self) -> int:
@@ -56,10 +56,14 @@ class ShardCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._only_one(name):
+                found = _open_whole(own, entry)
+                if found is not None:
+                    return found
                 for partial in self.folder.glob(f".{name[:2]}*.partial"):
                     partial.unlink()  # whoever wrote it was killed: we hold its lock
-                while (found := _open_whole(own, entry)) is None:
+                while found is None:
                     _fetch(path, own, entry)
+                    found = _open_whole(own, entry)
             self._make_room()
         except OSError as error:
             raise CrossviewError(

@@ -2,6 +2,7 @@
 
 import fcntl
 import multiprocessing
+import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,20 @@ def test_threads_share_a_cache_that_holds_one_shard(in_memory, tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read_all, range(16)))
+
+
+def test_a_shard_that_is_there_is_opened_without_listing_the_folder(
+    in_memory, tmp_path, monkeypatch
+):
+    index = ShardIndex.open(in_memory)
+    cache = ShardCache(folder=tmp_path, max_bytes=10**9)
+    listed = []
+    listing = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or listing(path))
+    for anew in (True, False):
+        cache.fetch(index.path(0), index.shards[0])
+        assert bool(listed) == anew
+        listed.clear()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
