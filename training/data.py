@@ -210,10 +210,20 @@ def require_cache(config: DataConfig, index: ShardIndex) -> None:
     )
 
 
+_SCANNET = re.compile(r"(scene\d{4})_\d{2}(_vh_clean(_2)?)?")
+_REPLICA_CAD = re.compile(
+    r"(Baked|(remake_v0_)?v\d)_sc\d+_staging_\d+|(apt|frl_apartment)_[0-5]|empty_stage"
+)
+
+
 def room_of(scene: str) -> str:
-    """Return what a scene shows: itself, but of ScanNet's rescans, sceneNNNN_NN..., one room."""
-    scan = re.fullmatch(r"(scene\d{4})_\d{2}(_vh_clean(_2)?)?", scene)
-    return scan[1] if scan else scene
+    """Return what a scene shows: itself, but of ScanNet's rescans, sceneNNNN_NN..., one room.
+
+    ReplicaCAD's scenes are one apartment, furnished anew; Replica has six scans of the same one.
+    """
+    if scan := _SCANNET.fullmatch(scene):
+        return scan[1]
+    return "frl_apartment" if _REPLICA_CAD.fullmatch(scene) else scene
 
 
 def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:
@@ -233,9 +243,9 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
         rooms.setdefault(room_of(scene), []).append(scene)
     if len(rooms) < 2:
         raise CrossviewError(
-            f"{where}: pairs of only one scene ({scenes[0]}), so none can be held out for "
-            "validation; take more scenes (or tars from elsewhere), or name another folder as "
-            "data.val_path"
+            f"{where}: pairs of only one {'scene' if len(scenes) == 1 else 'room'} ({scenes[0]}), "
+            "so none can be held out for validation; take more scenes (or tars from elsewhere), or "
+            "name another folder as data.val_path"
         )
     count = count or min(MOST_HELD_OUT, max(1, round(0.1 * len(scenes))))
     require(count < len(scenes), "data.val_scenes", count, f"below the {len(scenes)} of {where}")

@@ -19,6 +19,7 @@ from training.data import (
     held_out_scenes,
     open_split,
     require_large_enough,
+    room_of,
     without_rooms_of,
 )
 from training.distributed import processes_that_read
@@ -93,11 +94,24 @@ def test_all_scans_of_a_room_are_held_out_together():
     assert len(held_out) in (6, 7, 8)
     rooms = {scene[:9] for scene in held_out}
     assert held_out >= {scene for scene in rescans if scene[:9] in rooms}
-    with pytest.raises(CrossviewError, match="only one scene"):
+    with pytest.raises(CrossviewError, match="only one room"):
         held_out_scenes(("scene0001_00", "scene0001_01"), None, "data")
     scenes = ["scene0001_00_vh_clean_2", "scene0002_00"]
     left = without_rooms_of(["scene0001_02"], index_of([1, 1], scenes))
     assert left.scenes == ("scene0002_00",)
+
+
+def test_replica_cads_scenes_are_one_apartment():
+    scenes = (
+        "Baked_sc0_staging_00", "remake_v0_v3_sc1_staging_19", "v3_sc3_staging_20", "apt_5",
+        "frl_apartment_2", "empty_stage",
+    )  # fmt: skip
+    assert {room_of(scene) for scene in scenes} == {"frl_apartment"}
+    for other in ("apartment_1", "apt_10", "my_apt_0", "office_0", "v3_sc0_staging"):
+        assert room_of(other) == other
+    with pytest.raises(CrossviewError, match="only one room"):
+        held_out_scenes(scenes, None, "data")
+    assert not without_rooms_of(scenes[:1], index_of([1] * len(scenes), scenes)).scenes
 
 
 def test_large_views_are_scaled_before_they_are_cropped(dataset):
