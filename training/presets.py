@@ -18,8 +18,15 @@ _SMALL_BUDGET: dict[str, Any] = {
     "mask": {"ratio_start": 0.5, "rise_from": 0.05, "rise_to": 0.25},
 }
 
+# Runs of millions of steps, on GPUs: about once an epoch, as the published ones left checkpoints.
+_LONG: dict[str, Any] = {
+    "validation": {"every_steps": 10000},
+    "checkpoint_every_steps": 10000,
+}
+
 # 12 of 125 epochs of warm-up, the cosine of 250, no autocast, but products in TF32.
 _V2: dict[str, Any] = {
+    **_LONG,
     "optim": {"epochs": 125.0, "warmup": 0.096, "cosine_length": 2.0},
     "precision": "tf32",
 }
@@ -79,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_SMALL_BUDGET,
     },
     # The published v1, 400 epochs of 1.8 million pairs: GPUs, as all below.
-    "croco_v1": {"model": {}},
+    "croco_v1": {**_LONG, "model": {}},
     # The published v2: RoPE; two sizes of encoder and two of decoder.
     "croco_v2_base": {**_V2, "model": {"pos_embed": "rope100", **_BASE_DECODER}},
     "croco_v2_large": {
@@ -96,7 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "croco_v2_base_small_decoder": {**_V2, "model": {"pos_embed": "rope100"}},
     # The baseline that everyone compares with: v1's encoder, data and schedule, a decoder of as
     # many blocks that sees no reference, and MAE's usual mask. A step costs 0.36 of croco_v1's.
-    "mae": {"model": {"decoder": "self"}, "mask": {"ratio": 0.75}},
+    "mae": {**_LONG, "model": {"decoder": "self"}, "mask": {"ratio": 0.75}},
 }
 PRESETS["base"] = PRESETS["croco_v1"]
 

@@ -83,5 +83,13 @@ def test_a_model_that_sees_no_reference_trains_and_validates_without_one(dataset
     assert result.metrics.keys() == {"step", "val_step", "val_loss", "val_pairs"}
 
 
+@pytest.mark.parametrize("name", [*PUBLISHED, "mae"])
+def test_long_runs_validate_and_leave_checkpoints_about_once_an_epoch(name, dataset):
+    config = preset_config(name, dataset)
+    epoch = 1_800_000 / config.optim.batch_size
+    for steps in (config.validation.every_steps, config.checkpoint_every_steps):
+        assert 1 <= steps / epoch < 3
+
+
 def test_presets_are_listed_from_small_to_large():
     assert list(PRESETS)[:3] == ["tiny", "small", "croco_v1"]
