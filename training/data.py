@@ -111,7 +111,13 @@ class DataConfig:
     def reader(self, index: ShardIndex, crop_size: int) -> PairReader:
         """Return what reads pairs of an index for crops of a model's size."""
         largest = None if self.resize is None else round(self.resize * crop_size)
-        return PairReader(index, crop_size, self.cache, largest=largest)
+        most = self.shards_of_two_windows(index)
+        return PairReader(index, crop_size, self.cache, largest=largest, max_open=most)
+
+    def shards_of_two_windows(self, index: ShardIndex) -> int:
+        """Return about how many shards the pairs of two windows lie in: all that is in use."""
+        pairs = index.num_pairs / len(index.shards)
+        return math.ceil(len(self.sources) * (2 * self.window / pairs + 2))
 
 
 def _check_weights(where: str, source: Source | DataConfig) -> None:
@@ -199,8 +205,7 @@ def _check_sizes(index: ShardIndex) -> None:
 def require_cache(config: DataConfig, index: ShardIndex) -> None:
     """Raise CrossviewError for a cache below a window's shards: each would come many times."""
     sizes = [e.size_bytes for i, e in enumerate(index.shards) if index.is_remote(i)]
-    pairs = index.num_pairs / len(index.shards)
-    shards = min(len(sizes), len(config.sources) * (2 * config.window / pairs + 2))
+    shards = min(len(sizes), config.shards_of_two_windows(index))
     needed = shards * sum(sizes) / max(1, len(sizes)) / 1e9
     require(
         config.cache_gb >= needed,

@@ -12,7 +12,7 @@ from PIL import Image
 from generation.errors import CrossviewError
 from generation.geometry import Camera, Float32, UInt8
 from generation.shards.cache import ShardCache
-from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.reader import MAX_OPEN, ShardIndex, ShardReader
 from generation.shards.schema import VIEWS
 from training.order import Float64
 
@@ -27,15 +27,17 @@ class PairReader:
         cache: ShardCache | None = None,
         *,
         largest: int | None = None,
+        max_open: int = MAX_OPEN,
     ) -> None:
         """Read remote shards through a cache; without one, a request for each member.
 
-        largest: what a longer shorter side is scaled to, of images, depth and cameras.
+        largest: what a longer shorter side is scaled to, of images, depth and cameras. max_open: as
+        ShardReader's.
         """
         self.crop_size = crop_size
         self._largest = largest
         self.index = index
-        self._reader = ShardReader(index, cache)
+        self._reader = ShardReader(index, cache, max_open)
         self.num_pairs = index.num_pairs
 
     def members(self, sample: int, endings: tuple[str, ...]) -> list[bytes]:

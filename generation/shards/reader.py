@@ -186,20 +186,24 @@ class _OpenShard(NamedTuple):
 class ShardReader:
     """Random access to the samples of a dataset's shards, by offset, for several threads.
 
-    Keeps the shards open that were used last: at most MAX_OPEN or an eighth of the files that the
-    process may open, and of those in the cache no more than it allows. Pickled without them.
+    Keeps the shards open that were used last: at most max_open, MAX_OPEN, or an eighth of the files
+    that the process may open, and of those in the cache no more than it allows. Pickled without
+    them.
     """
 
-    def __init__(self, index: ShardIndex, cache: ShardCache | None = None) -> None:
+    def __init__(
+        self, index: ShardIndex, cache: ShardCache | None = None, max_open: int = MAX_OPEN
+    ) -> None:
         """Read remote shards through a cache; without one, a request for each member."""
         self.index = index
         self._cache = cache
+        self._max_open = max_open
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[ShardReader], tuple[ShardIndex, ShardCache | None]]:
-        return ShardReader, (self.index, self._cache)
+    def __reduce__(self) -> tuple[type[ShardReader], tuple[ShardIndex, ShardCache | None, int]]:
+        return ShardReader, (self.index, self._cache, self._max_open)
 
     def read(self, shard: int, sample: int, endings: tuple[str, ...]) -> tuple[str, list[bytes]]:
         """Return the key of a shard's sample and the bytes of the members asked for.
@@ -291,7 +295,8 @@ class ShardReader:
 
     def _keep(self, shard: int, opened: _OpenShard) -> None:
         """Keep a shard open, and let go those used longest ago where they are too many."""
-        most_open, most_bytes = _most_open(), self._cache.max_open_bytes if self._cache else 0
+        most_open = min(self._max_open, _most_open())
+        most_bytes = self._cache.max_open_bytes if self._cache else 0
         with self._lock:
             self._open[shard] = opened
             while len(self._open) > 1 and (

@@ -1,6 +1,8 @@
 """The split into scenes, the loader, and data that cannot be trained on."""
 
 import json
+import os
+import pickle
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +101,25 @@ def test_all_scans_of_a_room_are_held_out_together():
     scenes = ["scene0001_00_vh_clean_2", "scene0002_00"]
     left = without_rooms_of(["scene0001_02"], index_of([1, 1], scenes))
     assert left.scenes == ("scene0002_00",)
+
+
+def test_no_more_shards_stay_open_than_two_windows_take(tmp_path):
+    index = ShardIndex.open(write_dataset(tmp_path, scenes=12, pairs=4))
+    config = DataConfig(path=tmp_path, window=8)
+    reader = config.reader(index, 32)
+    for pair in range(index.num_pairs):
+        reader.views(pair)
+    assert num_open(tmp_path) == config.shards_of_two_windows(index) == 6
+    again = pickle.loads(pickle.dumps(reader))
+    del reader
+    for pair in range(index.num_pairs):
+        again.views(pair)
+    assert num_open(tmp_path) == 6
+
+
+def num_open(folder):
+    opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    return sum(path.startswith(str(folder)) for path in opened)
 
 
 def test_replica_cads_scenes_are_one_apartment():
