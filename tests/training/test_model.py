@@ -44,6 +44,16 @@ def make_model(**fields):
     return model
 
 
+def test_only_the_patch_embedding_begins_with_biases():
+    model = make_model(decoder="cat")
+    biases = {n: p for n, p in model.named_parameters() if n.endswith("bias")}
+    bias = biases.pop("patch_embed.proj.bias")
+    assert not any(other.any() for other in biases.values())
+    bound = (3 * MICRO["patch_size"] ** 2) ** -0.5
+    assert 0.8 * bound < bias.abs().max() <= bound
+    assert abs(bias.mean()) < 0.5 * bound
+
+
 def random_inputs(seed=0, batch=2, num_masked=12):
     generator = torch.Generator().manual_seed(seed)
     target, reference = torch.randn(2, batch, 3, 32, 32, generator=generator)

@@ -290,7 +290,10 @@ def visible_patches(mask: Tensor, num_visible: int | None = None) -> Tensor:
 
 
 def initialise(model: CroCo, generator: torch.Generator) -> None:
-    """Draw all weights anew: Xavier-uniform matrices, zero biases, normal (0.02) tokens."""
+    """Draw all weights anew: Xavier-uniform matrices, zero biases, normal (0.02) tokens.
+
+    As published, the bias of the patch embedding is uniform, up to 1 / sqrt(P) each way.
+    """
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -301,3 +304,7 @@ def initialise(model: CroCo, generator: torch.Generator) -> None:
         for name in ("mask_token", "image_embed"):
             if hasattr(model, name):
                 nn.init.normal_(getattr(model, name), std=0.02, generator=generator)
+        patches = model.patch_embed.proj
+        assert patches.bias is not None
+        bound = patches.weight[0].numel() ** -0.5
+        nn.init.uniform_(patches.bias, -bound, bound, generator=generator)
