@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from generation.errors import CrossviewError
 from generation.locations import is_remote
-from generation.shards.schema import ShardError
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ _CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder that exists; a process lets it go when it ends, however it ends.
 
-    Raises ShardError, saying who holds it, where another process does. That holds between machines
-    where their shared file system has flock (NFS 4, Lustre mounted with flock); where it has none,
-    a warning says that nothing stands between two runs. A bucket has no locks: two runs of one
-    command do each other's work there, and spoil nothing, since they write the same bytes.
+    Raises CrossviewError, saying who holds it, where another process does. That holds between
+    machines where their shared file system has flock (NFS 4, Lustre mounted with flock); where it
+    has none, a warning says that nothing stands between two runs. A bucket has no locks: two runs
+    of one command do each other's work there, and spoil nothing, since they write the same bytes.
     """
     if is_remote(folder):
         logger.info("%s: a bucket has no locks; one run at a time is cheaper than two", folder)
@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ShardError(
+            raise CrossviewError(
                 f"{folder}: another run is writing to this folder, {_holder(lock)}; let it finish "
                 "or stop it"
             ) from None

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from generation.errors import CrossviewError
 from generation.geometry import HABITAT_FROM_OPENCV, Float64, rotation_from_wxyz
-from generation.recorded import RecordedPairs, RecordError
+from generation.recorded import RecordedPairs
 from generation.scenes.sets import scene_names
 from generation.scenes.sources import SceneSource
 
@@ -54,7 +55,7 @@ class PublishedScene:
     def parse(cls, data: bytes, file: str) -> PublishedScene:
         """Read a metadata file; of more than two views, every two are a pair.
 
-        Raises RecordError, naming the file and what is wrong in it.
+        Raises CrossviewError, naming the file and what is wrong in it.
         """
         try:
             values = json.loads(data)
@@ -80,9 +81,9 @@ class PublishedScene:
                 hfov_deg=hfov_deg,
             )
         except KeyError as error:
-            raise RecordError(f"{file}: not a metadata file of pairs: no {error}") from None
+            raise CrossviewError(f"{file}: not a metadata file of pairs: no {error}") from None
         except (AttributeError, IndexError, TypeError, ValueError, RecursionError) as error:
-            raise RecordError(f"{file}: not a metadata file of pairs: {error}") from error
+            raise CrossviewError(f"{file}: not a metadata file of pairs: {error}") from error
 
 
 def read_published(
@@ -92,17 +93,17 @@ def read_published(
 
     path: a metadata file, a folder of such, nested at will, or a tar of them, compressed or not.
     roots: folders below which the scenes lie. up: the axis of meshes without a stage configuration;
-    None is what habitat-sim takes them for. Raises RecordError where there is none, or one makes no
-    sense.
+    None is what habitat-sim takes them for. Raises CrossviewError where there is none, or one makes
+    no sense.
     """
     scenes = [PublishedScene.parse(data, file) for file, data in _metadata_files(path)]
     if not scenes:
-        raise RecordError(f"{path}: no {METADATA_NAME} in it")
+        raise CrossviewError(f"{path}: no {METADATA_NAME} in it")
     by_label: dict[Path, PublishedScene] = {}
     for scene in scenes:
         other = by_label.setdefault(_named_by(scene.label), scene)
         if other is not scene:
-            raise RecordError(
+            raise CrossviewError(
                 f"{other.file} and {scene.file} are both of {scene.label}; leave one of them out"
             )
     named = {scene_id: by_label[label] for label, scene_id in scene_names(by_label).items()}
@@ -204,7 +205,7 @@ def _metadata_files(path: Path) -> Iterator[tuple[str, bytes]]:
         for file in sorted(path.rglob(METADATA_NAME)):
             yield str(file), file.read_bytes()
     elif not path.is_file():
-        raise RecordError(f"{path}: no such file or folder")
+        raise CrossviewError(f"{path}: no such file or folder")
     elif path.suffix == ".json":
         yield str(path), path.read_bytes()
     else:
@@ -215,14 +216,14 @@ def _metadata_files(path: Path) -> Iterator[tuple[str, bytes]]:
                         name = f"{path}: {member.name}"
                         yield name, _member(tar, member, name)
         except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise RecordError(
+            raise CrossviewError(
                 f"{path}: expected a folder, a .json or a tar of metadata files: {error}"
             ) from error
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
     if member.size > MAX_METADATA_BYTES:
-        raise RecordError(f"{name}: {member.size} bytes, expected at most {MAX_METADATA_BYTES}")
+        raise CrossviewError(f"{name}: {member.size} bytes, expected at most {MAX_METADATA_BYTES}")
     stream = tar.extractfile(member)
     assert stream is not None, "a regular file has content"
     return stream.read()

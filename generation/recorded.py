@@ -27,10 +27,6 @@ NUMBERS = ("covisibility", "covisibility_official")
 """What meta.json says of a pair's overlap."""
 
 
-class RecordError(CrossviewError):
-    """A record of pairs that is missing, damaged, or not what was expected."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RecordedPairs:
     """Pairs of one scene, in one piece."""
@@ -71,7 +67,7 @@ def read_dataset(
     """Yield the pairs of one of our own datasets, a shard at a time.
 
     Scenes are sought below the roots by the name of their file, else among known ones. Raises
-    ShardError where a shard is damaged, RecordError where it is not of this version.
+    ShardError where a shard is damaged, CrossviewError where it is not of this version.
     """
     pieces = list(_read_pieces(index))
     scenes = {piece.scene_id: piece for piece in pieces}
@@ -112,7 +108,7 @@ def _read_pieces(index: ShardIndex) -> Iterator[RecordedPairs]:
                 hfov_deg=metas[0]["hfov_deg"],
             )
         except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(
+            raise CrossviewError(
                 f"{index.folder / entry.name}: not pairs of this version ({error!r}); "
                 "`crossview verify` says more"
             ) from error

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from generation.errors import CrossviewError, first_few
+from generation.files import file_sha256
 from generation.locations import location
 from generation.plain import Plain
 from generation.shards.schema import INDEX_NAME
-from generation.shards.writer import file_sha256
 from pipelines.labels import label_and_path, require_folder_name
 from training.downstream.datasets.shards import open_all, open_shards
 from training.downstream.example import Splits, at_most

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.overlap import OverlapBand
 from generation.plain import to_plain
 from generation.scenes.sources import PROCEDURAL
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.config import dump_yaml
 from pipelines.pair_table import PairTable

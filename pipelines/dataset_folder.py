@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from generation.errors import CrossviewError
+from generation.files import remove_partial_files, write_text_whole
 from generation.folder_lock import locked
 from generation.plain import Plain, diff_plain
 from generation.scenes.sources import SceneSource, resolve_scenes
-from generation.shards.files import remove_partial_files, write_text_whole
 from generation.shards.reader import read_each
 from generation.shards.schema import (
     CONFIG_NAME,
     SCHEMA_VERSION,
     ShardEntry,
-    ShardError,
     read_config,
     read_json,
 )
@@ -47,15 +46,15 @@ def claimed(out: Path, config: Plain, recipe: Plain, tasks: Iterable[ShardTask])
     """Hold a dataset's folder for one run; write the resolved configuration before any work.
 
     recipe is the part of config that decides a pair's bytes; tasks are all of the run's. Raises
-    ShardError where the folder holds a dataset of another recipe, or another run is writing to it.
-    Nothing half-written is left, before or after: an orphan of a killed run, on a machine that was
-    cut off, will find its file gone, and fail.
+    CrossviewError where the folder holds a dataset of another recipe, or another run is writing to
+    it. Nothing half-written is left, before or after: an orphan of a killed run, on a machine that
+    was cut off, will find its file gone, and fail.
     """
     require_recipe(out, recipe)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ShardError(f"{out}: cannot make this output folder: {error}") from error
+        raise CrossviewError(f"{out}: cannot make this output folder: {error}") from error
     with locked(out):
         remove_partial_files(out)
         _write_config(out, config, tasks)
@@ -66,9 +65,9 @@ def claimed(out: Path, config: Plain, recipe: Plain, tasks: Iterable[ShardTask])
 
 
 def require_recipe(out: Path, recipe: Plain) -> None:
-    """Raise ShardError where a folder holds a dataset of another recipe."""
+    """Raise CrossviewError where a folder holds a dataset of another recipe."""
     if different := other_configuration(out, recipe):
-        raise ShardError(
+        raise CrossviewError(
             f"{out} holds a dataset of another configuration; choose another --out, or remove the "
             "folder:\n  " + "\n  ".join(different)
         )

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.machine import processor
 from generation.plain import Plain, diff_plain, to_plain
-from generation.shards.files import write_text_whole
 from pipelines.benchmarks import SHARDS, Benchmark
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluation_figures import save_panels

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from generation.shards.files import write_text_whole
+from generation.files import write_text_whole
 from pipelines.benchmarks import Benchmark
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluate import Cell, Failure

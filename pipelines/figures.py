@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from generation.files import whole_file
 from generation.geometry import Bool, Float64, UInt8
-from generation.shards.files import whole_file
 
 BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a8f98"
 PALETTE = (BLUE, ORANGE, GREY, "#3d9970", "#a0508c", "#7a6a4f")

@@ -17,10 +17,10 @@ from PIL import Image
 
 from generation.bounds import require
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.geometry import Bool, Float64, UInt8
 from generation.locations import is_listed, is_remote
 from generation.overlap import OverlapBand
-from generation.shards.files import write_text_whole
 from generation.shards.images import encode_jpeg
 from generation.shards.reader import ShardIndex, read_each
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, Sidecar, sidecar_path

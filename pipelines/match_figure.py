@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.geometry import Float64
-from generation.shards.files import write_text_whole
 from pipelines.figures import LIGHT, save_figure
 from pipelines.square_view import SquareView
 from training.cross_attention import match

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from generation.shards.files import write_text_whole
+from generation.files import write_text_whole
 from pipelines.card import CARD_NAME, GENERATED, MARK
 from pipelines.config import dump_yaml
 from training.checkpoint import Pretrained

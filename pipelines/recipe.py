@@ -19,15 +19,14 @@ from typing import Any
 
 from generation.bounds import require
 from generation.errors import CrossviewError
+from generation.files import file_sha256, write_text_whole
 from generation.folder_lock import locked
 from generation.locations import is_remote
 from generation.plain import merge, to_plain
 from generation.renderers.choice import AUTO, chosen_renderer
 from generation.scenes.sources import resolve_scenes
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, check_size
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
-from generation.shards.writer import file_sha256
 from pipelines.config import MANIFESTS, build, load_named
 from pipelines.executors import Executor
 from pipelines.launch import train_here

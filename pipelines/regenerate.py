@@ -13,6 +13,7 @@ import numpy as np
 
 from generation.bounds import require
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.plain import Plain, to_plain
 from generation.published import read_published
 from generation.recorded import NUMBERS, RecordedPairs, read_dataset
@@ -21,7 +22,6 @@ from generation.renderers.choice import AUTO, RENDERERS, chosen_renderer
 from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader, read_each
 from generation.shards.schema import (
     INDEX_NAME,

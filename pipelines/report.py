@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from generation.bounds import require
 from generation.errors import first_few
+from generation.files import write_text_whole
 from generation.geometry import UInt8
 from generation.overlap import OverlapBand
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.supersampling import Supersampled
 from generation.scenes.sources import SceneSource
 from generation.shards.cameras import cameras_of
-from generation.shards.files import write_text_whole
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.visibility import seen_pixels
 from pipelines.card import MAX_ROWS

@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.machine import processor
-from generation.shards.files import write_text_whole
-from generation.shards.schema import ShardError
 from generation.task import ShardReport
 
 RUN_LOG_NAME = "runs.jsonl"
@@ -90,14 +90,14 @@ def append_run(
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
-    """Return a folder's recorded runs, oldest first. Raises ShardError where they are damaged."""
+    """Return a folder's recorded runs, oldest first. Raises CrossviewError where damaged."""
     path = folder / RUN_LOG_NAME
     try:
         return [json.loads(text) for text in path.read_text().splitlines()]
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise ShardError(f"{path}: not a log of runs ({error}); remove it") from error
+        raise CrossviewError(f"{path}: not a log of runs ({error}); remove it") from error
 
 
 def work_by_scene(runs: Iterable[dict[str, Any]]) -> dict[str, SceneWork]:

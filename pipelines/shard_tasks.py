@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from generation.files import VISIBLE_SECONDS
 from generation.renderers.choice import NEEDS_FRESH_PROCESS
 from generation.renderers.gpu import is_gpu
 from generation.scenes.sources import SceneSource
-from generation.shards.files import VISIBLE_SECONDS
 from generation.shards.reader import read_each
 from generation.task import ShardReport
 from generation.versions import other_versions, versions

@@ -25,10 +25,10 @@ from typing import Any
 
 from generation.bounds import require
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.folder_lock import locked
 from generation.locations import location
 from generation.machine import memory_bytes, num_cores, processor
-from generation.shards.files import write_text_whole
 from pipelines.config import MANIFESTS, load_named
 from training.metrics_log import read_lines
 from training.provenance import git_commit

@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from generation.shards.files import write_text_whole
+from generation.files import write_text_whole
 from pipelines.evaluation_figures import bars_figure
 from pipelines.evaluation_report import (
     MISSING,

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from generation.errors import CrossviewError
-from generation.shards.files import write_text_whole
+from generation.files import write_text_whole
 from training.run_folder import writing
 
 NAME = "bad_step.json"

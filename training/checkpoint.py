@@ -17,7 +17,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from generation.errors import CrossviewError
-from generation.shards.files import remove_partial_files
+from generation.files import remove_partial_files
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import model_of
 from training.model_folder import is_model_folder, read_model_folder

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from generation.bounds import require
 from generation.errors import CrossviewError
+from generation.files import file_sha256
 from generation.retries import retried
 from generation.shards.cache import ShardCache
 from generation.shards.reader import SampleError, ShardIndex, check_size
 from generation.shards.schema import INDEX_NAME, ShardEntry
-from generation.shards.writer import file_sha256
 from training.order import Share
 from training.pair_reader import PairReader, too_many_damaged
 

@@ -17,8 +17,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import image, scalar
 
+from generation.files import write_text_whole
 from generation.geometry import UInt8
-from generation.shards.files import write_text_whole
 from training.distributed import Process
 from training.run_folder import writing
 

@@ -12,8 +12,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from generation.errors import CrossviewError
+from generation.files import whole_file, write_text_whole
 from generation.plain import to_plain
-from generation.shards.files import whole_file, write_text_whole
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import model_of
 

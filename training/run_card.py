@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from generation.shards.files import write_text_whole
+from generation.files import write_text_whole
 
 logger = logging.getLogger(__name__)
 

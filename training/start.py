@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from generation.errors import CrossviewError
+from generation.files import VISIBLE_SECONDS, write_text_whole
 from generation.folder_lock import locked
 from generation.plain import diff_plain, to_plain
-from generation.shards.files import VISIBLE_SECONDS, write_text_whole
 from training import checkpoint
 from training.config import FREE_ON_EACH_MACHINE, PretrainConfig, differences
 from training.distributed import Process

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from generation.errors import CrossviewError
-from generation.shards.files import whole_file
+from generation.files import whole_file
 
 
 class UnusableFile(CrossviewError):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from generation.errors import CrossviewError, first_few
+from generation.files import write_text_whole
 from generation.plain import to_plain
-from generation.shards.files import write_text_whole
 from training import checkpoint
 from training.augment import Jitter, augment, draw_jitter, normalise, to_unit_range
 from training.bad_step import (

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from generation.files import whole_file
 from generation.scenes.scene import Scene, Texture
-from generation.shards.files import whole_file
 
 WRAP_CODES = {"repeat": 10497, "clamp": 33071, "mirror": 33648}
 """glTF 2.0, section 5.26 (sampler)."""

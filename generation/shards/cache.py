@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from generation.errors import CrossviewError
+from generation.files import file_sha256, whole_file
 from generation.locations import filesystem
 from generation.retries import retried
-from generation.shards.files import whole_file
 from generation.shards.schema import ShardEntry, ShardError, Sidecar, sidecar_path
-from generation.shards.writer import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 from generation.errors import CrossviewError
+from generation.files import file_sha256
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
     INDEX_NAME,
@@ -20,7 +21,6 @@ from generation.shards.schema import (
     Sidecar,
     sidecar_path,
 )
-from generation.shards.writer import file_sha256
 
 IMAGE_ENDINGS = (".jpg", ".jpeg")
 

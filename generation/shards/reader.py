@@ -18,12 +18,12 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from generation.files import write_text_whole
 from generation.geometry import Camera, Float32, UInt8
 from generation.locations import filesystem, is_remote, location, size_of
 from generation.retries import retried
 from generation.shards.cache import ShardCache
 from generation.shards.cameras import cameras_of
-from generation.shards.files import write_text_whole
 from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import (
     DEPTHS,

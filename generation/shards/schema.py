@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from generation.errors import CrossviewError
+from generation.files import write_text_whole
 from generation.locations import contents
-from generation.shards.files import write_text_whole
 
 SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"

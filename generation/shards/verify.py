@@ -19,6 +19,7 @@ from typing import Any
 
 from generation.bounds import require
 from generation.errors import CrossviewError, MachineError
+from generation.files import file_sha256
 from generation.locations import contents, filesystem, is_listed, is_remote
 from generation.plain import diff_plain
 from generation.retries import retried
@@ -41,7 +42,7 @@ from generation.shards.schema import (
     read_json,
     sidecar_path,
 )
-from generation.shards.writer import file_sha256, member_places
+from generation.shards.writer import member_places
 
 NOT_SIDECARS = (INDEX_NAME, CONFIG_NAME, REGENERATED_NAME)
 

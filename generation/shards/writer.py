@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import webdataset
 
-from generation.shards.files import whole_file
+from generation.files import file_sha256, whole_file
 from generation.shards.schema import ShardEntry
 
 
@@ -66,12 +65,3 @@ def member_places(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
             key, _, ending = member.name.partition(".")
             places.setdefault(key, {})[ending] = (member.offset_data, member.size)
     return places
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal text."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
+from generation.errors import CrossviewError
 from generation.geometry import rotation_about_axis
 from generation.published import METADATA_NAME, find_scene, read_published
-from generation.recorded import RecordedPairs, RecordError
+from generation.recorded import RecordedPairs
 
 LABEL = "hm3d/train/00000-AbC/AbC.basis.glb"
 
@@ -211,7 +212,7 @@ def test_the_real_files_are_read(shared_folder: Path):
 )
 def test_what_makes_no_sense_is_refused_with_the_file(tmp_path: Path, changes, complaint: str):
     path = write(tmp_path / METADATA_NAME, metadata(**changes))
-    with pytest.raises(RecordError, match=complaint) as caught:
+    with pytest.raises(CrossviewError, match=complaint) as caught:
         read(path)
     assert str(path) in str(caught.value)
 
@@ -230,7 +231,7 @@ def test_what_makes_no_sense_is_refused_with_the_file(tmp_path: Path, changes, c
 def test_bad_poses_are_refused_with_their_pair(tmp_path: Path, key: str, value, complaint: str):
     values = metadata()
     values["multiviews"]["00000002"] = values["multiviews"]["00000002"] | {key: value}
-    with pytest.raises(RecordError, match=complaint):
+    with pytest.raises(CrossviewError, match=complaint):
         read(write(tmp_path / METADATA_NAME, values))
 
 
@@ -238,7 +239,7 @@ def test_bad_poses_are_refused_with_their_pair(tmp_path: Path, key: str, value, 
 def test_damaged_files_are_refused(tmp_path: Path, content: bytes):
     path = tmp_path / METADATA_NAME
     path.write_bytes(content)
-    with pytest.raises(RecordError, match=r"metadata\.json: not a metadata file"):
+    with pytest.raises(CrossviewError, match=r"metadata\.json: not a metadata file"):
         read(path)
 
 
@@ -253,18 +254,18 @@ def test_damaged_tars_are_refused(tmp_path: Path):
     path = tmp_path / "metadata.tar.gz"
     for size in (0, 10, len(whole) // 2):
         path.write_bytes(whole[:size])
-        with pytest.raises(RecordError, match="tar"):
+        with pytest.raises(CrossviewError, match="tar"):
             read(path)
     path.write_bytes(whole)
     assert sum(len(piece.keys) for piece in read(path)) == 500
 
 
 def test_nothing_and_the_same_scene_twice_are_refused(tmp_path: Path):
-    with pytest.raises(RecordError, match="no such file"):
+    with pytest.raises(CrossviewError, match="no such file"):
         read(tmp_path / "gone")
-    with pytest.raises(RecordError, match=r"no metadata\.json in it"):
+    with pytest.raises(CrossviewError, match=r"no metadata\.json in it"):
         read(tmp_path)
     for name in "ab":
         write(tmp_path / name / METADATA_NAME, metadata())
-    with pytest.raises(RecordError, match="are both of hm3d/train"):
+    with pytest.raises(CrossviewError, match="are both of hm3d/train"):
         read(tmp_path)

@@ -10,9 +10,9 @@ import simplejpeg
 import webdataset
 
 from generation import retries
+from generation.files import whole_file, write_text_whole
 from generation.locations import filesystem, location
 from generation.shards import reader as module
-from generation.shards.files import whole_file, write_text_whole
 from generation.shards.images import (
     decode_depth_png,
     decode_jpeg,

@@ -12,11 +12,11 @@ import pytest
 from folders import digests
 
 from generation.covisibility import measure_pair
+from generation.files import whole_file
 from generation.geometry import Camera, look_at
 from generation.locations import location
 from generation.renderers.embree import EmbreeRenderer
 from generation.scenes.scene import Scene
-from generation.shards.files import whole_file
 from generation.shards.images import decode_depth_png, encode_depth_png, encode_jpeg
 from generation.shards.pair_flaws import Expected, pair_flaws, remeasured
 from generation.shards.reader import ShardIndex, ShardReader

@@ -18,7 +18,6 @@ from folders import digests
 from scipy.spatial.transform import Rotation
 
 from generation.errors import CrossviewError
-from generation.recorded import RecordError
 from generation.regeneration import RegenerateTask
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
@@ -348,7 +347,7 @@ def test_a_record_of_no_pairs_is_refused(scans, tmp_path: Path):
 
 def test_another_camera_in_the_same_folder_is_refused(dataset: Path, tmp_path: Path):
     again(dataset, tmp_path)
-    with pytest.raises(ShardError, match=r"pairs\.image_size"):
+    with pytest.raises(CrossviewError, match=r"pairs\.image_size"):
         again(dataset, tmp_path, resolution=96)
 
 
@@ -376,7 +375,7 @@ def test_a_sidecar_of_another_kind_is_refused(dataset: Path, tmp_path: Path):
     sidecar = max(tmp_path.glob("procedural-*.json"))
     values = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**values, "task": {"scene": {"colour": "red"}}}))
-    with pytest.raises(RecordError, match="not pairs of this version"):
+    with pytest.raises(CrossviewError, match="not pairs of this version"):
         again(tmp_path, tmp_path / "out")
 
 

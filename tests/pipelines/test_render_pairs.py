@@ -227,7 +227,7 @@ def test_a_second_run_on_the_same_folder_is_refused(dataset: Path, tmp_path: Pat
     copy_of(dataset, tmp_path)
     with open(tmp_path / ".lock", "a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ShardError, match="another run is writing"):
+        with pytest.raises(CrossviewError, match="another run is writing"):
             render_pairs(config_of(), tmp_path, SerialExecutor())
     render_pairs(config_of(), tmp_path, SerialExecutor())
 
@@ -316,14 +316,14 @@ def test_a_scene_that_cannot_give_its_share_says_so(tmp_path: Path):
 def test_a_folder_of_another_configuration_is_refused(dataset: Path, tmp_path: Path):
     copy_of(dataset, tmp_path)
     before = digests(tmp_path)
-    with pytest.raises(ShardError, match=r"seed: 0 before, 1 now"):
+    with pytest.raises(CrossviewError, match=r"seed: 0 before, 1 now"):
         render_pairs(config_of(seed=1), tmp_path, SerialExecutor())
     assert digests(tmp_path) == before
 
 
 def test_a_folder_of_somebody_elses_tars_is_refused(tmp_path: Path):
     (tmp_path / "photos.tar").touch()
-    with pytest.raises(ShardError, match="something else"):
+    with pytest.raises(CrossviewError, match="something else"):
         render_pairs(config_of(), tmp_path, SerialExecutor())
 
 
@@ -362,7 +362,7 @@ def test_levels_are_datasets_that_differ_in_nothing_but_their_overlap(tmp_path: 
 def test_a_level_in_the_place_of_another_dataset_is_refused(tmp_path: Path):
     render_pairs(config_of(num_pairs=2), tmp_path / "high", SerialExecutor())
     before = digests(tmp_path / "high")
-    with pytest.raises(ShardError, match=r"high holds a dataset of another configuration"):
+    with pytest.raises(CrossviewError, match=r"high holds a dataset of another configuration"):
         render_pairs(config_of(levels=LEVELS, num_pairs=2), tmp_path, SerialExecutor())
     assert digests(tmp_path / "high") == before
     assert [path.name for path in tmp_path.iterdir()] == ["high"]
@@ -423,5 +423,5 @@ def test_pairs_rendered_by_opengl_say_so(tmp_path: Path, opengl: None):
     from generation.renderers.gl import device_name
 
     assert Sidecar.read(sidecar_path(tmp_path / index.shards[0].name)).device == device_name()
-    with pytest.raises(ShardError, match='renderer: "gl" before, "embree" now'):
+    with pytest.raises(CrossviewError, match='renderer: "gl" before, "embree" now'):
         render_pairs(config_of(renderer="embree", num_pairs=4), tmp_path, SerialExecutor())

@@ -111,7 +111,7 @@ def test_an_error_of_the_run_does_not_cut_the_checkpoint_being_written(tmp_path)
 
 def break_disk(out, monkeypatch, *steps):
     """Make the files of these steps lie on a disk that is full."""
-    monkeypatch.setattr("generation.shards.files.secrets.token_hex", lambda size: "x")
+    monkeypatch.setattr("generation.files.secrets.token_hex", lambda size: "x")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     for step in steps:
         (out / "checkpoints" / f".step_{step:08d}.pt.x.partial").symlink_to("/dev/full")
@@ -178,7 +178,7 @@ def test_a_best_that_cannot_be_written_costs_no_other_and_is_tried_again(
     with caplog.at_level(logging.WARNING), Writer(tmp_path, keep=1) as writer:
         writer.save(1, make_state(1), best=True)
         writer.wait()
-        monkeypatch.setattr("generation.shards.files.secrets.token_hex", lambda size: "x")
+        monkeypatch.setattr("generation.files.secrets.token_hex", lambda size: "x")
         for step in (2, 3):
             full.symlink_to("/dev/full")
             writer.save(step, make_state(step), best=step == 2)

@@ -279,7 +279,7 @@ def test_a_place_that_does_not_fit_is_refused(run, tmp_path, capsys, to, out, me
 
 @pytest.mark.parametrize("to", ["timm", "published"])
 def test_a_full_disk_is_said_and_leaves_nothing(run, tmp_path, monkeypatch, capsys, to):
-    monkeypatch.setattr("generation.shards.files.secrets.token_hex", lambda size: "x")
+    monkeypatch.setattr("generation.files.secrets.token_hex", lambda size: "x")
     (tmp_path / ".model.safetensors.x.partial").symlink_to("/dev/full")
     out = tmp_path / "model.safetensors"
     assert main(["export", "--weights", str(run), "--to", to, "--out", str(out)]) == 2

@@ -391,7 +391,7 @@ def test_a_folder_that_cannot_be_written_is_named(dataset, tmp_path, spoil, name
 def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(run, tmp_path, monkeypatch):
     out = copy_run(run, tmp_path)
     before = checkpoint.stored(out)
-    monkeypatch.setattr("generation.shards.files.secrets.token_hex", lambda size: "x")
+    monkeypatch.setattr("generation.files.secrets.token_hex", lambda size: "x")
     (out / "checkpoints" / ".step_00000009.pt.x.partial").symlink_to("/dev/full")
     with pytest.raises(CrossviewError, match=r"run: cannot write the run here: No space left"):
         checkpoint.save(out, 9, {"model": {"weight": torch.zeros(300_000)}}, keep=2)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from generation.errors import CrossviewError
-from generation.shards.files import remove_partial_files
+from generation.files import remove_partial_files
 from training.device import resolved_precision
 from training.downstream.example import Examples
 from training.downstream.features import layer_decay_groups

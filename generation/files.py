@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and their digests."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -63,3 +64,12 @@ def remove_partial_files(folder: Path) -> None:
     """Remove the temporary files of all whole_files in a folder; who still writes one, fails."""
     for stale in folder.glob(".*.partial"):
         stale.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
