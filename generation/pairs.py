@@ -169,18 +169,18 @@ class PairFinder:
         config: PairConfig,
         *,
         seed: int,
-        bands: Sequence[OverlapBand] = (),
+        bands: Sequence[OverlapBand],
     ) -> None:
         """Start a ledger of its own; everything dear is in the prepared scene.
 
-        bands: levels that each first view must have a second one for; none: the config's band.
+        bands: levels that each first view must have a second one for.
         """
         self.ledger = Ledger()
         self._config = config
         self._limits = config.view_limits
         self._scene = scene
         self._seed = (seed, *_digest_words(scene.scene_id))
-        self._bands = tuple(bands) or (config.overlap,)
+        self._bands = tuple(bands)
 
     def find(self, index: int) -> tuple[Pair, ...] | None:
         """Find pair number index of every band, all of one first view.

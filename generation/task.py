@@ -249,8 +249,9 @@ def _write_samples(
 
 def _shortfall(task: RenderTask, ledger: Ledger) -> str:
     reasons = ", ".join(f"{n} {reason}" for reason, n in ledger.rejections.most_common(3))
-    asked = task.count * len(task.outputs)
-    return f"{ledger.accepted} of {asked} pairs after {ledger.attempts} proposals ({reasons})"
+    return (
+        f"{ledger.accepted} of {task.num_pairs} pairs after {ledger.attempts} proposals ({reasons})"
+    )
 
 
 def encode_pair(pair: Pair, record: dict[str, Any], config: ShardConfig) -> dict[str, bytes]:

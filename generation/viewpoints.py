@@ -111,11 +111,6 @@ class Floors:
     step_m: float
     """Each position stands for a square of this width."""
 
-    @property
-    def area_m2(self) -> float:
-        """Free floor, square metres."""
-        return len(self.positions) * self.step_m**2
-
 
 @runtime_checkable
 class HasFloors(Protocol):

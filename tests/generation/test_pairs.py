@@ -11,7 +11,8 @@ SMALL = {"image_size": (64, 64)}
 
 
 def find_pairs(scene: Scene, config: PairConfig, indices, seed: int = 0):
-    finder = PairFinder(PreparedScene.prepare(scene, config), config, seed=seed)
+    prepared = PreparedScene.prepare(scene, config)
+    finder = PairFinder(prepared, config, seed=seed, bands=[config.overlap])
     pairs = [found[0] if (found := finder.find(index)) else None for index in indices]
     return pairs, finder.ledger
 

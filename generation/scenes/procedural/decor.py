@@ -107,7 +107,7 @@ def wall_shelf(rng: np.random.Generator, finishes: Finishes) -> Piece:
     return piece
 
 
-def radiator(rng: np.random.Generator, finishes: Finishes, width_m: float = 0.9) -> Piece:
+def radiator(rng: np.random.Generator, finishes: Finishes, width_m: float) -> Piece:
     """Hang a ribbed radiator below a window."""
     piece = Piece(rng)
     paint = finishes.pick("paint")

@@ -154,7 +154,7 @@ class Finishes:
         texture = surface.material.texture
         return Surface(Material(base_color=(red, green, blue), texture=texture), surface.repeat_m)
 
-    def picture(self, painter: Picture, shape: Shape = (160, 128)) -> Surface:
+    def picture(self, painter: Picture, shape: Shape) -> Surface:
         """Return a new image that is shown once."""
         image = painter(self._rng, shape)
         return Surface(Material(texture=Texture(image=image, wrap_u="clamp", wrap_v="clamp")))
@@ -165,7 +165,7 @@ class Finishes:
             self._pools[painter.__name__] = [self.picture(painter, shape)]
         return self._pools[painter.__name__][0]
 
-    def wall_picture(self, shape: Shape = (160, 128)) -> Surface:
+    def wall_picture(self, shape: Shape) -> Surface:
         """Return a new painting or poster of any kind."""
         return self.picture(
             pictures.PICTURES[int(self._rng.integers(len(pictures.PICTURES)))], shape

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from generation.geometry import Bool, Float64
+from generation.geometry import Float64
 from generation.scenes.procedural.floor_plan import FloorPlan, Wall
 from generation.scenes.procedural.pieces import Piece, extent_of, moved_boxes
 
@@ -21,29 +21,20 @@ _TOUCH_M = 0.002
 _STEP_M, _HEADROOM_M = 0.06, 1.9
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Placed:
-    """A piece at its place."""
-
-    family: str
-    """Its name in the table of families."""
-    piece: Piece
-    """In world axes."""
-
-
 @dataclass(eq=False)
 class Layout:
     """A room that fills up."""
 
     plan: FloorPlan
     rng: np.random.Generator
-    placed: list[Placed] = field(default_factory=list)
+    placed: list[Piece] = field(default_factory=list)
+    """In world axes."""
     _solids: Float64 = field(default_factory=lambda: np.zeros((0, 2, 3)))
     _kept_clear: Float64 = field(default_factory=lambda: np.zeros((0, 2, 3)))
 
-    def put(self, family: str, piece: Piece) -> None:
+    def put(self, piece: Piece) -> None:
         """Place a piece as it lies, without asking whether it fits."""
-        self.placed.append(Placed(family=family, piece=piece))
+        self.placed.append(piece)
         self._solids = np.concatenate([self._solids, *piece.solids])
 
     def keep_clear(self, wall: Wall, low: Sequence[float], high: Sequence[float]) -> None:
@@ -52,7 +43,7 @@ class Layout:
         moved = moved_boxes(box, wall.at(0.0), wall.world_from_wall)
         self._kept_clear = np.concatenate([self._kept_clear, moved])
 
-    def against_a_wall(self, family: str, piece: Piece, *, front_m: float = 0.0) -> None:
+    def against_a_wall(self, piece: Piece, *, front_m: float = 0.0) -> None:
         """Try to stand a piece with its back to a wall, with free floor in front."""
         extent = piece.extent()
         reserve = np.array(
@@ -62,16 +53,16 @@ class Layout:
             to, rotation = wall.at(along, WALL_GAP_M), wall.world_from_wall
             solids = moved_boxes(np.concatenate(piece.solids), to, rotation)
             front = moved_boxes(reserve, to, rotation)
-            if not self._fits(solids) or not self._leaves_room(solids):
+            if not self._fits(solids) or self.free_share(solids) < MIN_FREE_SHARE:
                 continue
             if front_m > 0:
                 if not self._inside(front) or _overlap(front, self._solids):
                     continue
                 self._kept_clear = np.concatenate([self._kept_clear, front])
-            self.put(family, piece.moved(to, rotation=rotation))
+            self.put(piece.moved(to, rotation=rotation))
             return
 
-    def in_the_middle(self, family: str, piece: Piece) -> None:
+    def in_the_middle(self, piece: Piece) -> None:
         """Try to place a piece away from the walls, turned by a multiple of 90 degrees."""
         boxes = np.concatenate(piece.solids)
         for _ in range(30):
@@ -81,11 +72,11 @@ class Layout:
             x = round(float(share[0] * self.plan.width_m - middle[0]), 3)
             z = round(float(share[1] * self.plan.depth_m - middle[2]), 3)
             solids = moved_boxes(boxes, [x, 0.0, z], rotation)
-            if self._fits(solids) and self._leaves_room(solids):
-                self.put(family, piece.moved([x, 0.0, z], rotation=rotation))
+            if self._fits(solids) and self.free_share(solids) >= MIN_FREE_SHARE:
+                self.put(piece.moved([x, 0.0, z], rotation=rotation))
                 return
 
-    def on_a_wall(self, family: str, piece: Piece, height_m: float) -> None:
+    def on_a_wall(self, piece: Piece, height_m: float) -> None:
         """Try to hang a piece at a height, with a margin around it."""
         low, high = piece.extent() + [[-HANGING_MARGIN_M], [HANGING_MARGIN_M]]
         for wall, along in self._wall_spots(low[0], high[0], 12):
@@ -94,10 +85,10 @@ class Layout:
             grown = np.array([[[low[0], low[1], 0.001], high]])
             solids = moved_boxes(grown, to, rotation)
             if solids[:, 1, 1].max() < self.plan.height_m and self._fits(solids, wall_gap_m=0.0):
-                self.put(family, piece.moved(to, rotation=rotation))
+                self.put(piece.moved(to, rotation=rotation))
                 return
 
-    def from_the_ceiling(self, family: str, piece: Piece) -> None:
+    def from_the_ceiling(self, piece: Piece) -> None:
         """Try to hang a piece near the middle of the room's largest part."""
         parts = sorted(self.plan.rectangles(), key=lambda r: (r[2] - r[0]) * (r[3] - r[1]))
         x0, z0, x1, z1 = parts[-1]
@@ -106,16 +97,16 @@ class Layout:
             x, z = x0 + share[0] * (x1 - x0), z0 + share[1] * (z1 - z0)
             moved = piece.moved([round(float(x), 3), self.plan.height_m, round(float(z), 3)])
             if self._fits(np.concatenate(moved.solids)):
-                self.put(family, moved)
+                self.put(moved)
                 return
 
-    def free_floor(self, extra: Float64 | None = None) -> tuple[Bool, float]:
-        """Return the largest connected free part of the floor, and its share of the floor.
+    def free_share(self, more: Float64) -> float:
+        """Return the share of the floor that is free and connected, with more boxes in the room.
 
-        The grid has (x, z) cells of FREE_CELL_M; a cell is free where nothing stands in its
-        centre between ankle and head.
+        Of cells of FREE_CELL_M; one is free where nothing stands in its centre between ankle and
+        head.
         """
-        solids = self._solids if extra is None else np.concatenate([self._solids, extra])
+        solids = np.concatenate([self._solids, more])
         x = np.arange(0.5 * FREE_CELL_M, self.plan.width_m, FREE_CELL_M)
         z = np.arange(0.5 * FREE_CELL_M, self.plan.depth_m, FREE_CELL_M)
         floor = self.plan.contains(x[:, None], z[None])
@@ -127,9 +118,8 @@ class Layout:
             free[i[0] : i[1], j[0] : j[1]] = False
         labels, count = ndimage.label(free)
         if count == 0:
-            return free, 0.0
-        sizes = np.bincount(labels.reshape(-1))[1:]
-        return labels == 1 + int(sizes.argmax()), float(sizes.max() / floor.sum())
+            return 0.0
+        return float(np.bincount(labels.reshape(-1))[1:].max() / floor.sum())
 
     def _wall_spots(self, left: float, right: float, tries: int) -> list[tuple[Wall, float]]:
         """Return random places along walls that are long enough."""
@@ -177,9 +167,6 @@ class Layout:
             | (low[:, 2] > z1 - 1e-6)
         )
         return bool(apart.all())
-
-    def _leaves_room(self, solids: Float64) -> bool:
-        return self.free_floor(solids)[1] >= MIN_FREE_SHARE
 
 
 def _overlap(some: Float64, others: Float64) -> bool:

@@ -22,7 +22,7 @@ _BOX_FACES = {
 }
 """Corners of a box's faces (0 low, 1 high), counter-clockwise from outside, bottom left first."""
 
-FRONT, BACK = ("front",), ("back",)
+FRONT = ("front",)
 SIDES = ("front", "back", "right", "left")
 ALL_FACES = tuple(_BOX_FACES)
 
@@ -224,11 +224,9 @@ class Piece:
         lamps = [turn @ lamp + shift for lamp in self.lamps]
         return Piece(self.rng, patches, solids, lamps)
 
-    def turned(self, yaw_rad: float, about: Sequence[float] = (0.0, 0.0, 0.0)) -> Piece:
-        """Return a copy turned about the upright axis through a point."""
-        rotation = rotation_about_axis(1, yaw_rad)
-        centre = np.array(about, float)
-        return self.moved((centre - rotation @ centre).tolist(), rotation=rotation)
+    def turned(self, yaw_rad: float) -> Piece:
+        """Return a copy turned about the upright axis."""
+        return self.moved((0, 0, 0), rotation=rotation_about_axis(1, yaw_rad))
 
     def extent(self) -> Float64:
         """Return (2, 3) low and high corners of all solids, to the millimetre."""

@@ -110,7 +110,7 @@ class Room:
     @property
     def pieces(self) -> list[Piece]:
         """All of its parts in world axes."""
-        return [self.shell, *(placed.piece for placed in self.layout.placed)]
+        return [self.shell, *self.layout.placed]
 
 
 def make_room(seed: int) -> Scene:
@@ -152,7 +152,7 @@ def furnish(
     for door in doors:
         wall = plan.walls[door.wall]
         piece = build_door(rng, finishes)
-        layout.put("door", piece.moved(wall.at(door.centre_m), rotation=wall.world_from_wall))
+        layout.put(piece.moved(wall.at(door.centre_m), rotation=wall.world_from_wall))
         x, half = door.centre_m, DOOR_HALF_M + 0.04
         layout.keep_clear(wall, (x - half, 0, 0), (x + half, DOOR_HEIGHT_M + 0.05, 0.85))
     for window in windows:
@@ -165,12 +165,12 @@ def furnish(
         family = FAMILIES[name]
         piece = family.make(rng, finishes)
         if family.in_the_middle:
-            layout.in_the_middle(name, piece)
+            layout.in_the_middle(piece)
         else:
-            layout.against_a_wall(name, piece, front_m=family.front_m)
+            layout.against_a_wall(piece, front_m=family.front_m)
     _hang_pictures(rng, finishes, layout)
     drop = max(0.06, min(0.6, plan.height_m - 2.25))
-    layout.from_the_ceiling("ceiling lamp", decor.ceiling_lamp(rng, finishes, drop))
+    layout.from_the_ceiling(decor.ceiling_lamp(rng, finishes, drop))
     return layout
 
 
@@ -188,15 +188,15 @@ def _dress_window(
         fabric = decor.curtain(rng, finishes, side + 0.16, bottom, top)
         for centre in (window.left_m + 0.08 - side / 2, window.right_m - 0.08 + side / 2):
             to = wall.at(round(centre, 3), 0.11)
-            layout.put("curtain", fabric.moved(to, rotation=wall.world_from_wall))
+            layout.put(fabric.moved(to, rotation=wall.world_from_wall))
         rod = Piece(rng)
         ends = (window.left_m - side - 0.03, window.right_m + side + 0.03)
         rod.boxes(finishes.pick("metal"), [ends[0], top, 0.17], [ends[1], top + 0.022, 0.192])
-        layout.put("curtain rod", rod.moved(wall.at(0.0), rotation=wall.world_from_wall))
+        layout.put(rod.moved(wall.at(0.0), rotation=wall.world_from_wall))
     if rng.random() < 0.7:
         heater = decor.radiator(rng, finishes, min(1.2, width - 0.2))
         to = wall.at(round(0.5 * (window.left_m + window.right_m), 3))
-        layout.put("radiator", heater.moved(to, rotation=wall.world_from_wall))
+        layout.put(heater.moved(to, rotation=wall.world_from_wall))
     low = (window.left_m - side - 0.05, window.sill_m - 0.08, 0.0)
     layout.keep_clear(wall, low, (window.right_m + side + 0.05, layout.plan.height_m, 0.3))
 
@@ -206,17 +206,15 @@ def _hang_pictures(rng: np.random.Generator, finishes: Finishes, layout: Layout)
     perimeter = sum(wall.length_m for wall in layout.plan.walls)
     for _ in range(int(rng.integers(1, 4))):
         shelf = decor.wall_shelf(rng, finishes)
-        layout.on_a_wall("wall shelf", shelf, float(round(rng.uniform(1.25, 1.7), 3)))
+        layout.on_a_wall(shelf, float(round(rng.uniform(1.25, 1.7), 3)))
     if rng.random() < 0.6:
-        layout.on_a_wall(
-            "clock", decor.clock(rng, finishes), float(round(rng.uniform(1.7, 1.95), 3))
-        )
+        layout.on_a_wall(decor.clock(rng, finishes), float(round(rng.uniform(1.7, 1.95), 3)))
     for attempt in range(int(perimeter * 1.3)):
         largest = 0.95 if attempt < 4 else 0.5
         size = np.round(rng.uniform(0.26, largest, 2), 3)
         framed = decor.picture(rng, finishes, (float(size[0]), float(size[1])))
         bottom = max(0.97, rng.uniform(1.35, 1.75) - 0.5 * size[1])
-        layout.on_a_wall("picture", framed, float(round(bottom, 3)))
+        layout.on_a_wall(framed, float(round(bottom, 3)))
 
 
 def _lights(rng: np.random.Generator, room: Room) -> list[AreaLight]:

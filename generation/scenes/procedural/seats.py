@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from generation.geometry import rotation_about_axis
 from generation.scenes.procedural.finishes import Finishes
 from generation.scenes.procedural.pieces import Piece
 
@@ -100,10 +99,7 @@ def _pillow(piece: Piece, finishes: Finishes, foot: tuple[float, float, float]) 
         pillow.add(
             finishes.pick("fabric") if z > 0 else pillow.patches[0].surface, corners, uvs=uvs
         )
-    lean = np.array(
-        [[1, 0, 0], [0, math.cos(0.25), -math.sin(0.25)], [0, math.sin(0.25), math.cos(0.25)]]
-    ).T
-    piece.include(pillow.moved(foot, rotation=lean))
+    piece.include(pillow.moved(foot, rotation=rotation_about_axis(0, -0.25)))
 
 
 def bed(rng: np.random.Generator, finishes: Finishes) -> Piece:
