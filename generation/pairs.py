@@ -67,10 +67,6 @@ class PairConfig:
         for name in ("second_views", "max_tries"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
-    def of_band(self, band: OverlapBand) -> PairConfig:
-        """Return the same configuration for another band."""
-        return replace(self, overlap=band)
-
     @property
     def view_limits(self) -> ViewLimits:
         """What each view must be like, given the band."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from generation.geometry import Camera
 from generation.keep_last import keep_last
 from generation.locations import location
 from generation.pairs import Pair, pair_record
+from generation.plain import to_plain
 from generation.recorded import RecordedPairs
 from generation.renderers.choice import open_renderer
 from generation.renderers.protocol import Renderer
@@ -74,19 +74,17 @@ class RegenerateTask:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the shard's bytes, as plain values; kept in its sidecar."""
-        plain = {
+        return {
             "generation_version": GENERATION_VERSION,
-            "scene": {**asdict(self.scene), "path": Path(self.scene.path).name},
+            "scene": {**to_plain(self.scene), "path": Path(self.scene.path).name},
             "scene_digest": self.scene_digest,
             "recorded": self.recorded.digest(),
-            "image_size": self.image_size,
+            "image_size": list(self.image_size),
             "hfov_deg": self.hfov_deg,
-            "shards": asdict(self.shards),
+            "shards": to_plain(self.shards),
             "renderer": self.renderer,
             "supersampling": self.supersampling,
         }
-        identity: dict[str, Any] = json.loads(json.dumps(plain))
-        return identity
 
     def finished(self, *, verify: bool = False) -> Sidecar | None:
         """Return the sidecar of an earlier run of this very task, or None.

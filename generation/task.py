@@ -6,7 +6,7 @@ import json
 import resource
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from generation.keep_last import keep_last
 from generation.locations import location, size_of
 from generation.overlap import OverlapBand
 from generation.pairs import Ledger, Pair, PairConfig, PairFinder, PreparedScene, pair_record
+from generation.plain import to_plain
 from generation.scenes.digest import UNREADABLE, load_digested
 from generation.scenes.sources import SceneSource
 from generation.shards.images import encode_depth_png, encode_jpeg
@@ -91,12 +92,11 @@ class RenderTask:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the shards' bytes, as plain values; kept in their sidecars."""
-        plain = {"generation_version": GENERATION_VERSION, **asdict(self)}
-        plain["outputs"] = [asdict(band) for _, band in self.outputs]
-        plain["scene"]["path"] = Path(self.scene.path).name  # files may move as a whole
+        identity = {"generation_version": GENERATION_VERSION, **to_plain(self)}
+        identity["outputs"] = [to_plain(band) for _, band in self.outputs]
+        identity["scene"]["path"] = Path(self.scene.path).name  # files may move as a whole
         if not self.navmesh_digest:
-            del plain["navmesh_digest"]
-        identity: dict[str, Any] = json.loads(json.dumps(plain))
+            del identity["navmesh_digest"]
         return identity
 
     def finished(self, *, verify: bool = False) -> tuple[Sidecar, ...] | None:

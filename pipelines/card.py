@@ -56,7 +56,7 @@ def card_text(index: ShardIndex, *, scenes: Sequence[str], command: str) -> str:
     """Return the card's text: see write_card."""
     table = PairTable.read(index, MAX_ROWS)
     first = ShardReader(index).record(0)
-    has_depth = bool(index.config.get("shards", {}).get("depth"))
+    has_depth = index.has_depth
     licences = scene_licences(scenes)
     parts = [
         "---\n" + dump_yaml(_front_matter(index, licences, has_depth)) + "---",

@@ -32,6 +32,7 @@ from pipelines.commands import (
     verify,
 )
 from pipelines.commands.options import EXIT_BAD_INPUT
+from pipelines.log import log_to_stderr
 
 COMMANDS = (
     scenes,
@@ -61,9 +62,7 @@ _MANY_FILES = 1 << 16
 def main(arguments: list[str] | None = None) -> int:
     """Run a crossview command; return its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, force=True
-    )
+    log_to_stderr()
     _allow_many_files()
     try:
         status: int = options.command(options)

@@ -152,7 +152,7 @@ def _read_pair(
     position = int(table.positions[row])
     record = reader.record(position)
     depths_m = None
-    if table.index.config.get("shards", {}).get("depth"):
+    if table.index.has_depth:
         depths_m = reader.depths(position)
     elif renderer:
         first, second = cameras_of(record)

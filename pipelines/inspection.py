@@ -19,11 +19,11 @@ from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.files import write_text_whole
 from generation.geometry import Bool, Float64, UInt8
-from generation.locations import is_listed, is_remote
+from generation.locations import is_remote
 from generation.overlap import OverlapBand
 from generation.shards.images import encode_jpeg
 from generation.shards.reader import ShardIndex, read_each
-from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, Sidecar, sidecar_path
+from generation.shards.schema import ShardError, Sidecar, sidecar_path, sidecars_in
 from pipelines.figures import DARK, LIGHT, histogram_of, save_figure, save_png, tinted
 from pipelines.inspected_scenes import InspectedPair, InspectedScene, RecordedScenes, inspect_scene
 from pipelines.pages import data_url, render_page
@@ -132,9 +132,7 @@ def read_accounts(index: ShardIndex) -> dict[str, SceneAccount]:
     listed = [sidecar_path(index.folder / entry.name) for entry in index.shards]
     for entry, sidecar in zip(index.shards, read_each(Sidecar.read, listed)):
         _add(accounts[entry.scene], sidecar)
-    others = {index.folder / INDEX_NAME, index.folder / CONFIG_NAME}
-    files = index.folder.glob("*.json") if is_listed(index.folder) else ()
-    for path in sorted({*files} - {*listed} - others):
+    for path in sorted({*sidecars_in(index.folder)} - {*listed}):
         try:
             sidecar = Sidecar.read(path)
             if sidecar.entry is None:  # a task that found no pair

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -14,15 +13,16 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any
+
+import torch
 
 from generation.errors import CrossviewError
 from generation.machine import num_cores
+from pipelines.log import log_to_stderr
 from training.config import PretrainConfig
 from training.stopping import SIGNALS, StopRequest, signals_blocked
 from training.trainer import PretrainResult, pretrain
 
-LOG_FORMAT: dict[str, Any] = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
 GIVE_UP = signal.SIGUSR1
 """What a process sends the agent that must not start it again."""
 
@@ -70,7 +70,6 @@ def train_in_processes(
             f"{num_machines} machines: expected --rendezvous HOST:PORT, the first machine's "
             f"address, the same on all of them, got {rendezvous}"
         )
-    import torch
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
@@ -118,7 +117,7 @@ def train_in_processes(
 def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path) -> None:
     """Be one of the processes; what a user can mend goes into the file `reason`, once."""
     signal.signal(GIVE_UP, signal.SIG_IGN)  # the agent's way to hand it on; each ends by itself
-    logging.basicConfig(**LOG_FORMAT, level=logging.INFO, force=True)
+    log_to_stderr()
     try:
         train_here(config, out, stop_file)
     except CrossviewError as error:

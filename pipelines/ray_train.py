@@ -16,7 +16,7 @@ import torch
 from generation.errors import CrossviewError
 from generation.locations import is_remote
 from pipelines.executors import connect
-from pipelines.launch import LOG_FORMAT
+from pipelines.log import log_to_stderr
 from pipelines.worker import import_path
 from training.bad_step import forget_bad_step, refuse_to_repeat
 from training.config import PretrainConfig
@@ -98,7 +98,7 @@ def _member(given: dict[str, Any]) -> Any:
     """Be one of the processes."""
     import ray.train.torch
 
-    logging.basicConfig(**LOG_FORMAT, level=logging.INFO, force=True)
+    log_to_stderr()
     config, out, stop_file = given["config"], given["out"], given["stop_file"]
     refuse_to_repeat(out, config.optim.base_lr)
     device = ray.train.torch.get_device()

@@ -108,12 +108,13 @@ class RenderPairsConfig:
         levels = sorted(self.levels.items(), key=lambda level: astuple(level[1]))
         return {out / name: band for name, band in levels}
 
-    def recipe(self, band: OverlapBand | None = None) -> dict[str, Any]:
-        """Return what decides a pair's bytes, as plain values; the rest may grow or shrink.
+    def of_band(self, band: OverlapBand) -> RenderPairsConfig:
+        """Return the configuration of one of the datasets, by its band."""
+        return replace(self, pairs=replace(self.pairs, overlap=band))
 
-        band: of one of the datasets of several levels.
-        """
-        plain = to_plain(self if band is None else replace(self, pairs=self.pairs.of_band(band)))
+    def recipe(self) -> dict[str, Any]:
+        """Return what decides a pair's bytes, as plain values; the rest may grow or shrink."""
+        plain = to_plain(self)
         decisive = ("up", "seed", "pairs", "levels", "shards", "renderer", "supersampling")
         return {key: plain[key] for key in decisive}
 
@@ -274,7 +275,9 @@ def _collect(
     for level, (folder, band) in enumerate(config.datasets(out).items()):
         done = [made.finished[task.name] for task in tasks if task.name in made.finished]
         entries = tuple(entry for sidecars in done if (entry := sidecars[level].entry))
-        indexes.append(ShardIndex(folder=folder, config=config.recipe(band), shards=entries))
+        indexes.append(
+            ShardIndex(folder=folder, config=config.of_band(band).recipe(), shards=entries)
+        )
         indexes[-1].write()
         warn_of_unlisted(folder, entries)
     return RenderResult(
@@ -290,15 +293,14 @@ def another_configuration(config: RenderPairsConfig, out: Path) -> list[str]:
 @contextmanager
 def _claimed(config: RenderPairsConfig, out: Path, tasks: list[RenderTask]) -> Iterator[None]:
     """Hold the folder, and those of all levels in it, for one run."""
-    levels = {folder: band for folder, band in config.datasets(out).items() if folder != out}
-    for folder, band in levels.items():
-        require_recipe(folder, config.recipe(band))
+    datasets = config.datasets(out).items()
+    levels = {folder: config.of_band(band) for folder, band in datasets if folder != out}
+    for folder, level in levels.items():
+        require_recipe(folder, level.recipe())
     with ExitStack() as stack:
         stack.enter_context(claimed(out, to_plain(config), config.recipe(), tasks))
-        for folder, band in levels.items():
-            of_band = replace(config, pairs=config.pairs.of_band(band))
-            recipe = config.recipe(band)
-            stack.enter_context(claimed(folder, to_plain(of_band), recipe, tasks))
+        for folder, level in levels.items():
+            stack.enter_context(claimed(folder, to_plain(level), level.recipe(), tasks))
         yield
 
 

@@ -31,7 +31,7 @@ from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.config import PretrainConfig
 from training.data import open_split
-from training.metrics_log import read_lines
+from training.metrics_log import METRICS_NAME, read_lines
 from training.model.croco import CroCo
 from training.optim import num_masked
 from training.pictures import complete, masked, sheet
@@ -84,7 +84,7 @@ def write_report(
     held_out = split.val
     hidden = num_masked(pretrain_config.mask.ratio, model.config.num_patches)
     validation = load_validation_pairs(held_out, model.config, config.num_completions, hidden, data)
-    lines = read_lines(pretrain_folder / "metrics.jsonl")
+    lines = read_lines(pretrain_folder / METRICS_NAME)
     final = [line for line in lines if line["kind"] == "val"][-1]
     band = OverlapBand(**index.config["pairs"]["overlap"])
 

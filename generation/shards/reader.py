@@ -105,6 +105,11 @@ class ShardIndex:
         """Return whether a shard lies behind a URL."""
         return is_remote(self.folders[shard] if self.folders else self.folder)
 
+    @property
+    def has_depth(self) -> bool:
+        """Whether the pairs have depth maps, as far as it says."""
+        return bool(self.config.get("shards", {}).get("depth"))
+
     def write(self) -> None:
         """Write index.json, whole."""
         text = json.dumps(

@@ -15,7 +15,7 @@ from typing import Any
 
 from generation.errors import CrossviewError
 from generation.files import write_text_whole
-from generation.locations import contents
+from generation.locations import contents, is_listed
 
 SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
@@ -136,6 +136,13 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ShardError(f"{path}: it holds no configuration")
     return config
+
+
+def sidecars_in(folder: Path) -> list[Path]:
+    """Return the files that may be sidecars in a dataset's folder; none of a web server's."""
+    others = {INDEX_NAME, CONFIG_NAME, REGENERATED_NAME}
+    files = folder.glob("*.json") if is_listed(folder) else ()
+    return sorted(path for path in files if path.name not in others)
 
 
 def sidecar_path(shard_path: Path) -> Path:

@@ -33,7 +33,6 @@ from generation.shards.schema import (
     INDEX_NAME,
     MEND,
     META,
-    REGENERATED_NAME,
     VIEWS,
     ShardEntry,
     ShardError,
@@ -41,10 +40,9 @@ from generation.shards.schema import (
     read_config,
     read_json,
     sidecar_path,
+    sidecars_in,
 )
 from generation.shards.writer import member_places
-
-NOT_SIDECARS = (INDEX_NAME, CONFIG_NAME, REGENERATED_NAME)
 
 MOVE_AWAY = "move away what the index does not list, or add its scenes to the command"
 AS_WRITTEN = (
@@ -288,15 +286,14 @@ def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry]
 
 
 def _listed_by_sidecars(folder: Path) -> Iterator[Sidecar]:
-    for path in sorted(folder.glob("*.json")) if is_listed(folder) else ():
-        if path.name not in NOT_SIDECARS:
-            try:
-                sidecar = Sidecar.read(path)
-            except ShardError:
-                continue
-            if sidecar.entry:
-                entry = replace(sidecar.entry, name=f"{path.stem}.tar")
-                yield replace(sidecar, entry=entry)
+    for path in sidecars_in(folder):
+        try:
+            sidecar = Sidecar.read(path)
+        except ShardError:
+            continue
+        if sidecar.entry:
+            entry = replace(sidecar.entry, name=f"{path.stem}.tar")
+            yield replace(sidecar, entry=entry)
 
 
 def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
@@ -327,9 +324,9 @@ def _foreign_files(folder: Path, shards: Iterable[ShardEntry]) -> Iterator[Probl
     for path in sorted(folder.glob("*.tar")):
         if path.name not in listed:
             yield Problem(file=path.name, what="the index does not list it", mend=MOVE_AWAY)
-    for path in sorted(folder.glob("*.json")):
+    for path in sidecars_in(folder):
         tar = path.with_suffix(".tar")
-        if path.name in NOT_SIDECARS or tar.name in listed or tar.exists():
+        if tar.name in listed or tar.exists():
             continue
         try:
             sidecar = Sidecar.read(path)

@@ -22,8 +22,8 @@ from generation.regeneration import RegenerateTask
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import ShardError
-from generation.shards.verify import REGENERATED_NAME, verify_dataset
+from generation.shards.schema import REGENERATED_NAME, ShardError
+from generation.shards.verify import verify_dataset
 from pipelines import shard_tasks
 from pipelines.cli import main
 from pipelines.config import build
