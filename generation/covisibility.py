@@ -76,7 +76,7 @@ def surface_points(camera: Camera, depth_m: Float32) -> Float64:
     return camera.unproject(depth_m)[depth_m.ravel() > 0]
 
 
-def seen_from(caster: RayCaster, camera: Camera, points_world: Float64) -> Float64:
+def ray_miss_m(caster: RayCaster, camera: Camera, points_world: Float64) -> Float64:
     """Cast a ray from the camera to each of (N, 3) points; return how far off it ends, in metres.
 
     (N,) distance from the point to where the ray really ends; infinite outside of the image or
@@ -95,8 +95,7 @@ def seen_from(caster: RayCaster, camera: Camera, points_world: Float64) -> Float
     if len(inside) == 0:
         return miss_m
     directions = (points_world[inside] - camera.centre).astype(np.float32)
-    origins = np.broadcast_to(camera.centre.astype(np.float32), directions.shape)
-    hits = caster.cast(origins, directions)
+    hits = caster.cast(camera.centre, directions)
     lengths = np.sqrt((directions**2).sum(axis=1))
     miss_m[inside] = np.where(hits.hit, np.abs(hits.distances - 1) * lengths, np.inf)
     return miss_m
@@ -107,7 +106,7 @@ def estimate_a_in_b(caster: RayCaster, points_a: Float64, camera_b: Camera) -> f
     if len(points_a) == 0:
         return 0.0
     distances = np.sqrt(((points_a - camera_b.centre) ** 2).sum(axis=1))
-    return float((seen_from(caster, camera_b, points_a) <= DEPTH_TOLERANCE * distances).mean())
+    return float((ray_miss_m(caster, camera_b, points_a) <= DEPTH_TOLERANCE * distances).mean())
 
 
 def estimate_official_a_in_b(
@@ -117,7 +116,7 @@ def estimate_official_a_in_b(
 
     The nearest point that b shows is taken to be the one on its ray towards the point.
     """
-    return float((seen_from(caster, camera_b, points_a) <= OFFICIAL_RADIUS_M).sum()) / num_pixels
+    return float((ray_miss_m(caster, camera_b, points_a) <= OFFICIAL_RADIUS_M).sum()) / num_pixels
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")

@@ -68,13 +68,28 @@ class Camera:
 
         A distance along such a ray, in units of its length, is a depth along the optical axis.
         """
-        height, width = self.image_size
-        x = (np.arange(width) + 0.5 - self.intrinsics[0, 2]) / self.intrinsics[0, 0]
-        y = (np.arange(height) + 0.5 - self.intrinsics[1, 2]) / self.intrinsics[1, 1]
-        rays = np.ones((height, width, 3))
+        x, y = self._slopes()
+        rays = np.ones((*self.image_size, 3))
         rays[..., 0] = x
         rays[..., 1] = y[:, None]
         return rays.reshape(-1, 3)
+
+    def world_rays(self) -> Float32:
+        """Return rays() in the world, in single precision, as they are cast.
+
+        Written without matrix products, whose last bit depends on the machine's BLAS.
+        """
+        x, y = (slopes.astype(np.float32) for slopes in self._slopes())
+        right, down, forward = self.world_from_camera[:3, :3].T.astype(np.float32)
+        rays: Float32 = x[None, :, None] * right + (y[:, None, None] * down + forward)
+        return rays.reshape(-1, 3)
+
+    def _slopes(self) -> tuple[Float64, Float64]:
+        """Return x (W,) and y (H,) of rays with z = 1 in the camera frame."""
+        height, width = self.image_size
+        x = (np.arange(width) + 0.5 - self.intrinsics[0, 2]) / self.intrinsics[0, 0]
+        y = (np.arange(height) + 0.5 - self.intrinsics[1, 2]) / self.intrinsics[1, 1]
+        return x, y
 
     def unproject(self, depth_m: NDArray[np.floating]) -> Float64:
         """Return (H * W, 3) world points of a (H, W) depth map, row by row.

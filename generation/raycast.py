@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
 
 from generation.geometry import Bool, Float32, Int32
 from generation.scenes.scene import Scene
@@ -51,24 +52,28 @@ class RayCaster:
 
     def cast(
         self,
-        origins: Float32,
-        directions: Float32,
+        origins: NDArray[np.floating],
+        directions: NDArray[np.floating],
         *,
-        through_back_faces: bool = True,
+        cull_back_faces: bool = True,
         near: float = 0.0,
     ) -> Hits:
-        """Cast (N, 3) rays and return their first hits.
+        """Cast rays and return their first hits, row by row.
 
-        Directions need no normalising. With through_back_faces a ray ignores faces that it meets
-        from behind, as a rasteriser that culls back faces does, and those nearer than near, in
-        units of the direction's length, as its near plane does.
+        Origins and directions are (..., 3) and broadcast; directions need no normalising. With
+        cull_back_faces a ray ignores faces that it meets from behind, as a rasteriser does, and
+        those nearer than near, in units of the direction's length, as its near plane does.
         """
-        origins = np.ascontiguousarray(origins, np.float32)
-        directions = np.ascontiguousarray(directions, np.float32)
+        assert cull_back_faces or near == 0, "near goes with cull_back_faces"
+        shape = np.broadcast(origins, directions).shape
+        origins, directions = (
+            np.ascontiguousarray(np.broadcast_to(each, shape), np.float32).reshape(-1, 3)
+            for each in (origins, directions)
+        )
         result = self._embree.run(origins, directions, output=True)
         faces, distances = result["primID"], result["tfar"]
         u, v = result["u"], result["v"]
-        if through_back_faces:
+        if cull_back_faces:
             self._pass_through(origins, directions, faces, distances, u, v, result["Ng"], near)
         distances[faces < 0] = 0.0
         return Hits(faces, distances, u, v)

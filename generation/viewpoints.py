@@ -21,7 +21,6 @@ from generation.errors import CrossviewError
 from generation.geometry import (
     Bool,
     Camera,
-    Float32,
     Float64,
     Int32,
     compose,
@@ -36,6 +35,7 @@ TURN_AWAY_RAD = math.pi / 2
 """How far a camera turns away from what both see at the end of a way."""
 MAX_FINE_COLUMNS = 20_000_000
 """Grid columns searched at full resolution in what walls enclose: 0.2 km2, and 2 GB, by default."""
+_UP, _DOWN = np.array([0.0, 1.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +327,7 @@ def _upward_surfaces(
     surfaces = []
     while len(alive):
         origins = np.stack([columns[alive, 0], heights[alive], columns[alive, 1]], axis=1)
-        hits = caster.cast(origins.astype(np.float32), _directions([(0, -1, 0)], len(alive)))
+        hits = caster.cast(origins, _DOWN)
         alive, distances, faces = alive[hits.hit], hits.distances[hits.hit], hits.faces[hits.hit]
         heights[alive] -= distances
         flat = alive[is_flat[faces]]
@@ -338,11 +338,7 @@ def _upward_surfaces(
 
 def _headroom(caster: RayCaster, surfaces: Float64) -> Float64:
     """Return (N,) free metres above each point; infinite under the open sky."""
-    hits = caster.cast(
-        (surfaces + [0.0, 0.02, 0.0]).astype(np.float32),
-        _directions([(0, 1, 0)], len(surfaces)),
-        through_back_faces=False,
-    )
+    hits = caster.cast(surfaces + [0.0, 0.02, 0.0], _UP, cull_back_faces=False)
     return np.where(hits.hit, hits.distances + 0.02, np.inf)
 
 
@@ -364,17 +360,9 @@ def _enclosure(caster: RayCaster, surfaces: Float64, config: ViewpointConfig) ->
 def _around(caster: RayCaster, points: Float64, count: int) -> Float64:
     """Return (N, count) distances to the first surface in horizontal directions."""
     angles = (np.arange(count) + 0.5) * (2 * math.pi / count)
-    directions = [(math.cos(a), 0.0, math.sin(a)) for a in angles]
-    hits = caster.cast(
-        np.repeat(points, count, axis=0).astype(np.float32),
-        _directions(directions, len(points)),
-        through_back_faces=False,
-    )
+    directions = np.array([(math.cos(a), 0.0, math.sin(a)) for a in angles])
+    hits = caster.cast(points[:, None], directions, cull_back_faces=False)
     return np.where(hits.hit, hits.distances, np.inf).reshape(-1, count)
-
-
-def _directions(directions: list[tuple[float, float, float]], repeats: int) -> Float32:
-    return np.tile(np.array(directions, np.float32), (repeats, 1))
 
 
 def _without_furniture(positions: Float64, config: FloorConfig) -> Float64:

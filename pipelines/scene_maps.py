@@ -19,7 +19,6 @@ from scipy.ndimage import gaussian_filter
 from generation.covisibility import surface_points
 from generation.geometry import Camera, Float32, Float64, UInt8
 from generation.raycast import RayCaster
-from generation.renderers.embree import world_rays
 from generation.renderers.protocol import View
 from generation.renderers.texturing import SurfaceColors
 from generation.scenes.scene import Scene
@@ -75,9 +74,8 @@ class PlanDrawer:
         extent = _extent(self._scene.bounds.astype(float), centres)
         cut_height_m = float(centres[:, 1].max()) + CUT_M
         camera = _camera_above(extent, cut_height_m, 2)
-        directions = world_rays(camera)
-        on_the_cut = (camera.centre + EYE_M * directions).astype(np.float32)
-        hits = self._caster.cast(on_the_cut, directions)
+        directions = camera.world_rays()
+        hits = self._caster.cast(camera.centre + EYE_M * directions, directions)
         depth_m = hits.distances.reshape(camera.image_size).copy()
         hits.distances[hits.hit] += np.float32(EYE_M)
         color = self._surface.shade(camera, directions, hits)

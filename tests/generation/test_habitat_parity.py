@@ -15,7 +15,6 @@ from generation.covisibility import official_covisibility
 from generation.geometry import Camera, rotation_from_wxyz
 from generation.raycast import RayCaster
 from generation.renderers.choice import open_renderer
-from generation.renderers.embree import camera_origins, world_rays
 from generation.renderers.gpu import is_gpu
 from generation.renderers.protocol import Renderer, View
 from generation.scenes.mesh_files import load_mesh_scene
@@ -132,7 +131,7 @@ def test_depth_is_exact_where_the_reference_is_not(shared_folder: Path):
     scene = load_mesh_scene(shared_folder / "scenes" / "classroom.glb", "classroom")
     caster = RayCaster(scene)
     for camera, _, _ in reference_views(shared_folder, "classroom"):
-        hits = caster.cast(camera_origins(camera), world_rays(camera))
+        hits = caster.cast(camera.centre, camera.world_rays())
         directions = camera.rays() @ camera.world_from_camera[:3, :3].T
         a, b, c = np.moveaxis(scene.vertices[scene.faces[hits.faces]].astype(float), 1, 0)
         normals = np.cross(b - a, c - a)

@@ -84,7 +84,7 @@ def _direct_light(
             cosine *= np.maximum(facing / distance, 0)
         lit = np.flatnonzero(cosine > 1e-3)
         # The ray stops short of the light's own surface.
-        hits = caster.cast(points[lit], toward[lit], through_back_faces=False)
+        hits = caster.cast(points[lit], toward[lit], cull_back_faces=False)
         free = ~hits.hit | (hits.distances > 0.985)
         lit = lit[free]
         irradiance[lit] += cosine[lit] / np.maximum(distance[lit], 0.25) ** 2
@@ -104,7 +104,7 @@ def _hemisphere(
     local = _cosine_directions(NUM_HEMISPHERE_RAYS)
     directions = np.einsum("rk,nkj->nrj", local, frame).reshape(-1, 3)
     origins = np.repeat(points, NUM_HEMISPHERE_RAYS, axis=0)
-    hits = caster.cast(origins, directions, through_back_faces=False)
+    hits = caster.cast(origins, directions, cull_back_faces=False)
     faces = mesh.faces[mesh.face_casts_shadow][hits.faces]
     # A point inside of something, or behind it, sees the back of its faces: darkness.
     seen_normals = mesh.normals[faces[:, 0]]
