@@ -143,7 +143,7 @@ def _find(
     """
     scene = piece.scene
     assert scene is not None
-    if not scene.path:
+    if scene.is_generated:
         return scene, ""
 
     direct = [replace(scene, path=str(root / scene.path)) for root in roots]

@@ -20,13 +20,14 @@ from generation.geometry import Float64, UInt8
 from generation.machine import processor
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
+from generation.render_task import RenderTask, render_shards
 from generation.renderers.choice import chosen_renderer
 from generation.scenes.digest import scene_digest
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource, resolve_scenes
-from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
+from generation.shard_task import ShardConfig, ShardReport
 from pipelines.executors import Outcome, RayExecutor
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
@@ -153,7 +154,7 @@ def _start_up(source: SceneSource, plan: Plan) -> str:
     rows = []
     for executor in ("serial", "ray"):
         out = plan.folder / f"start-up-{executor}"
-        scenes = f"procedural:{source.room_seed}" if not source.path else source.path
+        scenes = f"procedural:{source.room_seed}" if source.is_generated else source.path
         command = [
             sys.executable, "-m", "pipelines.cli", "render-pairs", "--scenes", scenes, "--out",
             str(out), "--num-pairs", "32", "--executor", executor, "--renderer", plan.renderer,

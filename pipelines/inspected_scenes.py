@@ -100,7 +100,7 @@ class RecordedScenes:
         """Load a scene. Raises SceneError where it is not found, or was changed since."""
         entry = next(entry for entry in self._index.shards if entry.scene == name)
         source, digest = self._recorded(entry)
-        if source.path:  # only the file's name is recorded there
+        if not source.is_generated:  # only the file's name is recorded there
             known = self._known.get(name)
             if known is None or Path(known.path).name != source.path:
                 raise SceneError(

@@ -17,18 +17,18 @@ from generation.files import write_text_whole
 from generation.plain import Plain, to_plain
 from generation.published import read_published
 from generation.recorded import NUMBERS, RecordedPairs, read_dataset
-from generation.regeneration import RegenerateTask, regenerate_shard
+from generation.regenerate_task import RegenerateTask, regenerate_shard
 from generation.renderers.choice import AUTO, RENDERERS, chosen_renderer
 from generation.scenes.asset_config import UP_AXES
 from generation.scenes.digest import scene_digest
 from generation.scenes.sources import SceneSource
+from generation.shard_task import ShardConfig
 from generation.shards.reader import ShardIndex, ShardReader, read_each
 from generation.shards.schema import (
     INDEX_NAME,
     REGENERATED_NAME,
     Sidecar,
 )
-from generation.task import ShardConfig
 from pipelines.card import write_card
 from pipelines.dataset_folder import claimed, scenes_of, warn_of_unlisted
 from pipelines.executors import Executor

@@ -18,12 +18,13 @@ from generation.errors import CrossviewError
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.plain import to_plain
+from generation.render_task import RenderTask, render_shards
 from generation.renderers.choice import RENDERERS, chosen_renderer
 from generation.scenes.digest import navmesh_digest, scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
+from generation.shard_task import ShardConfig, ShardReport
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
-from generation.task import RenderTask, ShardConfig, ShardReport, render_shards
 from pipelines.card import render_command, write_card
 from pipelines.dataset_folder import (
     claimed,

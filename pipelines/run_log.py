@@ -18,7 +18,7 @@ from typing import Any
 from generation.errors import CrossviewError
 from generation.files import write_text_whole
 from generation.machine import processor
-from generation.task import ShardReport
+from generation.shard_task import ShardReport
 
 RUN_LOG_NAME = "runs.jsonl"
 

@@ -15,8 +15,8 @@ from generation.files import VISIBLE_SECONDS
 from generation.renderers.choice import NEEDS_FRESH_PROCESS
 from generation.renderers.gpu import is_gpu
 from generation.scenes.sources import SceneSource
+from generation.shard_task import ShardReport
 from generation.shards.reader import read_each
-from generation.task import ShardReport
 from generation.versions import other_versions, versions
 from pipelines.executors import Executor
 from pipelines.progress import Progress

@@ -26,7 +26,6 @@ from generation.scenes.asset_config import STAGE_CONFIG_ENDING, AssetConfig, ass
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.export import export_glb
 from generation.scenes.navmesh import navmesh_beside, places_on
-from generation.scenes.remote import is_url
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
 from generation.viewpoints import Floors
@@ -224,7 +223,7 @@ def simulated_files(scene: Scene, source: SceneSource | None, folder: Path) -> S
     another mesh one is written into the folder; for a scene that was generated, or fetched from a
     URL, a mesh too.
     """
-    if source is None or not source.path or is_url(source.path):
+    if source is None or source.is_generated or source.is_remote:
         mesh = folder / f"{scene.scene_id}.glb"
         export_glb(scene, mesh)
         return SimulatedFiles(scene=str(_write_stage(AssetConfig(mesh_path=mesh), folder)))

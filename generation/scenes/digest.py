@@ -9,7 +9,7 @@ from pathlib import Path
 
 from generation.errors import MachineError
 from generation.scenes.navmesh import navmesh_beside
-from generation.scenes.remote import is_url, remote_digest
+from generation.scenes.remote import remote_digest
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
 
@@ -27,11 +27,11 @@ def scene_digest(source: SceneSource) -> str:
     an edit in place between the blocks, as of some vertices of a binary PLY, is not. A scene that
     cannot be read has a digest too; it fails when it is loaded.
     """
-    if not source.path:
+    if source.is_generated:
         return ""
     digest = hashlib.sha256()
     try:
-        if is_url(source.path):
+        if source.is_remote:
             return remote_digest(source.path)
         for path in source.files():
             digest.update(os.fsencode(path.name))
@@ -60,7 +60,8 @@ def load_digested(source: SceneSource, digest: str, navmesh: str = "") -> Scene:
 
 def navmesh_digest(source: SceneSource) -> str:
     """Return a digest of the navigation mesh beside a scene's file; COMPUTED if there is none."""
-    file = navmesh_beside(Path(source.path)) if source.path and not is_url(source.path) else None
+    elsewhere = source.is_generated or source.is_remote
+    file = None if elsewhere else navmesh_beside(Path(source.path))
     try:
         return _file_digest(file).hex() if file else COMPUTED
     except OSError:

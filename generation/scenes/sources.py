@@ -47,12 +47,22 @@ class SceneSource:
     room_seed: int = 0
     """Seed of a procedural room."""
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether it is a procedural room, of no file."""
+        return not self.path
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its file lies behind a URL."""
+        return is_url(self.path)
+
     def load(self) -> Scene:
         """Load or generate the scene. Raises SceneError where it is no good."""
         path = Path(self.path)
-        if not self.path:
+        if self.is_generated:
             return make_room(self.room_seed)
-        if is_url(self.path):
+        if self.is_remote:
             with fetched(self.path) as here:
                 return replace(self, path=str(here)).load()
         if path.name.endswith(SCENE_INSTANCE_ENDING):
@@ -66,7 +76,7 @@ class SceneSource:
 
     def anywhere(self) -> SceneSource:
         """Return the same scene for a process that stands in another folder."""
-        if not self.path or is_url(self.path):
+        if self.is_generated or self.is_remote:
             return self
         return replace(self, path=str(Path(self.path).absolute()))
 
@@ -76,7 +86,7 @@ class SceneSource:
         Raises SceneError or OSError where they cannot be read.
         """
         path = Path(self.path)
-        if not self.path:
+        if self.is_generated:
             return []
         if path.name.endswith(SCENE_INSTANCE_ENDING):
             return read_layout(path).files()
@@ -192,9 +202,9 @@ def _identity(source: SceneSource) -> object:
 
     That is the seed, or the mesh that they lead to, but for its format.
     """
-    if not source.path:
+    if source.is_generated:
         return source.room_seed
-    if is_url(source.path):
+    if source.is_remote:
         return os.path.splitext(source.path)[0]
     path = Path(source.path)
     if path.name.endswith(STAGE_CONFIG_ENDING):

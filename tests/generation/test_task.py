@@ -16,11 +16,12 @@ import pytest
 
 from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
+from generation.render_task import RenderTask, render_shards
 from generation.scenes.sources import SceneSource
+from generation.shard_task import GENERATION_VERSION, ShardConfig
 from generation.shards.images import decode_depth_png, decode_jpeg
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import DEPTHS, META, VIEWS, Sidecar, sidecar_path
-from generation.task import GENERATION_VERSION, RenderTask, ShardConfig, render_shards
 
 RECORDED = Path(__file__).with_name("first_pairs.json")
 TOLERANCES = {"poses": 1e-5, "covisibility": 1e-3, "colors": 0.1, "depths_m": 1e-3}

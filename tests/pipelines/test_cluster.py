@@ -24,7 +24,7 @@ import pytest
 from processes import alive, below, crossview, kill, tree, wait_for
 from test_faults import SMALL, assert_undisturbed, at_work, config_of, finish, undisturbed
 
-from generation.task import render_shards
+from generation.render_task import render_shards
 from pipelines import executors
 from pipelines.cli import _parser
 from pipelines.config import load_yaml

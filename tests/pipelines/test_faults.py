@@ -23,8 +23,8 @@ from folders import digests
 from PIL import Image
 from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tree, wait_for
 
+from generation.render_task import RenderTask, render_shards
 from generation.shards.reader import ShardIndex
-from generation.task import RenderTask, render_shards
 from pipelines import shard_tasks
 from pipelines.config import build
 from pipelines.executors import SerialExecutor

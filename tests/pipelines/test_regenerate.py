@@ -18,7 +18,7 @@ from folders import digests
 from scipy.spatial.transform import Rotation
 
 from generation.errors import CrossviewError
-from generation.regeneration import RegenerateTask
+from generation.regenerate_task import RegenerateTask
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from generation.scenes.sources import SceneSource
-from generation.task import ShardReport
+from generation.shard_task import ShardReport
 from generation.versions import versions
 from pipelines.executors import Outcome
 from pipelines.shard_tasks import make_missing
@@ -33,6 +33,7 @@ REPORT = {
     "shortfall": "",
     "num_faces": 12,
     "num_renders": 8,
+    "seconds": {},
 }
 
 

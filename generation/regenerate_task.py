@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from generation.covisibility import measure_pair
 from generation.geometry import Camera
 from generation.keep_last import keep_last
 from generation.locations import location
-from generation.pairs import Pair, pair_record
+from generation.pairs import Pair
 from generation.plain import to_plain
 from generation.recorded import RecordedPairs
 from generation.renderers.choice import open_renderer
@@ -20,9 +19,7 @@ from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
 from generation.scenes.digest import load_digested
 from generation.scenes.sources import SceneSource
-from generation.shards.schema import Sidecar
-from generation.shards.writer import open_shard
-from generation.task import (
+from generation.shard_task import (
     GENERATION_VERSION,
     ShardConfig,
     ShardReport,
@@ -30,7 +27,8 @@ from generation.task import (
     finished_shard,
     remove_other_sidecar,
 )
-from generation.versions import versions
+from generation.shards.schema import Sidecar
+from generation.shards.writer import open_shard
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,11 +105,11 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
     poses = task.recorded.world_from_cameras.reshape(-1, 4, 4)
     cameras = (Camera.from_hfov(task.hfov_deg, task.image_size, pose) for pose in poses)
     views = renderer.render_each(cameras)
-    with open_shard(task.shard_path, task.scene.scene_id) as writer:
+    scene_id = task.scene.scene_id
+    with open_shard(task.shard_path, scene_id) as writer:
         for key, view1, view2 in zip(task.recorded.keys, views, views):
             pair = Pair(view1=view1, view2=view2, covisibility=measure_pair(view1, view2))
-            record = pair_record(pair, task.scene.scene_id, renderer.name, task.hfov_deg)
-            writer.add(key, encode_pair(pair, record, task.shards))
+            writer.add(key, encode_pair(pair, scene_id, renderer.name, task.hfov_deg, task.shards))
     sidecar = Sidecar(
         entry=writer.entry,
         task=task.identity,
@@ -129,9 +127,7 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
         num_faces=num_faces,
         num_renders=len(poses),
         seconds={"prepare": prepared - start, "total": time.perf_counter() - prepared},
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device=renderer.device,
-        versions=versions(),
     )
 
 
