@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from generation.bounds import require
@@ -83,12 +82,16 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SerialExecutor:
     """One task after the other, in one worker process on this machine."""
 
     limits: Limits = Limits()
     """What a task may cost."""
+    _worker: Worker = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._worker = Worker(self.limits)
 
     def run(
         self,
@@ -103,21 +106,13 @@ class SerialExecutor:
         last: Errand[Task] | None = None
         while errand := agenda.take(last):
             fresh = recycle and not errand.goes_on_from(last)
-            reply = self._worker().do(errand.message(function), fresh=fresh)
+            reply = self._worker.do(errand.message(function), fresh=fresh)
             yield from agenda.settle(errand, reply)
             last = errand
 
     def close(self) -> None:
         """End the worker, which otherwise waits for the next run, with its scene loaded."""
-        self._worker().close()
-
-    def _worker(self) -> Worker:
-        return _worker_of_this_process(self.limits)
-
-
-@lru_cache(maxsize=1)
-def _worker_of_this_process(limits: Limits) -> Worker:
-    return Worker(limits)
+        self._worker.close()
 
 
 @dataclass(kw_only=True)

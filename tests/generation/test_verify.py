@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from folders import digests
+from one_worker import SERIAL
 
 from generation.covisibility import measure_pair
 from generation.files import whole_file
@@ -30,7 +31,6 @@ from generation.shards.verify import (
 )
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 
 CONFIG = {
@@ -48,7 +48,7 @@ MEMBERS = (META, *VIEWS, *DEPTHS)
 
 def render(out: Path, *, verify: bool = False) -> None:
     config = build(RenderPairsConfig, CONFIG, source="test")
-    render_pairs(config, out, SerialExecutor(), verify=verify)
+    render_pairs(config, out, SERIAL, verify=verify)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.executors import SerialExecutor
+from one_worker import SERIAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElsewhereExecutor(SerialExecutor):
+class ElsewhereExecutor:
     """Its machine has a folder of its own where the driver's has the dataset."""
 
     moved: Callable[[Any], Any]
@@ -18,5 +18,5 @@ class ElsewhereExecutor(SerialExecutor):
 
     def run(self, function, tasks, **options):
         for task in tasks:
-            for outcome in super().run(function, [self.moved(task)]):
+            for outcome in SERIAL.run(function, [self.moved(task)]):
                 yield replace(outcome, task=task)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from one_worker import SERIAL
 from s3_store import reached_as_s3, s3_server
 
 from generation.errors import CrossviewError
@@ -22,7 +23,7 @@ from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.executors import SerialExecutor, make_executor
+from pipelines.executors import make_executor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.scene_sets import scene_sets
 
@@ -44,10 +45,10 @@ def bucket() -> Iterator[str]:
     """Return the URL of an empty bucket of moto's server, which other processes reach as well."""
     with s3_server() as server, reached_as_s3(*server):
         # A worker that is there already has the environment of its own start.
-        SerialExecutor().close()
+        SERIAL.close()
         location("s3://pairs").mkdir()
         yield "s3://pairs"
-        SerialExecutor().close()
+        SERIAL.close()
 
 
 def local_digests(folder: Path) -> dict[str, str]:
@@ -71,7 +72,7 @@ def remote_digests(url: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("local")
-    render_pairs(config_of(), folder, SerialExecutor())
+    render_pairs(config_of(), folder, SERIAL)
     return folder
 
 
@@ -98,7 +99,7 @@ def test_only_what_is_missing_in_a_bucket_is_made_again(remote: str, local: Path
     store, key = filesystem(location(remote))
     store.rm_file(f"{key}/procedural-000001-000002.tar")
     store.rm_file(f"{key}/procedural-000000-000000.json")
-    result = render_pairs(config_of(), location(remote), SerialExecutor())
+    result = render_pairs(config_of(), location(remote), SERIAL)
     assert len(result.reports) == 2
     assert remote_digests(remote) == local_digests(local)
 
@@ -136,15 +137,15 @@ def test_scenes_are_read_from_a_bucket(bucket: str, tmp_path: Path):
         store.put_file(str(path), f"pairs/scans/{path.name}")
     config = config_of(scenes=[f"{bucket}/scans/*.glb"], num_pairs=2)
     assert [source.scene_id for source in resolve_scenes(list(config.scenes))] == ["scan0", "scan1"]
-    remote = render_pairs(config, tmp_path / "remote", SerialExecutor())
+    remote = render_pairs(config, tmp_path / "remote", SERIAL)
     here = config_of(scenes=[str(tmp_path / "*.glb")], num_pairs=2)
-    there = render_pairs(here, tmp_path / "here", SerialExecutor())
+    there = render_pairs(here, tmp_path / "here", SERIAL)
     assert [e.sha256 for e in remote.index.shards] == [e.sha256 for e in there.index.shards]
     # An edited scan is rendered anew.
-    assert render_pairs(config, tmp_path / "remote", SerialExecutor()).reports == []
+    assert render_pairs(config, tmp_path / "remote", SERIAL).reports == []
     export_glb(make_room(2), tmp_path / "scan0.glb")
     store.put_file(str(tmp_path / "scan0.glb"), "pairs/scans/scan0.glb")
-    assert len(render_pairs(config, tmp_path / "remote", SerialExecutor()).reports) == 1
+    assert len(render_pairs(config, tmp_path / "remote", SERIAL).reports) == 1
 
 
 def test_a_set_is_found_in_a_bucket(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -195,7 +196,7 @@ def test_published_metadata_and_its_scenes_are_read_from_a_bucket(
 
 def test_a_missing_scene_in_a_bucket_fails_alone(bucket: str, tmp_path: Path):
     config = config_of(scenes=[f"{bucket}/gone.glb", "procedural:0"], num_pairs=2)
-    result = render_pairs(config, tmp_path, SerialExecutor())
+    result = render_pairs(config, tmp_path, SERIAL)
     assert result.num_pairs == 1
     (failure,) = result.failures
     assert failure == "gone: s3://pairs/gone.glb: no such file"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from one_worker import SERIAL
 
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import META, Sidecar, sidecar_path
 from pipelines.card import CARD_NAME, card_text, render_command, scene_licences
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 
 SMALL = {
@@ -42,7 +42,7 @@ def code_block(text: str, language: str) -> str:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("card") / "pairs"
-    render_pairs(config_of(), out, SerialExecutor())
+    render_pairs(config_of(), out, SERIAL)
     return out
 
 
@@ -104,7 +104,7 @@ def test_the_cards_python_runs(dataset: Path):
 )
 def test_the_cards_command_makes_the_same_bytes(tmp_path: Path, changes: dict):
     first, again = tmp_path / "first", tmp_path / "again"
-    render_pairs(config_of(**changes), first, SerialExecutor())
+    render_pairs(config_of(**changes), first, SERIAL)
     command = code_block((first / CARD_NAME).read_text(), "sh").replace("\\\n", " ")
     words = shlex.split(command)
     assert words[0] == "crossview"
@@ -124,11 +124,11 @@ def test_the_command_of_several_levels_names_their_bands():
 
 def test_a_card_that_is_not_ours_stays(dataset: Path, tmp_path: Path):
     (tmp_path / CARD_NAME).write_text("My own words.\n")
-    render_pairs(config_of(num_pairs=2), tmp_path, SerialExecutor())
+    render_pairs(config_of(num_pairs=2), tmp_path, SERIAL)
     assert (tmp_path / CARD_NAME).read_text() == "My own words.\n"
     (tmp_path / CARD_NAME).unlink()
-    render_pairs(config_of(num_pairs=2), tmp_path, SerialExecutor())
-    render_pairs(config_of(num_pairs=4), tmp_path, SerialExecutor())
+    render_pairs(config_of(num_pairs=2), tmp_path, SERIAL)
+    render_pairs(config_of(num_pairs=4), tmp_path, SERIAL)
     assert "| pairs | 4 |" in (tmp_path / CARD_NAME).read_text()
 
 
@@ -160,5 +160,5 @@ def test_a_damaged_record_is_named_and_no_card_made_of_it(dataset: Path, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "sample 'procedural-000000-000000', meta.json: damaged" in done.stderr
-    render_pairs(config_of(), tmp_path, SerialExecutor(), verify=True)
+    render_pairs(config_of(), tmp_path, SERIAL, verify=True)
     assert (tmp_path / CARD_NAME).read_bytes() == (dataset / CARD_NAME).read_bytes()

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from elsewhere import ElsewhereExecutor
 from folders import digests
+from one_worker import SERIAL
 from PIL import Image
 from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tree, wait_for
 
@@ -27,7 +28,6 @@ from generation.render_task import RenderTask, render_shards
 from generation.shards.reader import ShardIndex
 from pipelines import shard_tasks
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs
 
 SMALL = {
@@ -46,7 +46,7 @@ def config_of(**changes) -> RenderPairsConfig:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    render_pairs(config_of(), out, SerialExecutor())
+    render_pairs(config_of(), out, SERIAL)
     return out
 
 
@@ -140,7 +140,7 @@ def test_an_orphan_that_goes_on_late_does_no_harm(out: Path, undisturbed: Path, 
     assert orphan.stdout.readline() == b"ready\n"
     wait_for(lambda: moment == "before it writes" or at_work(out))
     orphan.send_signal(signal.SIGSTOP)
-    render_pairs(config_of(), out, SerialExecutor())
+    render_pairs(config_of(), out, SERIAL)
     assert_undisturbed(out, undisturbed)
     orphan.send_signal(signal.SIGCONT)
     _, errors = orphan.communicate(timeout=60)
@@ -175,7 +175,7 @@ def test_a_run_that_is_killed_ten_times_loses_nothing(out: Path):
             process = None
     finish(process or render(out, **many))
     undisturbed = out.with_name("undisturbed")
-    render_pairs(config_of(**many), undisturbed, SerialExecutor())
+    render_pairs(config_of(**many), undisturbed, SERIAL)
     assert_undisturbed(out, undisturbed, num_pairs=180)
 
 

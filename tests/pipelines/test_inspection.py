@@ -11,6 +11,7 @@ from pathlib import Path
 import chromium
 import numpy as np
 import pytest
+from one_worker import SERIAL
 from PIL import Image
 
 from generation.locations import location
@@ -23,7 +24,6 @@ from generation.shards.schema import Sidecar, sidecar_path
 from generation.versions import versions
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.inspected_scenes import RecordedScenes, inspect_scene
 from pipelines.inspection import (
     InspectConfig,
@@ -59,7 +59,7 @@ def dataset(tmp_path_factory) -> Path:
         num_pairs=PAIRS * 3 // 2,
         shards={"depth": True},
     )
-    render_pairs(config, folder / "pairs", SerialExecutor())
+    render_pairs(config, folder / "pairs", SERIAL)
     return folder / "pairs"
 
 
@@ -233,7 +233,7 @@ def test_proposals_and_rates_of_levels_are_of_all_of_them_together(tmp_path: Pat
     config = config_of(
         scenes=["procedural:0"], num_pairs=4, levels={"low": "low", "near-half": "near-half"}
     )
-    (summary,) = render_pairs(config, tmp_path, SerialExecutor()).summaries.values()
+    (summary,) = render_pairs(config, tmp_path, SERIAL).summaries.values()
     for level in ("low", "near-half"):
         folder = tmp_path / level
         (account,) = read_accounts(ShardIndex.open(folder)).values()
@@ -249,7 +249,7 @@ def scan(tmp_path: Path) -> tuple[Path, Path]:
     """Return a mesh file and a dataset of it without depth."""
     export_glb(make_room(0), tmp_path / "scan.glb")
     config = config_of(scenes=[str(tmp_path / "scan.glb")])
-    render_pairs(config, tmp_path / "pairs", SerialExecutor())
+    render_pairs(config, tmp_path / "pairs", SERIAL)
     return tmp_path / "scan.glb", tmp_path / "pairs"
 
 
@@ -288,7 +288,7 @@ def test_a_scene_is_loaded_with_the_axes_that_its_pairs_were_made_with(tmp_path:
     render_pairs(
         config_of(scenes=[str(tmp_path / "scan.glb")], up="z", shards={"depth": True}),
         tmp_path / "pairs",
-        SerialExecutor(),
+        SERIAL,
     )
     index = ShardIndex.open(tmp_path / "pairs")
     scene = RecordedScenes(index).load("scan")
@@ -402,9 +402,9 @@ def test_the_table_has_the_geometry_of_the_poses(dataset: Path):
 
 
 def test_runs_are_logged_and_added_up(dataset: Path, tmp_path: Path):
-    render_pairs(config_of(), tmp_path, SerialExecutor())
-    render_pairs(config_of(num_pairs=6), tmp_path, SerialExecutor())
-    render_pairs(config_of(num_pairs=6), tmp_path, SerialExecutor())  # does nothing
+    render_pairs(config_of(), tmp_path, SERIAL)
+    render_pairs(config_of(num_pairs=6), tmp_path, SERIAL)
+    render_pairs(config_of(num_pairs=6), tmp_path, SERIAL)  # does nothing
     runs = read_runs(tmp_path)
     assert [run["pairs"] for run in runs] == [4, 6]  # shards that grow are made anew
     work = work_by_scene(runs)["procedural-000000"]

@@ -15,6 +15,7 @@ import pytest
 import webdataset
 from elsewhere import ElsewhereExecutor
 from folders import digests
+from one_worker import SERIAL
 from scipy.spatial.transform import Rotation
 
 from generation.errors import CrossviewError
@@ -27,7 +28,6 @@ from generation.shards.verify import verify_dataset
 from pipelines import shard_tasks
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.regenerate import RegenerateConfig, RegenerateResult, agreement_table, regenerate
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.pair_reader import PairReader
@@ -44,7 +44,7 @@ MADE_OF = {
 
 def again(metadata: Path, out: Path, **changes) -> RegenerateResult:
     config = build(RegenerateConfig, {"metadata": str(metadata), **changes}, source="test")
-    return regenerate(config, out, SerialExecutor())
+    return regenerate(config, out, SERIAL)
 
 
 def metas(folder: Path) -> list[dict]:
@@ -57,7 +57,7 @@ def metas(folder: Path) -> list[dict]:
 def dataset(tmp_path_factory) -> Path:
     """Ten pairs of two generated rooms, in four shards."""
     out = tmp_path_factory.mktemp("own")
-    render_pairs(build(RenderPairsConfig, MADE_OF, source="test"), out, SerialExecutor())
+    render_pairs(build(RenderPairsConfig, MADE_OF, source="test"), out, SERIAL)
     return out
 
 
@@ -70,7 +70,7 @@ def scans(tmp_path_factory) -> tuple[Path, Path]:
     out = folder / "pairs"
     scenes = [str(folder / "*.glb")]
     config = build(RenderPairsConfig, {**MADE_OF, "scenes": scenes, "num_pairs": 4}, source="test")
-    render_pairs(config, out, SerialExecutor())
+    render_pairs(config, out, SERIAL)
     return out, folder
 
 
@@ -202,7 +202,7 @@ def same_names(tmp_path_factory) -> tuple[Path, Path]:
     scenes = [str(folder / name) for name in ("attic", "cellar")]
     values = {**MADE_OF, "scenes": scenes, "num_pairs": 4}
     out = folder / "pairs"
-    render_pairs(build(RenderPairsConfig, values, source="test"), out, SerialExecutor())
+    render_pairs(build(RenderPairsConfig, values, source="test"), out, SERIAL)
     return out, folder
 
 

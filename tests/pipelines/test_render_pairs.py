@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import webdataset
 from folders import digests
+from one_worker import SERIAL
 
 from generation.covisibility import measure_pair
 from generation.errors import CrossviewError
@@ -47,7 +48,7 @@ def config_of(**changes) -> RenderPairsConfig:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("serial")
-    render_pairs(config_of(), out, SerialExecutor())
+    render_pairs(config_of(), out, SERIAL)
     return out
 
 
@@ -111,13 +112,13 @@ def test_sidecars_account_for_every_proposal(dataset: Path):
         assert entry.sha256 == hashlib.sha256((dataset / entry.name).read_bytes()).hexdigest()
 
 
-class CountingExecutor(SerialExecutor):
+class CountingExecutor:
     """Remembers what it was asked to do."""
 
     def run(self, function, tasks, **options):
         tasks = list(tasks)
-        object.__setattr__(self, "asked", [f"{task.name}.tar" for task in tasks])
-        yield from super().run(function, tasks, **options)
+        self.asked = [f"{task.name}.tar" for task in tasks]
+        yield from SERIAL.run(function, tasks, **options)
 
 
 def copy_of(dataset: Path, folder: Path) -> Path:
@@ -203,7 +204,7 @@ def test_scans_that_cannot_be_read_lose_nothing_that_is_finished(tmp_path: Path)
     scan, out = tmp_path / "scan.glb", tmp_path / "out"
     export_glb(make_room(0), scan)
     config = config_of(scenes=[str(scan)], num_pairs=1)
-    render_pairs(config, out, SerialExecutor())
+    render_pairs(config, out, SERIAL)
     before = digests(out)
     scan.rename(tmp_path / "away")
     scan.symlink_to(tmp_path / "nowhere")
@@ -217,10 +218,10 @@ def test_an_edited_scan_is_rendered_anew(tmp_path: Path):
     export_glb(make_room(0), tmp_path / "scan.glb")
     config = config_of(scenes=[str(tmp_path / "scan.glb")], num_pairs=1)
     out = tmp_path / "out"
-    before = render_pairs(config, out, SerialExecutor()).index
-    assert render_pairs(config, out, SerialExecutor()).reports == []
+    before = render_pairs(config, out, SERIAL).index
+    assert render_pairs(config, out, SERIAL).reports == []
     export_glb(make_room(1), tmp_path / "scan.glb")
-    after = render_pairs(config, out, SerialExecutor()).index
+    after = render_pairs(config, out, SERIAL).index
     assert before.shards[0].sha256 != after.shards[0].sha256
 
 
@@ -229,8 +230,8 @@ def test_a_second_run_on_the_same_folder_is_refused(dataset: Path, tmp_path: Pat
     with open(tmp_path / ".lock", "a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(CrossviewError, match="another run is writing"):
-            render_pairs(config_of(), tmp_path, SerialExecutor())
-    render_pairs(config_of(), tmp_path, SerialExecutor())
+            render_pairs(config_of(), tmp_path, SERIAL)
+    render_pairs(config_of(), tmp_path, SERIAL)
 
 
 @pytest.mark.parametrize("stays", [True, False])
@@ -244,7 +245,7 @@ def test_shards_that_stay_keep_the_versions_that_made_them(
     for tar in tmp_path.glob("*.tar"):
         if not stays or "000000" in tar.name:
             tar.unlink()
-    render_pairs(config_of(), tmp_path, SerialExecutor())
+    render_pairs(config_of(), tmp_path, SERIAL)
     assert json.loads(path.read_text())["versions"] == (before if stays else now["versions"])
     told = f"numpy: 1.0 before, {np.__version__} now"
     assert (told in caplog.text) == stays
@@ -290,7 +291,7 @@ def test_one_bad_scene_is_reported_and_the_others_finish(tmp_path: Path):
     config = config_of(
         scenes=[str(tmp_path / "bad.glb"), "procedural:0", str(tmp_path / "gone.ply")], num_pairs=6
     )
-    result = render_pairs(config, tmp_path / "out", SerialExecutor())
+    result = render_pairs(config, tmp_path / "out", SERIAL)
     assert result.index.num_pairs == 2
     assert len(result.failures) == 2
     assert result.failures[0].startswith("bad: ")
@@ -307,7 +308,7 @@ def test_a_scene_that_cannot_give_its_share_says_so(tmp_path: Path):
         num_pairs=4,
         pairs={"image_size": [64, 64], "overlap": "0.9995-1", "max_tries": 50},
     )
-    result = render_pairs(config, tmp_path, SerialExecutor())
+    result = render_pairs(config, tmp_path, SERIAL)
     assert result.index.num_pairs == 0
     (failure,) = result.failures
     assert "no pair found" in failure
@@ -318,14 +319,14 @@ def test_a_folder_of_another_configuration_is_refused(dataset: Path, tmp_path: P
     copy_of(dataset, tmp_path)
     before = digests(tmp_path)
     with pytest.raises(CrossviewError, match=r"seed: 0 before, 1 now"):
-        render_pairs(config_of(seed=1), tmp_path, SerialExecutor())
+        render_pairs(config_of(seed=1), tmp_path, SERIAL)
     assert digests(tmp_path) == before
 
 
 def test_a_folder_of_somebody_elses_tars_is_refused(tmp_path: Path):
     (tmp_path / "photos.tar").touch()
     with pytest.raises(CrossviewError, match="something else"):
-        render_pairs(config_of(), tmp_path, SerialExecutor())
+        render_pairs(config_of(), tmp_path, SERIAL)
 
 
 def test_pairs_are_dealt_evenly(tmp_path: Path):
@@ -342,7 +343,7 @@ LEVELS = {"low": "0.1-0.3", "near-half": "near-half", "high": "0.7-0.9"}
 
 def test_levels_are_datasets_that_differ_in_nothing_but_their_overlap(tmp_path: Path):
     config = config_of(levels=LEVELS, num_pairs=10)
-    result = render_pairs(config, tmp_path, SerialExecutor())
+    result = render_pairs(config, tmp_path, SERIAL)
     assert result.num_pairs == 30
     first_views: dict[str, list[bytes]] = {}
     for name, index in zip(LEVELS, result.indexes, strict=True):
@@ -361,10 +362,10 @@ def test_levels_are_datasets_that_differ_in_nothing_but_their_overlap(tmp_path: 
 
 
 def test_a_level_in_the_place_of_another_dataset_is_refused(tmp_path: Path):
-    render_pairs(config_of(num_pairs=2), tmp_path / "high", SerialExecutor())
+    render_pairs(config_of(num_pairs=2), tmp_path / "high", SERIAL)
     before = digests(tmp_path / "high")
     with pytest.raises(CrossviewError, match=r"high holds a dataset of another configuration"):
-        render_pairs(config_of(levels=LEVELS, num_pairs=2), tmp_path, SerialExecutor())
+        render_pairs(config_of(levels=LEVELS, num_pairs=2), tmp_path, SERIAL)
     assert digests(tmp_path / "high") == before
     assert [path.name for path in tmp_path.iterdir()] == ["high"]
 
@@ -373,12 +374,12 @@ def test_a_configuration_that_is_none_is_told(dataset: Path, tmp_path: Path):
     copy_of(dataset, tmp_path)
     (tmp_path / "config.json").write_text('{"schema_version": 2}')
     with pytest.raises(ShardError, match="it holds no configuration"):
-        render_pairs(config_of(), tmp_path, SerialExecutor())
+        render_pairs(config_of(), tmp_path, SERIAL)
 
 
 def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Path):
     config = config_of(levels=LEVELS, num_pairs=10)
-    render_pairs(config, tmp_path, SerialExecutor())
+    render_pairs(config, tmp_path, SERIAL)
     before = {name: digests(tmp_path / name) for name in LEVELS}
     (tmp_path / "high" / "procedural-000001-000000.tar").unlink()
     executor = CountingExecutor()
@@ -389,12 +390,12 @@ def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Pat
 
 def test_levels_in_another_order_are_the_same_datasets(tmp_path: Path):
     levels = {"wide": "0.3-0.9:flat", "low": "0.1-0.3"}
-    render_pairs(config_of(levels=levels, num_pairs=2), tmp_path / "one", SerialExecutor())
+    render_pairs(config_of(levels=levels, num_pairs=2), tmp_path / "one", SERIAL)
     executor = CountingExecutor()
     other = config_of(levels=dict(reversed(levels.items())), num_pairs=2)
     render_pairs(other, tmp_path / "one", executor)
     assert executor.asked == []
-    render_pairs(other, tmp_path / "two", SerialExecutor())
+    render_pairs(other, tmp_path / "two", SERIAL)
     for name in levels:
         one, two = (digests(tmp_path / run / name, "*.tar") for run in ("one", "two"))
         assert one == two
@@ -416,7 +417,7 @@ def test_levels_that_make_no_sense_are_refused(levels: dict[str, str], message: 
 
 def test_pairs_rendered_by_opengl_say_so(tmp_path: Path, opengl: None):
     config = config_of(renderer="gl", num_pairs=4)
-    (index,) = render_pairs(config, tmp_path, SerialExecutor()).indexes
+    (index,) = render_pairs(config, tmp_path, SERIAL).indexes
     (sample, *_) = webdataset.WebDataset(
         [str(tmp_path / entry.name) for entry in index.shards], shardshuffle=False
     )
@@ -425,4 +426,4 @@ def test_pairs_rendered_by_opengl_say_so(tmp_path: Path, opengl: None):
 
     assert Sidecar.read(sidecar_path(tmp_path / index.shards[0].name)).device == device_name()
     with pytest.raises(CrossviewError, match='renderer: "gl" before, "embree" now'):
-        render_pairs(config_of(renderer="embree", num_pairs=4), tmp_path, SerialExecutor())
+        render_pairs(config_of(renderer="embree", num_pairs=4), tmp_path, SERIAL)

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from one_worker import SERIAL
 
 from generation import retries
 from generation.errors import MachineError
@@ -17,7 +18,6 @@ from generation.shards.schema import Sidecar
 from generation.shards.verify import sidecar_flaws
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 
 pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'crossview[http]'")
@@ -52,7 +52,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A dataset's folder, and its address."""
     values = {"scenes": ["procedural:0"], "num_pairs": 3, "pairs": {"image_size": [64, 64]}}
     config = build(RenderPairsConfig, {**values, "renderer": "embree"}, source="test")
-    render_pairs(config, tmp_path / "pairs", SerialExecutor())
+    render_pairs(config, tmp_path / "pairs", SERIAL)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path)))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -6,6 +6,7 @@ import resource
 
 import numpy as np
 import pytest
+from one_worker import SERIAL
 from scipy.ndimage import map_coordinates
 from synthetic import HFOV_DEG, pair_members, plane_pair, view_of, write_dataset
 
@@ -17,7 +18,6 @@ from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.data import DataConfig, open_split
 from training.downstream.datasets.shards import open_all, open_shards, reprojected
@@ -34,7 +34,7 @@ def rooms(tmp_path_factory):
         "shards": {"depth": True},
     }
     folder = tmp_path_factory.mktemp("rooms")
-    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SerialExecutor())
+    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SERIAL)
     return folder
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from micro import MICRO
+from one_worker import SERIAL
 from synthetic import plane_pair, view_of
 from tiny_images import colours
 from tiny_layouts import scannet1500, seven_scenes
@@ -17,7 +18,6 @@ from generation.errors import CrossviewError
 from generation.geometry import Camera, invert_rigid, look_at, rotation_about_axis
 from generation.shards.cameras import cameras_of
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.downstream import evaluation
 from training.downstream.colours import error_picture, scalar_picture
@@ -65,7 +65,7 @@ def rooms(tmp_path_factory):
         "shards": {"depth": True},
     }
     folder = tmp_path_factory.mktemp("rooms")
-    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SerialExecutor())
+    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SERIAL)
     splits = open_shards(folder)
     return [part[n] for part in (splits.train, splits.val) for n in range(len(part))]
 
