@@ -79,47 +79,15 @@ def make_missing(
     found = _found([(task, verify) for task in tasks])
     finished = {task.name: done for task, done in zip(tasks, found) if done}
     missing = [task for task in tasks if task.name not in finished]
-    num_missing = sum(task.num_pairs for task in missing)
-    renderer = tasks[0].renderer
     logger.info(
         "%d scenes, %d pairs in %d tasks; %d pairs to render with %s",
         len({task.scene.scene_id for task in tasks}),
         sum(task.num_pairs for task in tasks),
         len(tasks),
-        num_missing,
-        renderer,
+        sum(task.num_pairs for task in missing),
+        tasks[0].renderer,
     )
-    reports: dict[str, ShardReport] = {}
-    devices: Counter[str] = Counter()
-    told_of_packages = False
-    failures: list[tuple[Task, str]] = []
-    outcomes = executor.run(
-        work,
-        missing,
-        group=lambda task: task.scene.scene_id,
-        recycle=renderer in NEEDS_FRESH_PROCESS,
-    )
-    with Progress(num_missing, "pairs") as progress, closing(outcomes):
-        for outcome in outcomes:
-            if outcome.report is None:
-                failures.append((outcome.task, outcome.error or "no reason given"))
-            else:
-                reports[outcome.task.name] = outcome.report
-                devices[outcome.report.device] += 1
-                if devices[outcome.report.device] == 1:
-                    _warn_of_software(renderer, outcome.report.device)
-                told_of_packages = told_of_packages or _warned_of_packages(outcome.report.versions)
-            progress.advance(outcome.task.num_pairs)
-    for device, number in devices.items():
-        logger.info("%s rendered %d shards on %s", renderer, number, device)
-    if len(devices) > 1:
-        logger.warning(
-            "renderer %s: the shards are of %d devices (%s); the same command may give other bytes "
-            "where they are dealt out differently",
-            renderer,
-            len(devices),
-            ", ".join(sorted(devices)),
-        )
+    reports, failures = _done(work, missing, executor, tasks[0].renderer)
     for task, done in _awaited(missing, reports, verify=verify):
         if done:
             finished[task.name] = done
@@ -132,6 +100,52 @@ def make_missing(
                 )
             )
     return Made(finished=finished, reports=list(reports.values()), failures=failures)
+
+
+def _done(
+    work: Callable[[Task], ShardReport], tasks: Sequence[Task], executor: Executor, renderer: str
+) -> tuple[dict[str, ShardReport], list[tuple[Task, str]]]:
+    """Do tasks; return the reports by task name, and what failed and why.
+
+    Warns, as soon as a report says it, where a worker is not as good or not the same as the others.
+    """
+    reports: dict[str, ShardReport] = {}
+    failures: list[tuple[Task, str]] = []
+    devices: Counter[str] = Counter()
+    told_of_packages = False
+    outcomes = executor.run(
+        work,
+        tasks,
+        group=lambda task: task.scene.scene_id,
+        recycle=renderer in NEEDS_FRESH_PROCESS,
+    )
+    with Progress(sum(task.num_pairs for task in tasks), "pairs") as progress, closing(outcomes):
+        for outcome in outcomes:
+            progress.advance(outcome.task.num_pairs)
+            report = outcome.report
+            if report is None:
+                failures.append((outcome.task, outcome.error or "no reason given"))
+                continue
+            reports[outcome.task.name] = report
+            if report.device not in devices:
+                _warn_of_software(renderer, report.device)
+            devices[report.device] += 1
+            told_of_packages = told_of_packages or _warned_of_packages(report.versions)
+    _tell_of_devices(renderer, devices)
+    return reports, failures
+
+
+def _tell_of_devices(renderer: str, devices: Counter[str]) -> None:
+    for device, number in devices.items():
+        logger.info("%s rendered %d shards on %s", renderer, number, device)
+    if len(devices) > 1:
+        logger.warning(
+            "renderer %s: the shards are of %d devices (%s); the same command may give other bytes "
+            "where they are dealt out differently",
+            renderer,
+            len(devices),
+            ", ".join(sorted(devices)),
+        )
 
 
 def _warn_of_software(renderer: str, device: str) -> None:
