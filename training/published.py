@@ -1,12 +1,15 @@
 """The format of CroCo's published checkpoints: tensors in 'model', and how to build the model.
 
-'croco_kwargs' are the arguments of the published CroCoNet; v1 has none. 'args' is the pickled
-argparse namespace of the published training code, in some, and is not looked at.
+'croco_kwargs' are the arguments of the published CroCoNet. What the published training code writes
+has the namespace of its arguments in their place, 'args', whose model is a call of CroCoNet as
+text; the published v1 has neither.
 Source: the README and demo of naver/croco; tensor names and shapes as its four checkpoints have.
 """
 
 from __future__ import annotations
 
+import ast
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,37 +54,53 @@ def is_published(contents: Any) -> bool:
 def read_published(contents: dict[str, Any], where: Path | str) -> CroCo:
     """Return the model, for evaluation, of a file's contents in the published format.
 
-    Without croco_kwargs it is the published model whose tensors these are. Raises CrossviewError
-    where there is none, or naming the argument or tensors that the model has otherwise.
+    Where it does not say its arguments, it is the published model whose tensors these are. Raises
+    CrossviewError where there is none, or naming the argument or tensors that the model has
+    otherwise.
     """
     # Saved from within DistributedDataParallel, each name begins so.
     weights = {name.removeprefix("module."): tensor for name, tensor in contents["model"].items()}
     arguments = contents.get("croco_kwargs")
+    call = getattr(contents.get("args"), "model", None)
     if arguments is not None:
-        config = config_of(arguments, where)
+        config = config_of(arguments, f"{where}: croco_kwargs")
+    elif isinstance(call, str):
+        config = config_of(_arguments_of(call, where), f"{where}: args.model")
     else:
         config = _config_by_tensors(weights, where)
     return model_of(config, weights, where)
 
 
-def config_of(arguments: Any, where: Path | str) -> ModelConfig:
+def config_of(arguments: Any, where: str) -> ModelConfig:
     """Return our configuration of CroCoNet's arguments. Raises CrossviewError naming others."""
     if not isinstance(arguments, dict):
         found = type(arguments).__name__
-        raise CrossviewError(f"{where}: croco_kwargs: expected a dictionary, found {found}")
+        raise CrossviewError(f"{where}: expected a dictionary, found {found}")
     fields: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in _FIELDS:
             fields[_FIELDS[name]] = value
-        elif name == "pos_embed" and value in _POS_EMBED:
+        elif name == "pos_embed" and str(value) in _POS_EMBED:
             fields["pos_embed"] = _POS_EMBED[value]
         elif name not in _WITHOUT_TENSORS and (name, value) != ("norm_im2_in_dec", True):
             known = ", ".join([*_FIELDS, "pos_embed (cosine or RoPE100)", "norm_im2_in_dec = True"])
-            raise CrossviewError(f"{where}: croco_kwargs.{name} = {value!r}: expected {known}")
+            raise CrossviewError(f"{where}.{name} = {value!r}: expected {known}")
     try:
         return ModelConfig(**fields)
     except (CrossviewError, TypeError) as error:
-        raise CrossviewError(f"{where}: croco_kwargs: {error}") from error
+        raise CrossviewError(f"{where}: {error}") from error
+
+
+def _arguments_of(call: str, where: Path | str) -> dict[str, Any]:
+    """Return the arguments of "CroCoNet(enc_depth=24, ...)", of which nothing is run."""
+    # Those that ast raises for text that is no expression, or no plain value.
+    with suppress(SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
+        match ast.parse(call, mode="eval").body:
+            case ast.Call(func=ast.Name(id="CroCoNet"), args=[], keywords=keywords):
+                return {str(each.arg): ast.literal_eval(each.value) for each in keywords}
+    raise CrossviewError(
+        f"{where}: args.model = {call[:200]!r}: expected CroCoNet(NAME=VALUE, ...), values plain"
+    )
 
 
 def _config_by_tensors(weights: dict[str, Tensor], where: Path | str) -> ModelConfig:

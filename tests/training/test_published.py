@@ -91,6 +91,48 @@ def test_a_published_checkpoint_loads_into_the_matching_preset(tmp_path, name):
         assert found.model.config == expected
 
 
+@pytest.mark.parametrize(
+    ("call", "changes"),
+    [
+        ("CroCoNet()", {}),
+        (  # the shapes of croco_v2_base, which has 12 heads in the decoder and sees 224 pixels
+            "CroCoNet(img_size=448, pos_embed='RoPE100', dec_embed_dim=768, dec_depth=12)",
+            {"image_size": 448, "pos_embed": "rope100", "dec_dim": 768, "dec_depth": 12},
+        ),
+        (  # a cosine ViT-L, of which there is none published
+            "CroCoNet(enc_embed_dim=1024, enc_num_heads=16, enc_depth=24)",
+            {"enc_dim": 1024, "enc_heads": 16, "enc_depth": 24},
+        ),
+    ],
+)
+def test_what_the_published_code_trained_is_built_from_its_command_line(tmp_path, call, changes):
+    config = ModelConfig(**changes)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in CroCo(config).state_dict().items()}
+    weights = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    namespace = argparse.Namespace(model=call, output_dir="out", lr=None, epochs=400)
+    torch.save({"model": weights, "args": namespace, "epoch": 399}, tmp_path / "checkpoint.pth")
+    assert load_model(tmp_path / "checkpoint.pth").config == config
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("AsymmetricCroCo3DStereo(enc_depth=24)", "expected CroCoNet"),
+        ("CroCoNet(", "expected CroCoNet"),
+        ("CroCoNet(224)", "expected CroCoNet"),
+        ("CroCoNet(enc_depth=__import__('os').getpid())", "expected CroCoNet"),
+        ("CroCoNet(**{'enc_depth': 24})", "None = .*: expected img_size, "),
+        ("CroCoNet(pos_embed='RoPE10')", "pos_embed = 'RoPE10': expected "),
+    ],
+)
+def test_other_models_on_the_command_line_are_refused(tmp_path, call, reason):
+    contents = {"model": {"mask_token": torch.zeros(1)}, "args": argparse.Namespace(model=call)}
+    torch.save(contents, tmp_path / "model.pth")
+    with pytest.raises(CrossviewError, match=rf"model.pth: args\.model.*{reason}"):
+        load_model(tmp_path / "model.pth")
+
+
 @needs_reference
 def test_names_of_a_wrapped_model_are_ours_and_files_of_an_old_torch_are_read(tmp_path):
     arguments, weights, arrays = reference("cosine")
