@@ -22,7 +22,7 @@ from generation.covisibility import Covisibility
 from generation.geometry import Camera
 from generation.overlap import OverlapBand
 from generation.raycast import RayCaster
-from generation.renderers.choice import open_renderer
+from generation.renderers.choice import KINDS, open_renderer
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import Renderer, View
 from generation.renderers.supersampling import supersampled
@@ -140,8 +140,9 @@ class PreparedScene:
         """
         caster = RayCaster(scene)
         embree = EmbreeRenderer(scene, caster=caster)
-        opened = open_renderer(renderer, scene, source, embree=embree)
-        if isinstance(opened, HasFloors):
+        opened = embree if renderer == embree.name else open_renderer(renderer, scene, source)
+        if KINDS[renderer].has_floors:
+            assert isinstance(opened, HasFloors)
             floors = opened.floors(config.viewpoints.floor.step_m)
         else:
             floors = find_floors(scene, caster, config.viewpoints)

@@ -19,7 +19,7 @@ from generation.overlap import OverlapBand
 from generation.pairs import PairConfig
 from generation.plain import to_plain
 from generation.render_task import RenderTask, render_shards
-from generation.renderers.choice import RENDERERS, chosen_renderer
+from generation.renderers.choice import KINDS, RENDERERS, chosen_renderer
 from generation.scenes.digest import navmesh_digest, scene_digest
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shard_task import ShardConfig, ShardReport
@@ -66,7 +66,7 @@ class RenderPairsConfig:
     shards: ShardConfig = ShardConfig()
     """How pairs are stored."""
     renderer: str = "auto"
-    """auto (gl on a GPU, else embree), embree, gl or habitat."""
+    """A name of RENDERERS; auto is gl on a GPU, else embree."""
     supersampling: int = 1
     """Samples along each side of a pixel; colour is their mean."""
 
@@ -186,7 +186,7 @@ def _tasks_of_scene(
     config: RenderPairsConfig, source: SceneSource, digest: str, num_pairs: int, out: Path
 ) -> list[RenderTask]:
     step = config.shards.pairs_per_shard
-    stands_on = navmesh_digest(source) if config.renderer == "habitat" else ""
+    stands_on = navmesh_digest(source) if KINDS[config.renderer].has_floors else ""
     outputs = tuple((str(path), band) for path, band in config.datasets(out.absolute()).items())
     source = source.anywhere()
     return [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from generation.files import VISIBLE_SECONDS
-from generation.renderers.choice import NEEDS_FRESH_PROCESS
+from generation.renderers.choice import KINDS
 from generation.renderers.gpu import is_gpu
 from generation.scenes.sources import SceneSource
 from generation.shard_task import ShardReport
@@ -117,7 +117,7 @@ def _done(
         work,
         tasks,
         group=lambda task: task.scene.scene_id,
-        recycle=renderer in NEEDS_FRESH_PROCESS,
+        recycle=KINDS[renderer].needs_fresh_process,
     )
     with Progress(sum(task.num_pairs for task in tasks), "pairs") as progress, closing(outcomes):
         for outcome in outcomes:
@@ -149,7 +149,7 @@ def _tell_of_devices(renderer: str, devices: Counter[str]) -> None:
 
 
 def _warn_of_software(renderer: str, device: str) -> None:
-    if renderer != "embree" and not is_gpu(device):
+    if KINDS[renderer].opengl and not is_gpu(device):
         logger.warning(
             "renderer %s: OpenGL renders in software (%s); where there is a GPU, let "
             "__EGL_VENDOR_LIBRARY_FILENAMES name its driver's EGL vendor file",

@@ -1,20 +1,68 @@
-"""Which renderer does the work: by name, or the fastest that this machine has."""
+"""The renderers, and which one does the work: by name, or the fastest that this machine has."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.gpu import has_gpu, is_gpu
 from generation.renderers.protocol import Renderer, RendererError
-from generation.scenes.scene import Scene
-from generation.scenes.sources import SceneSource
 
+if TYPE_CHECKING:
+    from generation.scenes.scene import Scene
+    from generation.scenes.sources import SceneSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class RendererKind:
+    """A renderer, and what is to be known of it before there is one."""
+
+    open: Callable[[Scene, SceneSource | None], Renderer]
+    """Of a scene, and where it is from, for a renderer that loads it itself. Raises RendererError
+    where it cannot run here, SceneError where the scene is not for it."""
+    opengl: bool = False
+    """Draws by OpenGL, which without a GPU is a software driver's."""
+    has_floors: bool = False
+    """Says where a person can stand (HasFloors), by the navigation mesh beside a scene's file."""
+    needs_fresh_process: bool = False
+    """Keeps memory of every scene: each is to have a process of its own."""
+
+
+def _open_embree(scene: Scene, source: SceneSource | None) -> Renderer:
+    from generation.renderers.embree import EmbreeRenderer
+
+    return EmbreeRenderer(scene)
+
+
+def _open_gl(scene: Scene, source: SceneSource | None) -> Renderer:
+    if importlib.util.find_spec("moderngl") is None:
+        raise RendererError(
+            "renderer gl: the package moderngl is missing; pip install 'crossview[gl]'"
+        )
+    from generation.renderers.gl import GlRenderer
+
+    return GlRenderer(scene)
+
+
+def _open_habitat(scene: Scene, source: SceneSource | None) -> Renderer:
+    from generation.renderers.habitat import HabitatRenderer
+
+    return HabitatRenderer(scene, source)
+
+
+KINDS = {
+    "embree": RendererKind(open=_open_embree),
+    "gl": RendererKind(open=_open_gl, opengl=True),
+    "habitat": RendererKind(
+        open=_open_habitat, opengl=True, has_floors=True, needs_fresh_process=True
+    ),
+}
+"""A new renderer is a file beside this one and a line here."""
 AUTO = "auto"
-RENDERERS = (AUTO, "embree", "gl", "habitat")
+RENDERERS = (AUTO, *KINDS)
 """auto is gl on a GPU, else embree."""
-NEEDS_FRESH_PROCESS = frozenset({"habitat"})
-"""Renderers that keep memory of every scene: each is to have a process of its own."""
 
 
 def chosen_renderer(name: str) -> str:
@@ -29,39 +77,9 @@ def chosen_renderer(name: str) -> str:
     return name
 
 
-def open_renderer(
-    name: str,
-    scene: Scene,
-    source: SceneSource | None = None,
-    *,
-    embree: EmbreeRenderer | None = None,
-) -> Renderer:
-    """Return a scene's renderer, by the name that chosen_renderer gave.
-
-    source: where the scene is from, for a renderer that loads it itself. embree: the scene's, where
-    there is one already. Raises RendererError where it cannot run here, SceneError where the scene
-    is not for it.
-    """
-    renderer: Renderer
-    if name == "embree":
-        renderer = embree or EmbreeRenderer(scene)
-    elif name == "gl":
-        renderer = _open_gl(scene)
-    else:
-        from generation.renderers.habitat import HabitatRenderer
-
-        renderer = HabitatRenderer(scene, source)
-    return renderer
-
-
-def _open_gl(scene: Scene) -> Renderer:
-    if importlib.util.find_spec("moderngl") is None:
-        raise RendererError(
-            "renderer gl: the package moderngl is missing; pip install 'crossview[gl]'"
-        )
-    from generation.renderers.gl import GlRenderer
-
-    return GlRenderer(scene)
+def open_renderer(name: str, scene: Scene, source: SceneSource | None = None) -> Renderer:
+    """Return a scene's renderer, by the name that chosen_renderer gave. Raises as its open does."""
+    return KINDS[name].open(scene, source)
 
 
 def _gl_runs_on_a_gpu() -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pipelines.commands.options import RENDERERS
+
 
 def add(commands: Any) -> None:
     """Add the command's options."""
@@ -27,7 +29,7 @@ def add(commands: Any) -> None:
         "--num-pairs", type=int, default=100, metavar="N", help="pairs of each scene (default 100)"
     )
     parser.add_argument(
-        "--renderer", default="embree", metavar="NAME", help="embree (default), gl, habitat or auto"
+        "--renderer", default="embree", metavar="NAME", help=f"{RENDERERS} (default embree)"
     )
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from generation.errors import CrossviewError
 from generation.plain import merge
+from generation.renderers.choice import KINDS
 from pipelines.config import load_yaml, parse_overrides
 
 WEIGHTS = (
     "a run's folder or one of its checkpoints, a published checkpoint, or a folder of "
     "model.safetensors and config.json"
 )
+RENDERERS = f"{', '.join(KINDS)} or auto: gl on a GPU, else embree"
 EXIT_BAD_INPUT = 2
 _CLEARED = object()
 
@@ -50,7 +52,7 @@ def add_pairs(parser: argparse.ArgumentParser, scenes: str, *, of_recipe: bool =
     parser.add_argument(
         "--renderer",
         metavar="NAME",
-        help=f"embree, gl, habitat or auto: gl on a GPU, else embree ({default('auto')})",
+        help=f"{RENDERERS} ({default('auto')})",
     )
 
 

@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--renderer",
         metavar="NAME",
-        help="auto, embree, gl or habitat (default: as recorded; for CroCo's pairs auto)",
+        help=f"{shared.RENDERERS} (default: as recorded; for CroCo's pairs auto)",
     )
     parser.add_argument("--depth", action="store_true", help="also store depth maps")
     parser.add_argument(

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from generation.renderers.choice import KINDS, RendererKind, open_renderer
+from generation.renderers.embree import EmbreeRenderer
+from generation.renderers.habitat import HabitatRenderer
 from generation.scenes.sources import SceneSource
 from generation.shard_task import ShardReport
 from generation.versions import versions
@@ -71,6 +74,27 @@ def test_software_is_told_once_whichever_machine_has_it(tmp_path, caplog, render
     make_missing(print, tasks, executor, tmp_path, verify=False)
     told = [each.args[1] for each in caplog.records if "in software" in each.message]
     assert told == software
+
+
+def test_a_new_renderer_is_what_its_line_in_the_table_says(tmp_path, caplog, monkeypatch, box_room):
+    mine = EmbreeRenderer(box_room)
+    kind = RendererKind(open=lambda scene, source: mine, needs_fresh_process=True)
+    monkeypatch.setitem(KINDS, "mine", kind)
+    assert open_renderer("mine", box_room) is mine
+    executor = Recorder(["a software rasteriser"])
+    make_missing(print, [Task("a", "mine")], executor, tmp_path, verify=False)
+    assert executor.recycle
+    assert not [each for each in caplog.records if "in software" in each.message]
+
+
+def test_the_table_of_renderers_knows_which_have_floors():
+    pytest.importorskip("moderngl")
+    from generation.renderers.gl import GlRenderer
+
+    classes = (EmbreeRenderer, GlRenderer, HabitatRenderer)
+    assert {name: kind.has_floors for name, kind in KINDS.items()} == {
+        each.name: hasattr(each, "floors") for each in classes
+    }
 
 
 @pytest.mark.parametrize(
