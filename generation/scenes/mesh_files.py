@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,7 +23,6 @@ from generation.scenes.asset_config import asset_config_of
 from generation.scenes.scene import Material, Scene, SceneError, Texture, joined, moved
 from generation.scenes.untrusted import IMAGE_FORMATS, Budget, check_gltf, file_beside
 
-MESH_ENDINGS = (".glb", ".gltf", ".ply", ".obj")
 _GLTF_WRAP_MODES = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
 _KINDS = {".mtl": "material", ".bin": "buffer"}
 _BASIS_EXTENSIONS = {"KHR_texture_basisu", "GOOGLE_texture_basis"}
@@ -46,7 +45,7 @@ def read_mesh(path: Path, scene_id: str) -> Scene:
     """Read a mesh file in its own axes and units. Raises SceneError as load_mesh_scene does."""
     check_mesh(path)
     with _reading(path):
-        parts = list(_parts(path))
+        parts = list(_format(path).parts(path, _budget(path)))
         if not parts:
             raise SceneError(f"{path}: no triangles in this file; expected a surface mesh")
         try:
@@ -57,7 +56,7 @@ def read_mesh(path: Path, scene_id: str) -> Scene:
 
 def check_mesh(path: Path) -> None:
     """Raise SceneError where a mesh file is no good, as far as its name, size and header tell."""
-    _check_ending(path)
+    _format(path)
     if not path.is_file():
         raise SceneError(f"{path}: no such file")
     if path.stat().st_size == 0:
@@ -68,11 +67,9 @@ def check_mesh(path: Path) -> None:
             raise SceneError(
                 f"{path}: its {kind} file {named.name!r} is missing from {named.parent}"
             )
-    if path.suffix.lower() in (".glb", ".gltf"):
+    if check := _format(path).check:
         with _reading(path):
-            document = gltf_document(path)
-            _check_extensions(path, document)
-            check_gltf(document, path, _budget(path))
+            check(path, _budget(path))
 
 
 def files_of_mesh(path: Path) -> list[Path]:
@@ -82,23 +79,9 @@ def files_of_mesh(path: Path) -> list[Path]:
     file's texture. Raises SceneError where the file cannot be read, or names one outside of its
     folder.
     """
-    _check_ending(path)
-    ending = path.suffix.lower()
+    files = _format(path).files
     with _reading(path):
-        if ending in (".glb", ".gltf"):
-            document = gltf_document(path)
-            items = [*document.get("buffers", []), *document.get("images", [])]
-            uris = [item.get("uri", "data:") for item in items]
-            named = [file_beside(path, unquote(u)) for u in uris if not u.startswith("data:")]
-        elif ending == ".ply":
-            with open(path, "rb") as stream:
-                header = stream.read(4096).partition(b"end_header")[0].decode(errors="replace")
-            names = re.findall(r"^comment TextureFile (.+?)\s*$", header, re.MULTILINE)
-            named = [file_beside(path, name) for name in names]
-        else:
-            libraries, images = _files_of_obj(path)
-            named = libraries + images
-    return [path, *dict.fromkeys(named)]
+        return [path, *dict.fromkeys(files(path))]
 
 
 def gltf_document(path: Path) -> dict[str, Any]:
@@ -143,18 +126,6 @@ class _Part:
         return moved(mesh, self.file_from_mesh[:3, :3], self.file_from_mesh[:3, 3])
 
 
-def _parts(path: Path) -> Iterator[_Part]:
-    """Read a file's meshes."""
-    budget = _budget(path)
-    if path.suffix.lower() in (".glb", ".gltf"):
-        yield from _gltf_parts(path, budget)
-    else:
-        _check_textures(path)
-        scene = trimesh.load_scene(path, process=False)
-        material_of = partial(_plain_material, path=path, budget=budget)
-        yield from _trimesh_parts(scene, material_of, budget)
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn whatever is said of a bad file, here or by trimesh, into a SceneError."""
@@ -171,13 +142,14 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_ending(path: Path) -> None:
-    if path.suffix.lower() not in MESH_ENDINGS:
-        raise SceneError(f"{path}: expected a mesh file ({', '.join(MESH_ENDINGS)})")
-
-
 def _budget(path: Path) -> Budget:
     return Budget(path, sum(file.stat().st_size for file in files_of_mesh(path)))
+
+
+def _check_gltf(path: Path, budget: Budget) -> None:
+    document = gltf_document(path)
+    _check_extensions(path, document)
+    check_gltf(document, path, budget)
 
 
 def _check_extensions(path: Path, document: dict[str, Any]) -> None:
@@ -324,14 +296,25 @@ def _pixels(image: Any, what: str, budget: Budget) -> UInt8:
         raise SceneError(f"{what}: the image cannot be decoded") from error
 
 
-def _check_textures(path: Path) -> None:
-    """Raise SceneError where a texture of an OBJ or PLY is no image: trimesh would leave it out."""
-    is_obj = path.suffix.lower() == ".obj"
-    for image in _files_of_obj(path)[1] if is_obj else files_of_mesh(path)[1:]:
+def _obj_parts(path: Path, budget: Budget) -> Iterator[_Part]:
+    _, images = _libraries_and_images(path)
+    yield from _plain_parts(path, images, budget)
+
+
+def _ply_parts(path: Path, budget: Budget) -> Iterator[_Part]:
+    yield from _plain_parts(path, _files_of_ply(path), budget)
+
+
+def _plain_parts(path: Path, images: list[Path], budget: Budget) -> Iterator[_Part]:
+    """Read an OBJ or PLY. Raises SceneError where an image is none: trimesh would leave it out."""
+    for image in images:
         try:
             Image.open(image).close()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise SceneError(f"{image}: the image cannot be decoded") from error
+    scene = trimesh.load_scene(path, process=False)
+    material_of = partial(_plain_material, path=path, budget=budget)
+    yield from _trimesh_parts(scene, material_of, budget)
 
 
 def _plain_material(visual: Any, path: Path, budget: Budget) -> Material:
@@ -348,7 +331,26 @@ def _plain_material(visual: Any, path: Path, budget: Budget) -> Material:
     )
 
 
-def _files_of_obj(path: Path) -> tuple[list[Path], list[Path]]:
+def _files_of_gltf(path: Path) -> list[Path]:
+    document = gltf_document(path)
+    items = [*document.get("buffers", []), *document.get("images", [])]
+    uris = [item.get("uri", "data:") for item in items]
+    return [file_beside(path, unquote(uri)) for uri in uris if not uri.startswith("data:")]
+
+
+def _files_of_ply(path: Path) -> list[Path]:
+    with open(path, "rb") as stream:
+        header = stream.read(4096).partition(b"end_header")[0].decode(errors="replace")
+    names = re.findall(r"^comment TextureFile (.+?)\s*$", header, re.MULTILINE)
+    return [file_beside(path, name) for name in names]
+
+
+def _files_of_obj(path: Path) -> list[Path]:
+    libraries, images = _libraries_and_images(path)
+    return libraries + images
+
+
+def _libraries_and_images(path: Path) -> tuple[list[Path], list[Path]]:
     """Return an OBJ file's library of materials, of which it may name one, and their textures."""
     libraries = list(dict.fromkeys(_files_after(path, "mtllib")))
     if len(libraries) > 1:
@@ -390,3 +392,34 @@ def _as_bytes(colors: Any) -> Any:
     if colors.dtype == np.uint16:
         return (colors // 257).astype(np.uint8)
     return np.rint(np.clip(colors, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """How mesh files of one ending are read."""
+
+    files: Callable[[Path], list[Path]]
+    """Those that a file names."""
+    parts: Callable[[Path, Budget], Iterator[_Part]]
+    """The file's meshes."""
+    check: Callable[[Path, Budget], None] | None = None
+    """Raises SceneError where the header tells that the file is no good."""
+
+
+_GLTF = _Format(files=_files_of_gltf, parts=_gltf_parts, check=_check_gltf)
+_FORMATS = {
+    ".glb": _GLTF,
+    ".gltf": _GLTF,
+    ".obj": _Format(files=_files_of_obj, parts=_obj_parts),
+    ".ply": _Format(files=_files_of_ply, parts=_ply_parts),
+}
+MESH_ENDINGS = tuple(_FORMATS)
+"""Of one mesh in several formats, the first of these is taken."""
+
+
+def _format(path: Path) -> _Format:
+    """Return a file's format. Raises SceneError where it is not a mesh's."""
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise SceneError(f"{path}: expected a mesh file ({', '.join(MESH_ENDINGS)})") from None

@@ -151,8 +151,8 @@ def scene_files_among(paths: Iterable[Path]) -> list[Path]:
     """Return the files that are scenes, sorted: meshes, stage configurations, scene instances.
 
     A .basis.glb or .semantic.glb beside a plain .glb is the same scene in another guise: left out.
-    So are meshes that differ in nothing but their ending, all but the first of .glb .gltf .obj
-    .ply; a line of the log names them.
+    So are meshes that differ in nothing but their ending, all but the first of MESH_ENDINGS; a line
+    of the log names them.
     """
     found = {
         path
@@ -161,7 +161,8 @@ def scene_files_among(paths: Iterable[Path]) -> list[Path]:
     }
     scenes = sorted(path for path in found if _plain_twin(path) not in found)
     first: dict[Path, Path] = {}
-    for path in sorted(scenes, key=lambda path: path.suffix.lower()):
+    rank = {ending: number for number, ending in enumerate(MESH_ENDINGS)}
+    for path in sorted(scenes, key=lambda path: rank.get(path.suffix.lower(), -1)):
         first.setdefault(path.with_suffix(""), path)
     kept = sorted(first.values())
     tell_of_other_formats({*scenes} - {*kept})

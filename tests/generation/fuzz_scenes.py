@@ -35,6 +35,7 @@ from generation.geometry import Camera, look_at
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
 from generation.scenes.digest import scene_digest
+from generation.scenes.mesh_files import MESH_ENDINGS
 from generation.scenes.sources import SceneSource
 from generation.viewpoints import ViewpointConfig, find_floors
 
@@ -403,7 +404,7 @@ def write_case(case: int, seeds: dict[str, Path], folder: Path) -> tuple[str, Pa
     shutil.copytree(root, folder, dirs_exist_ok=True)
     files = sorted(path for path in (folder / "scene").rglob("*") if path.is_file())
     # Configurations first, where there are any: they say what is done with the rest.
-    leading = [path for path in files if path.suffix in (".json", ".gltf", ".glb", ".ply", ".obj")]
+    leading = [path for path in files if path.suffix in (".json", *MESH_ENDINGS)]
     victim = (leading if rng.random() < 0.85 else files)[rng.integers(len(leading))]
     data = victim.read_bytes()
     for _ in range(int(rng.choice([1, 1, 1, 2, 4]))):

@@ -5,6 +5,8 @@ from pathlib import Path
 import fuzz_scenes
 import pytest
 
+from generation.scenes.mesh_files import MESH_ENDINGS
+
 NUM_CASES = 2400
 
 
@@ -30,6 +32,11 @@ def test_the_driver_names_what_each_case_did_wrong_and_goes_on():
     assert "secret.bin" in report.failures[9]
     assert "wrote " in report.failures[11]
     assert sum(report.outcomes.values()) == 10
+
+
+def test_every_format_of_a_mesh_is_among_what_is_damaged(tmp_path: Path):
+    seeds = fuzz_scenes.build_seeds(tmp_path)
+    assert {path.suffix for path in seeds.values()} >= set(MESH_ENDINGS)
 
 
 def test_a_case_is_the_same_every_time(tmp_path: Path):

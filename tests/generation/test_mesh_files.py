@@ -10,8 +10,9 @@ import trimesh
 from PIL import Image
 
 from generation.scenes.asset_config import AssetConfig
-from generation.scenes.mesh_files import load_mesh_scene
+from generation.scenes.mesh_files import MESH_ENDINGS, load_mesh_scene
 from generation.scenes.scene import SceneError
+from generation.scenes.sets import scene_files_among
 from generation.scenes.sources import SceneSource, resolve_scenes
 from pipelines.scene_sets import scene_sets
 
@@ -254,7 +255,7 @@ class TestBadFiles:
         with pytest.raises(SceneError, match="expected a mesh file"):
             self.load(tmp_path / "a.txt")
 
-    @pytest.mark.parametrize("ending", [".glb", ".gltf", ".ply", ".obj"])
+    @pytest.mark.parametrize("ending", MESH_ENDINGS)
     def test_garbage_under_a_mesh_ending(self, tmp_path: Path, ending: str):
         path = tmp_path / f"a{ending}"
         path.write_bytes(b"this is not a mesh, whatever its name says" * 20)
@@ -443,6 +444,11 @@ class TestResolving:
             assert line.endswith(f"another format: {', '.join(map(str, sorted(others)))}")
         (source,) = resolve_scenes([str(others[0])])
         assert source.path == str(others[0])
+
+    def test_the_format_that_stands_first_is_taken_whatever_its_ending(self, monkeypatch):
+        monkeypatch.setattr("generation.scenes.sets.MESH_ENDINGS", (".ply", ".glb"))
+        names = [Path("room.glb"), Path("room.ply"), Path("room.stage_config.json")]
+        assert scene_files_among(names) == names[1:]
 
     def test_names_do_not_tell_where_the_scans_lie(self, tmp_path: Path):
         ids = []
