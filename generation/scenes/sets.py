@@ -39,7 +39,11 @@ class SceneSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSet:
-    """A set of scenes that is published, or yours."""
+    """A set of scenes that is published, or yours.
+
+    Validation takes each scene for a room of its own, but for ScanNet's sceneNNNN_NN (training's
+    room_of). A set with several scans of a room wants splits by room, and a dataset of each.
+    """
 
     name: str
     """As in --scenes NAME:ROOT."""
