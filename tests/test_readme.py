@@ -6,9 +6,12 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from generation.geometry import Camera
+from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.cli import _parser, main
 from training.model.croco import CroCo, ModelConfig
 from training.model_folder import write_model_folder
@@ -16,10 +19,11 @@ from training.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAIRS = (ROOT / "docs" / "pairs.md").read_text()
 
 
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def code_blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def shell_commands() -> list[str]:
@@ -59,7 +63,27 @@ def test_the_readmes_dataset_and_its_python_example_work(tmp_path: Path, monkeyp
     assert "10000" not in small
     assert main(shlex.split(small)[1:]) == 0
     example, _ = code_blocks("python")
-    exec(compile(example, "README.md", "exec"), {})
+    cloud = {}
+    exec(compile(example, "README.md", "exec"), cloud)
+    reader = ShardReader(ShardIndex.open("out/pairs"))
+    last = reader.index.num_pairs - 1
+    meta = cloud["meta"]
+    camera = Camera.from_hfov(60.0, (256, 256), np.array(meta["world_from_camera1"]))
+    depth_m = reader.depths(last)[0]
+    expected = camera.unproject(depth_m)[depth_m.ravel() > 0]
+    np.testing.assert_allclose(cloud["points_world"].T, expected, atol=1e-5)
+    assert cloud["colours"].shape == expected.shape
+
+    (example,) = code_blocks("python", PAIRS)
+    names = {}
+    exec(compile(example, "docs/pairs.md", "exec"), names)
+    assert names["large"].color.shape == (512, 512, 3)
+    low, high = names["points_world"].min(axis=0), names["points_world"].max(axis=0)
+    room_low, room_high = names["source"].load().bounds
+    assert (room_low - 0.01 < low).all()
+    assert (high < room_high + 0.01).all()
+    recorded = names["record"]["covisibility"]
+    assert names["measured"].covisibility == pytest.approx(recorded, abs=0.01)
 
 
 def test_the_readmes_model_gives_features(tmp_path: Path, monkeypatch):
