@@ -78,8 +78,15 @@ def _read(path: Path) -> UInt8:
         raise CrossviewError(f"{path}: expected an image, found no such file") from None
     except Image.DecompressionBombError as error:
         raise CrossviewError(f"{path}: too large an image ({error})") from error
-    # What Pillow says of damaged files.
-    except (OSError, SyntaxError, TypeError, ValueError, struct.error) as error:
+    # What Pillow says of damaged files, and of kinds that it does not know.
+    except (
+        NotImplementedError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise CrossviewError(f"{path}: not an image that can be read ({error})") from error
 
 

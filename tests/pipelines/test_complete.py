@@ -145,6 +145,10 @@ def test_an_image_is_upright_as_its_camera_says(tmp_path):
 def bad_images(folder: Path):
     (folder / "text.jpg").write_text("no image")
     good = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    Image.fromarray(good).save(folder / "odd.dds")
+    with open(folder / "odd.dds", "r+b") as stream:  # of pixels that nobody knows
+        stream.seek(80)
+        stream.write(b"\4\0\0\0what")
     Image.fromarray(good[:40]).save(folder / "small.png")
     Image.fromarray(np.zeros((64, 64), np.uint16)).save(folder / "deep.png")
     Image.fromarray(noise(np.random.default_rng(0), 256)).save(folder / "whole.png")
@@ -160,6 +164,7 @@ def bad_images(folder: Path):
     [
         ("gone.png", "gone.png: expected an image, found no such file"),
         ("text.jpg", "text.jpg: not an image that can be read"),
+        ("odd.dds", "odd.dds: not an image that can be read (Unimplemented pixel format"),
         ("cut.png", "cut.png: not an image that can be read"),
         ("turned.png", "turned.png: not an image that can be read (unpack requires"),
         ("told.png", "told.png: not an image that can be read (Decompressed data too large"),

@@ -129,6 +129,16 @@ def test_a_cut_image_is_named_wherever_it_was_cut(tmp_path, kind):
             read_rgb(path)
 
 
+def test_an_image_of_pixels_that_nobody_knows_is_named(tmp_path):
+    path = tmp_path / "odd.dds"
+    Image.new("RGB", (16, 16)).save(path)
+    with open(path, "r+b") as stream:
+        stream.seek(80)
+        stream.write(b"\4\0\0\0what")
+    with pytest.raises(CrossviewError, match=r"odd\.dds: not a whole image \(Unimplemented pixel"):
+        read_rgb(path)
+
+
 def test_bytes_that_changed_never_escape_as_another_error(tmp_path):
     random = np.random.default_rng(0)
     stream = io.BytesIO()

@@ -177,7 +177,14 @@ def _decoded(path: Path, take: Callable[[Image.Image], Decoded]) -> Decoded:
             return take(image)
     except FileNotFoundError:
         raise CrossviewError(f"{path}: no such file; unpack the dataset again") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (
+        EOFError,
+        Image.DecompressionBombError,
+        NotImplementedError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         raise CrossviewError(
             f"{path}: not a whole image ({error}); fetch or unpack it again"
         ) from error
