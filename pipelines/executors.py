@@ -233,19 +233,31 @@ def make_executor(
     num_workers: int | None = None,
     limits: Limits | None = None,
 ) -> AbstractContextManager[Executor]:
-    """Return the executor of that name, serial or ray; what it started ends with the block.
+    """Return the executor of that name; what it started ends with the block.
 
     Raises CrossviewError for another name, and for an address or workers of serial, which has one.
     """
-    limits = limits or Limits()
-    if name == "ray":
-        return closing(RayExecutor(address=address, num_workers=num_workers, limits=limits))
-    if name != "serial":
-        raise CrossviewError(f"executor {name!r}: expected serial or ray")
+    if name not in EXECUTORS:
+        raise CrossviewError(f"executor {name!r}: expected {' or '.join(EXECUTORS)}")
+    return closing(EXECUTORS[name](address, num_workers, limits or Limits()))
+
+
+def _serial(address: str | None, num_workers: int | None, limits: Limits) -> SerialExecutor:
     for given, what in ((address, "a Ray address"), (num_workers, "a number of workers")):
         if given is not None:
             raise CrossviewError(f"executor serial: {what}, {given}, needs --executor ray")
-    return closing(SerialExecutor(limits=limits))
+    return SerialExecutor(limits=limits)
+
+
+def _ray(address: str | None, num_workers: int | None, limits: Limits) -> RayExecutor:
+    return RayExecutor(address=address, num_workers=num_workers, limits=limits)
+
+
+EXECUTORS: dict[str, Callable[[str | None, int | None, Limits], SerialExecutor | RayExecutor]] = {
+    "ray": _ray,
+    "serial": _serial,
+}
+"""Name -> how one is made of an address, a number of workers, and what a task may cost."""
 
 
 @dataclass(eq=False)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from generation.renderers.choice import RENDERERS
+from pipelines.executors import EXECUTORS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,6 +87,12 @@ def test_make_alone_explains_every_target_and_variable(make: Make) -> None:
     targets = {"demo", "test", "render-pairs", "pretrain", "lint", "types", "bench", "clean"}
     variables = {"SCENES", "NUM_PAIRS", "OVERLAP", "SEED", "OUT", "DATA", "EXECUTOR", "DEPTH"}
     assert targets | variables | {"CONFIG"} <= explained
+
+
+@pytest.mark.parametrize(("variable", "names"), [("RENDERER", RENDERERS), ("EXECUTOR", EXECUTORS)])
+def test_make_alone_names_all_that_a_variable_may_be(make: Make, variable: str, names) -> None:
+    (line,) = [line for line in make().splitlines() if line.startswith(f"  {variable} ")]
+    assert set(names) <= set(re.findall(r"\w+", line))
 
 
 def test_a_failed_install_leaves_no_stamp(make: Make) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from generation.errors import CrossviewError
 from generation.plain import merge
 from generation.renderers.choice import KINDS
-from pipelines.config import load_yaml, parse_overrides
+from pipelines.config import MANIFESTS, load_yaml, parse_overrides
+from pipelines.executors import EXECUTORS
 
 WEIGHTS = (
     "a run's folder or one of its checkpoints, a published checkpoint, or a folder of "
@@ -36,6 +37,7 @@ def add_pairs(parser: argparse.ArgumentParser, scenes: str, *, of_recipe: bool =
         "--up",
         help=f"up axis of meshes without a stage configuration: x y z -x -y -z ({default('y')})",
     )
+    levels = load_yaml(MANIFESTS / "overlap_levels.yaml")
     of_each = "" if of_recipe else ", of each level with --levels"
     parser.add_argument(
         "--num-pairs",
@@ -47,7 +49,7 @@ def add_pairs(parser: argparse.ArgumentParser, scenes: str, *, of_recipe: bool =
         "--overlap",
         metavar="LO-HI",
         help=f"band of co-visibility ({default('0.4-0.6')}); LO-HI:flat spreads pairs evenly over "
-        "it; or a level's name: low, near-half, high, uniform, official (CroCo's published rule)",
+        f"it; or a level's name: {', '.join(levels)} (official: CroCo's published rule)",
     )
     parser.add_argument(
         "--renderer",
@@ -110,7 +112,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     """Add --executor, --ray-address, --workers and what a task may cost."""
     parser.add_argument(
         "--executor",
-        choices=("ray", "serial"),
+        choices=tuple(EXECUTORS),
         default="ray",
         help="who does the work (default ray)",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import options as shared
+from training.presets import PRESETS
 
 if TYPE_CHECKING:
     from training.config import PretrainConfig
@@ -29,8 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="tiny, small (for CPUs), croco_v1 (default; also called base), croco_v2_base, "
-        "croco_v2_large, croco_v2_base_small_decoder or mae",
+        help=f"{', '.join(PRESETS)} (default croco_v1, which is base; tiny and small are for CPUs)",
     )
     parser.add_argument(
         "--init",

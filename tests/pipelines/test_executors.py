@@ -21,6 +21,7 @@ import pytest
 from generation.errors import CrossviewError
 from pipelines import executors as module
 from pipelines.executors import (
+    EXECUTORS,
     Agenda,
     Errand,
     Executor,
@@ -41,13 +42,13 @@ def ray_executor() -> Iterator[RayExecutor]:
         yield executor
 
 
-@pytest.fixture(params=["serial", "ray"])
+@pytest.fixture(params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "ray":
         yield request.getfixturevalue("ray_executor")
     else:
-        with closing(SerialExecutor(limits=LIMITS)) as serial:
-            yield serial
+        with make_executor(request.param, limits=LIMITS) as other:
+            yield other
 
 
 def by_task(outcome: Outcome) -> int:
@@ -243,7 +244,7 @@ def test_executors_come_by_name():
     for given in ({"num_workers": 8}, {"address": "nowhere:1"}):
         with pytest.raises(CrossviewError, match="needs --executor ray"):
             make_executor("serial", **given).__enter__()
-    with pytest.raises(CrossviewError, match="expected serial or ray"), make_executor("slurm"):
+    with pytest.raises(CrossviewError, match="expected ray or serial"), make_executor("slurm"):
         pass
 
 
@@ -322,7 +323,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["serial", "ray"])
+@pytest.mark.parametrize("name", EXECUTORS)
 def test_an_interrupt_ends_the_work_and_the_cluster_from_any_folder(tmp_path: Path, name: str):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, name],
