@@ -28,6 +28,8 @@ from generation.scenes.sources import SceneSource
 METADATA_NAME = "metadata.json"
 MAX_METADATA_BYTES = 1 << 28
 """Of one scene; a thousand pairs take a megabyte."""
+JPEG_QUALITY = 75
+"""Of the original's pictures: Pillow's default, as its generator names none."""
 _OLD_REPLICA_CAD = re.compile(r"remake_v0_v3_(sc\d+_staging_\d+)\.glb")
 _SCANNET = re.compile(r"(scene\d{4}_\d{2})(_vh_clean_2)?\.glb")
 

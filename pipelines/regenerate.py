@@ -15,7 +15,7 @@ from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.files import write_text_whole
 from generation.plain import Plain, to_plain
-from generation.published import read_published
+from generation.published import JPEG_QUALITY, read_published
 from generation.recorded import NUMBERS, RecordedPairs, read_dataset
 from generation.regenerate_task import RegenerateTask, regenerate_shard
 from generation.renderers.choice import AUTO, RENDERERS, chosen_renderer
@@ -57,6 +57,8 @@ class RegenerateConfig:
     """Horizontal field of view, degrees; null: as recorded."""
     renderer: str | None = None
     """auto, embree, gl or habitat; null: as recorded, for the original's pairs auto."""
+    jpeg_quality: int | None = None
+    """1 to 100; null: as recorded, for the original's pairs 75, as its generator stores them."""
     depth: bool = False
     """Also store both depth maps."""
 
@@ -69,6 +71,8 @@ class RegenerateConfig:
         require(fits, "hfov_deg", self.hfov_deg, "1 to 170")
         fits = self.renderer is None or self.renderer in RENDERERS
         require(fits, "renderer", self.renderer, f"one of {', '.join(RENDERERS)}")
+        fits = self.jpeg_quality is None or 1 <= self.jpeg_quality <= 100
+        require(fits, "jpeg_quality", self.jpeg_quality, "1 to 100")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +176,7 @@ def read_record(config: RegenerateConfig) -> Record:
         pieces = read_published(
             path, roots, up=config.up, pairs_per_piece=ShardConfig().pairs_per_shard
         )
-        record = Record(pieces=tuple(pieces))
+        record = Record(pieces=tuple(pieces), jpeg_quality=JPEG_QUALITY)
         if not record.pieces:
             raise CrossviewError(f"{path}: it records no pairs")
         return record
@@ -189,7 +193,8 @@ def read_record(config: RegenerateConfig) -> Record:
 def plan_tasks(config: RegenerateConfig, record: Record, out: Path) -> list[RegenerateTask]:
     """Return a task for every piece whose scene was found."""
     size = (config.resolution, config.resolution) if config.resolution else None
-    shards = ShardConfig(depth=config.depth, jpeg_quality=record.jpeg_quality)
+    quality = config.jpeg_quality or record.jpeg_quality
+    shards = ShardConfig(depth=config.depth, jpeg_quality=quality)
     renderer = chosen_renderer(config.renderer or record.renderer)
     tasks = []
     for piece in record.pieces:
@@ -304,6 +309,7 @@ def regenerate_command(config: RegenerateConfig) -> str:
         ("--resolution", config.resolution),
         ("--hfov", config.hfov_deg),
         ("--renderer", config.renderer),
+        ("--jpeg-quality", config.jpeg_quality),
     ):
         words += [] if value is None else [f"{option}={value}"]  # = : "--up -z" would be an option
     return shlex.join([*words, *["--depth"] * config.depth, "--out", "pairs"])

@@ -55,6 +55,12 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help=f"{shared.RENDERERS} (default: as recorded; for CroCo's pairs auto)",
     )
+    parser.add_argument(
+        "--jpeg-quality",
+        type=int,
+        metavar="Q",
+        help="1 to 100 (default: as recorded; for CroCo's pairs 75, as theirs)",
+    )
     parser.add_argument("--depth", action="store_true", help="also store depth maps")
     parser.add_argument(
         "--verify", action="store_true", help="also read finished shards and make damaged ones anew"
@@ -77,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
             "resolution": options.resolution,
             "hfov_deg": options.hfov,
             "renderer": options.renderer,
+            "jpeg_quality": options.jpeg_quality,
             "depth": options.depth,
         }
     )

@@ -103,6 +103,22 @@ def test_poses_stay_at_another_resolution_and_field_of_view(dataset: Path, tmp_p
         assert "depth1.png" not in sample
 
 
+def test_pictures_are_stored_in_the_recorded_quality_or_another(dataset: Path, tmp_path: Path):
+    recorded = again(dataset, tmp_path / "recorded").index
+    assert recorded.config["shards"]["jpeg_quality"] == 90
+    options = ["--metadata", str(dataset), "--jpeg-quality", "50", "--executor", "serial"]
+    assert main(["regenerate", *options, "--out", str(tmp_path / "small")]) == 0
+    small = ShardIndex.open(tmp_path / "small")
+    assert small.config["shards"]["jpeg_quality"] == 50
+    (before,), (after,) = (
+        PairReader(index, 64).members(0, ("view1.jpg",)) for index in (recorded, small)
+    )
+    assert len(after) < len(before)
+    assert "--jpeg-quality=50" in (tmp_path / "small" / "README.md").read_text()
+    with pytest.raises(ShardError, match=r"shards\.jpeg_quality"):
+        again(dataset, tmp_path / "small")
+
+
 def test_what_comes_out_is_a_dataset_as_any_other(dataset: Path, tmp_path: Path):
     again(dataset, tmp_path, resolution=96)
     assert verify_dataset(tmp_path).problems == ()
@@ -170,6 +186,7 @@ def test_a_tar_of_metadata_and_a_missing_scene(scans, tmp_path: Path, capsys):
     # One sample a pixel here, four there: the depths, and so the numbers, are the same.
     assert report["attic"]["differences"]["covisibility_official"]["largest"] < 1e-3
     assert ShardIndex.open(out).scenes == ("attic",)
+    assert ShardIndex.open(out).config["shards"]["jpeg_quality"] == 75
 
 
 def test_scenes_that_moved_are_found_below_a_root(scans, tmp_path: Path):
@@ -357,6 +374,7 @@ def test_another_camera_in_the_same_folder_is_refused(dataset: Path, tmp_path: P
         ({"resolution": 8}, "resolution = 8: expected at least 16"),
         ({"hfov_deg": 200.0}, "hfov_deg = 200.0: expected 1 to 170"),
         ({"renderer": "povray"}, "renderer = 'povray': expected one of"),
+        ({"jpeg_quality": 0}, "jpeg_quality = 0: expected 1 to 100"),
         ({"up": "w"}, "up = 'w': expected one of"),
         ({"roots": ["gone"]}, "gone: no such folder"),
     ],
