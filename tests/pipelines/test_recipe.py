@@ -213,6 +213,9 @@ def test_the_papers_recipe_is_the_papers():
     assert recipe.render.pairs_per_scene == 1000
     model = recipe.pretrain_config.model
     assert (model.image_size, model.patch_size, model.enc_dim, model.dec_depth) == (224, 16, 768, 8)
+    assert recipe.render.shards.jpeg_quality == 75
+    optim = recipe.pretrain_config.optim
+    assert optim.num_steps(2_367_500 / 256) * optim.batch_size == 400 * 1_800_000
 
 
 @pytest.mark.parametrize(
