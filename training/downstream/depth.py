@@ -89,8 +89,7 @@ class Depth:
 
     def score(self, prediction: Prediction, example: Example) -> Scores:
         """Return the metrics of one image."""
-        scores = depth_scores(prediction["depth_m"], example.truth["depth_m"])
-        return {metric.name: scores[metric.name] for metric in self.metrics}
+        return depth_scores(prediction["depth_m"], example.truth["depth_m"])
 
     def summarise(self, scores: Sequence[Scores]) -> dict[str, float]:
         """Return the means over images, as is customary on NYUv2."""

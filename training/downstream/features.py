@@ -68,16 +68,11 @@ class PairFeatures(_Features):
     """Tokens of an image that looks at another: the encoder's, and those of three decoder blocks.
 
     The encoder's are its last ones, after its norm; the decoder's last ones too. Nothing is masked.
-    Raises CrossviewError where the decoder sees no reference: see as_pair_model.
     """
 
     def __init__(self, model: CroCo) -> None:
+        """Take a model whose decoder looks at a second image."""
         config = model.config
-        if not config.sees_reference:
-            raise CrossviewError(
-                "model.decoder = 'self' sees no second image: expected cross or cat; as_pair_model "
-                "gives it a decoder that does"
-            )
         super().__init__(model, [config.enc_dim, *[config.dec_dim] * 3])
         self.hooks = tuple(layers(config.dec_depth, 3))
 
@@ -96,9 +91,6 @@ class PairFeatures(_Features):
 
     def _encode(self, first: Tensor, second: Tensor) -> Tensor:
         """Return (2 B, N, enc_dim), first and second image one after the other."""
-        if first.shape != second.shape:
-            found = [f"{image.shape[-2]} x {image.shape[-1]}" for image in (first, second)]
-            raise CrossviewError(f"the images are {' and '.join(found)}: expected one size")
         return self.model.encode(normalise(torch.cat([first, second])))
 
     def _decode(self, features: Tensor, others: Tensor, grid: tuple[int, int]) -> list[Tensor]:

@@ -19,6 +19,11 @@ from generation.errors import CrossviewError
 from training.downstream.dpt import Size, as_map, in_float32, upsampled
 from training.model.blocks import layer_norm
 
+NUM_CONVNEXT_BLOCKS = 4
+"""Of the head of segmentation. Source: MultiMAE."""
+POSE_CHANNELS = 16
+"""To which the tokens of a patch are brought, for a pose."""
+
 
 class LinearHead(nn.Module):
     """A linear classifier of an image's mean token, each channel of unit variance.
@@ -63,21 +68,14 @@ class SegmentationHead(nn.Module):
     Source: Bachmann et al., MultiMAE, ECCV 2022.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        patch_size: int,
-        width: int = 384,
-        num_blocks: int = 4,
-    ) -> None:
+    def __init__(self, dim: int, num_classes: int, patch_size: int, *, width: int) -> None:
         """Take tokens of dim channels; width is that of the ConvNeXt blocks, published: 384."""
         super().__init__()
         self.patch_size = patch_size
         self.embed = nn.Linear(dim, width * 16)
         # no layer scale: its 1e-6 would leave the blocks without effect in a short run
         self.blocks = nn.Sequential(
-            *(ConvNeXtBlock(width, ls_init_value=None) for _ in range(num_blocks))
+            *(ConvNeXtBlock(width, ls_init_value=None) for _ in range(NUM_CONVNEXT_BLOCKS))
         )
         self.classify = nn.Conv2d(width, num_classes, 1)
 
@@ -99,14 +97,12 @@ class PoseHead(nn.Module):
     Rotation Estimation, NeurIPS 2020.
     """
 
-    def __init__(
-        self, dims: Sequence[int], num_patches: int, channels: int = 16, width: int = 512
-    ) -> None:
+    def __init__(self, dims: Sequence[int], num_patches: int, width: int = 512) -> None:
         super().__init__()
-        self.embed = nn.Linear(sum(dims), channels)
+        self.embed = nn.Linear(sum(dims), POSE_CHANNELS)
         self.mlp = nn.Sequential(
-            layer_norm(num_patches * channels),
-            nn.Linear(num_patches * channels, width),
+            layer_norm(num_patches * POSE_CHANNELS),
+            nn.Linear(num_patches * POSE_CHANNELS, width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),

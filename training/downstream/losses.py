@@ -14,8 +14,18 @@ from torch.nn import functional
 
 from training.downstream.example import UNKNOWN_LABEL
 
+BERHU_SHARE = 0.2
+"""Of the largest error, up to which errors count as they are. Source: Laina et al. 2016."""
+LOG_SCALE_BOUND = 3.0
+"""Scales of a Laplacian are within e^-3 to e^3. Source: CroCo v2, of stereo."""
+BETA_M = 0.1
+"""Translations less than this far off count by the square of it."""
+CONFIDENCE_WEIGHT = 0.2
+"""Of log conf in the loss of pointmaps: alpha of DUSt3R."""
 MIN_SCALE = 1e-3
 """Pointmaps are divided by at least this mean distance to the origin."""
+TEMPERATURE = 0.07
+"""Of the cosines of descriptors. Source: MASt3R."""
 
 
 # Dense regression
@@ -27,15 +37,15 @@ def l1_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     return _mean((predicted - truth).abs(), known)
 
 
-def berhu_loss(predicted: Tensor, truth: Tensor, threshold: float = 0.2) -> Tensor:
+def berhu_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     """Return the mean reverse Huber loss of maps of any shape.
 
-    An error e counts |e| up to c, (e^2 + c^2) / (2 c) above; c is threshold times the largest error
+    An error e counts |e| up to c, (e^2 + c^2) / (2 c) above; c is BERHU_SHARE of the largest error
     of the batch, taken as a constant. Source: Laina et al. 2016, arXiv:1606.00373.
     """
     predicted, truth, known = _known(predicted, truth)
     errors = (predicted - truth).abs()
-    limit = (threshold * errors.detach().max()).clamp(min=1e-6)  # errors are 0 where unknown
+    limit = (BERHU_SHARE * errors.detach().max()).clamp(min=1e-6)  # errors are 0 where unknown
     squares = (errors.square() + limit.square()) / (2 * limit)
     return _mean(torch.where(errors <= limit, errors, squares), known)
 
@@ -52,9 +62,7 @@ def normal_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     return _mean(1 - cosines, known[:, 0])
 
 
-def laplacian_loss(
-    predicted: Tensor, raw_scale: Tensor, truth: Tensor, bound: float = 3.0
-) -> Tensor:
+def laplacian_loss(predicted: Tensor, raw_scale: Tensor, truth: Tensor) -> Tensor:
     """Return the mean of |e| / exp(s) + s of (B, C, H, W) flow (C = 2) or disparity (C = 1).
 
     |e| is the L1 norm of the error over channels and s = bounded_log_scale(raw_scale), (B, H, W).
@@ -67,16 +75,16 @@ def laplacian_loss(
     known = known[:, 0]
     assert raw_scale.shape == known.shape, (raw_scale.shape, known.shape)
     errors = (predicted - truth).abs().sum(1)
-    log_scale = bounded_log_scale(torch.where(known, raw_scale.float(), 0), bound)
+    log_scale = bounded_log_scale(torch.where(known, raw_scale.float(), 0))
     return _mean(errors * torch.exp(-log_scale) + log_scale, known)
 
 
-def bounded_log_scale(raw: Tensor, bound: float = 3.0) -> Tensor:
-    """Return the log of the scale of a Laplacian, within -bound to bound, of what a head gives.
+def bounded_log_scale(raw: Tensor) -> Tensor:
+    """Return the log of the scale of a Laplacian, within its bound b, of what a head gives.
 
-    bound * tanh(raw / (2 bound)): half as steep as the identity at 0.
+    b * tanh(raw / (2 b)): half as steep as the identity at 0.
     """
-    return bound * torch.tanh(raw / (2 * bound))
+    return LOG_SCALE_BOUND * torch.tanh(raw / (2 * LOG_SCALE_BOUND))
 
 
 # Labels
@@ -115,16 +123,16 @@ def rotation_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     return _mean(torch.atan2(sine, cosine), known[..., 0, 0])
 
 
-def translation_loss(predicted_m: Tensor, truth_m: Tensor, beta_m: float = 0.1) -> Tensor:
+def translation_loss(predicted_m: Tensor, truth_m: Tensor) -> Tensor:
     """Return the mean smooth L1 of the distances, in metres, between (B, 3) translations.
 
-    A distance d counts d^2 / (2 beta) below beta, d - beta / 2 above; at beta 0 it is d.
+    A distance d counts d^2 / (2 beta) below beta = BETA_M, d - beta / 2 above.
     """
     known = truth_m.isfinite().all(-1, keepdim=True)
     predicted, truth, known = _known(predicted_m, truth_m, known)
     distances = torch.linalg.vector_norm(predicted - truth, dim=-1)
     losses = functional.smooth_l1_loss(
-        distances, torch.zeros_like(distances), beta=beta_m, reduction="none"
+        distances, torch.zeros_like(distances), beta=BETA_M, reduction="none"
     )
     return _mean(losses, known[..., 0])
 
@@ -132,32 +140,24 @@ def translation_loss(predicted_m: Tensor, truth_m: Tensor, beta_m: float = 0.1) 
 # Pointmaps and descriptors
 
 
-def pointmap_loss(
-    predicted: Tensor,
-    raw_confidence: Tensor,
-    truth: Tensor,
-    *,
-    alpha: float = 0.2,
-    metric: bool = False,
-) -> Tensor:
-    """Return the mean of conf * distance - alpha * log conf of both views' points.
+def pointmap_loss(predicted: Tensor, raw_confidence: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean of conf * distance - CONFIDENCE_WEIGHT * log conf of both views' points.
 
     predicted, truth: (B, 2, H, W, 3) points of both views in the first camera's frame;
-    raw_confidence: (B, 2, H, W), conf = 1 + exp(raw_confidence). Before distances are taken, truth
-    and prediction are each divided by the mean distance to the origin of their points of both
-    views, as far as the truth is known; if metric, both by the truth's, so that the scale is learnt
-    too. Source: DUSt3R, arXiv:2312.14132, equations 2 to 4; metric: MASt3R, arXiv:2406.09756.
+    raw_confidence: (B, 2, H, W), conf = 1 + exp(raw_confidence). Before distances are taken, both
+    are divided by the mean distance to the origin of the true points of both views, so that the
+    scale is learnt too. Source: DUSt3R, arXiv:2312.14132, equations 2 to 4, where prediction and
+    truth have scales of their own; one for both: MASt3R, arXiv:2406.09756.
     """
     known = truth.isfinite().all(-1, keepdim=True)
     predicted, truth, known = _known(predicted, truth, known)
     known = known[..., 0]
     assert raw_confidence.shape == known.shape, (raw_confidence.shape, known.shape)
-    true_scale = _mean_distance(truth, known)
-    scale = true_scale if metric else _mean_distance(predicted, known)
-    distances = torch.linalg.vector_norm(predicted / scale - truth / true_scale, dim=-1)
+    scale = _mean_distance(truth, known)
+    distances = torch.linalg.vector_norm(predicted / scale - truth / scale, dim=-1)
     raw = torch.where(known, raw_confidence.float(), 0)
     log_confidence = functional.softplus(raw)
-    return _mean((1 + raw.exp()) * distances - alpha * log_confidence, known)
+    return _mean((1 + raw.exp()) * distances - CONFIDENCE_WEIGHT * log_confidence, known)
 
 
 def _mean_distance(points: Tensor, known: Tensor) -> Tensor:
@@ -167,14 +167,12 @@ def _mean_distance(points: Tensor, known: Tensor) -> Tensor:
     return means.clamp(min=MIN_SCALE)[:, None, None, None, None]
 
 
-def matching_loss(
-    descriptors1: Tensor, descriptors2: Tensor, known: Tensor, temperature: float = 0.07
-) -> Tensor:
+def matching_loss(descriptors1: Tensor, descriptors2: Tensor, known: Tensor) -> Tensor:
     """Return the InfoNCE loss of (B, K, D) descriptors of K places that both views show.
 
     Row k of both is of the same point; known: (B, K), whether there is such a point. Each
     descriptor, made unit length here, is to find its own among all known ones of the other view of
-    its pair: cross entropy of cosines / temperature, the mean of both directions.
+    its pair: cross entropy of cosines / TEMPERATURE, the mean of both directions.
     Source: MASt3R, arXiv:2406.09756, equations 10 and 11.
     """
     assert descriptors1.shape == descriptors2.shape, (descriptors1.shape, descriptors2.shape)
@@ -184,7 +182,7 @@ def matching_loss(
         for each in (descriptors1, descriptors2)
     )
     with torch.autocast(first.device.type, enabled=False):  # bfloat16 is too coarse for logits
-        logits = first @ second.mT / temperature
+        logits = first @ second.mT / TEMPERATURE
     labels = torch.arange(known.shape[1], device=known.device).expand_as(known)
     labels = torch.where(known, labels, UNKNOWN_LABEL)
     others = ~known.unsqueeze(1)  # finite, for rows of which nothing is known

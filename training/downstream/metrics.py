@@ -28,6 +28,8 @@ MIN_DEPTH_M = 1e-3
 DEPTH_RATIOS = {"delta1": 1.25, "delta2": 1.25**2, "delta3": 1.25**3}
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
 AUC_LIMITS_DEG = (5.0, 10.0, 20.0)
+MATCH_LIMIT_PX = 3.0
+"""A match that is at most so far off is right."""
 
 
 # Depth
@@ -216,15 +218,13 @@ def mutual_matches(descriptors1: Floats, descriptors2: Floats) -> NDArray[np.int
     return np.stack([rows, second[rows]], 1)
 
 
-def matching_scores(
-    matches: NDArray[np.int64], points2_px: Floats, truth_px: Floats, limit_px: float = 3.0
-) -> Scores:
+def matching_scores(matches: NDArray[np.int64], points2_px: Floats, truth_px: Floats) -> Scores:
     """Score (K, 2) matches of a row of truth_px with a row of points2_px.
 
     points2_px: (M, 2) points of the second image that could be matched. truth_px: (N, 2) where the
     second image shows the points of the first, NaN where that is unknown; these never count.
-    match_precision: share of the matches that are at most limit_px off. match_recall: share of the
-    points of the first image that have such a match.
+    match_precision: share of the matches that are at most MATCH_LIMIT_PX off. match_recall: share
+    of the points of the first image that have such a match.
     """
     for points in (points2_px, truth_px):
         if points.ndim != 2 or points.shape[1] != 2:
@@ -234,8 +234,8 @@ def matching_scores(
     errors = errors[np.isfinite(errors)]
     num_known = np.isfinite(truth_px).all(1).sum()
     return {
-        "match_precision": _mean(errors <= limit_px),
-        "match_recall": _divide((errors <= limit_px).sum(), num_known),
+        "match_precision": _mean(errors <= MATCH_LIMIT_PX),
+        "match_recall": _divide((errors <= MATCH_LIMIT_PX).sum(), num_known),
     }
 
 

@@ -121,7 +121,7 @@ class Pointmaps:
         maps: Tensor = network(batch["image"], batch["image2"])
         points, _ = points_and_confidence(maps[:, :, :4].flatten(0, 1))
         points = points.unflatten(0, maps.shape[:2]).permute(0, 1, 3, 4, 2)
-        of_points = pointmap_loss(points, maps[:, :, 3], batch["points"], metric=True)
+        of_points = pointmap_loss(points, maps[:, :, 3], batch["points"])
         first, second = (
             _at_pixels(maps[:, view, 4:], batch["pairs"][..., view]) for view in (0, 1)
         )

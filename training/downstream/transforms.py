@@ -195,9 +195,7 @@ def _blend(from_: Any, to: Float64, factor: float) -> Float64:
 
 def augmented(example: Example, recipe: Recipe, random: np.random.Generator) -> Example:
     """Return an example as it is trained on: cropped, mirrored every other time, jittered."""
-    if recipe.crop is not None:
-        example = randomly_cropped(example, recipe.crop, random)
-    return altered(example, recipe, random)
+    return altered(randomly_cropped(example, recipe.crop_size, random), recipe, random)
 
 
 def altered(example: Example, recipe: Recipe, random: np.random.Generator) -> Example:

@@ -7,7 +7,6 @@ import torch
 from timm.layers.drop import DropPath
 from torch import nn
 
-from generation.errors import CrossviewError
 from training.augment import normalise
 from training.downstream.features import (
     EncoderFeatures,
@@ -122,13 +121,6 @@ def test_features_of_both_images_are_those_of_each_looking_at_the_other():
             for mine, theirs in zip(found, right, strict=True):
                 torch.testing.assert_close(mine, theirs)
         assert not torch.allclose(features(first, second)[1], features(first, first)[1], atol=1e-3)
-
-
-def test_images_of_two_sizes_and_a_decoder_that_sees_one_image_are_refused():
-    with pytest.raises(CrossviewError, match="the images are 32 x 32 and 32 x 40: expected one"):
-        PairFeatures(make_model())(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 40))
-    with pytest.raises(CrossviewError, match="'self' sees no second image"):
-        PairFeatures(make_model(decoder="self"))
 
 
 def test_a_model_that_looks_at_the_reference_is_its_own_pair_model():

@@ -64,24 +64,23 @@ def test_flo_survives_a_round_trip_and_opencv_reads_the_same(tmp_path):
 def test_pfm_begins_with_its_lowest_row_in_either_byte_order(tmp_path, order):
     path = tmp_path / "a.pfm"
     scale = b"-0.003922" if order == "<" else b"1"
-    rows = struct.pack(f"{order}6f", 4, 5, 6, 1, float("inf"), 3)
+    rows = struct.pack(f"{order}6f", 4, 5, 0, 1, float("inf"), -3)
     path.write_bytes(b"Pf\n3 2\n" + scale + b"\n" + rows)
-    np.testing.assert_array_equal(formats.read_pfm(path), np.float32([[1, NAN, 3], [4, 5, 6]]))
+    found = formats.read_pfm_disparity(path)
+    np.testing.assert_array_equal(found, np.float32([[1, NAN, NAN], [4, 5, NAN]]))
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_pfm_survives_a_round_trip_and_opencv_reads_the_same(tmp_path, big_endian):
     grey, colours = tmp_path / "grey.pfm", tmp_path / "colours.pfm"
     disparity = some_disparity()
-    three = np.random.default_rng(2).normal(size=(5, 7, 3)).astype(np.float32)
     written.write_pfm(grey, disparity, big_endian=big_endian)
-    written.write_pfm(colours, three, big_endian=big_endian)
-    np.testing.assert_array_equal(formats.read_pfm(grey), disparity)
-    np.testing.assert_array_equal(formats.read_pfm(colours, 3), three)
+    written.write_pfm(colours, np.ones((5, 7, 3), np.float32), big_endian=big_endian)
+    np.testing.assert_array_equal(formats.read_pfm_disparity(grey), disparity)
     theirs = cv2.imread(str(grey), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(np.where(np.isinf(theirs), NAN, theirs), disparity)
-    with pytest.raises(CrossviewError, match=r"colours\.pfm: 3 channels; expected 1"):
-        formats.read_pfm(colours)
+    with pytest.raises(CrossviewError, match=r"colours\.pfm: not a grey PFM .*; expected b'Pf'"):
+        formats.read_pfm_disparity(colours)
 
 
 def test_kitti_flow_is_red_and_green_in_64ths_and_blue_says_whether(tmp_path):
@@ -124,7 +123,7 @@ def test_pngs_survive_a_round_trip_to_half_a_step(tmp_path, name, values, step):
 
 FILES = {
     "flo": (formats.read_flo, lambda path: written.write_flo(path, some_flow())),
-    "pfm": (formats.read_pfm, lambda path: written.write_pfm(path, some_disparity())),
+    "pfm": (formats.read_pfm_disparity, lambda path: written.write_pfm(path, some_disparity())),
     "kitti": (
         formats.read_kitti_flow,
         lambda path: written.write_kitti_flow(path, some_flow()),

@@ -36,7 +36,7 @@ def _same_weights():
 IMAGE_HEADS = {
     "dpt": lambda patch: DPT([12, 12, 8, 8], 5, patch, width=16),
     "patch": lambda patch: PatchHead(8, 5, patch),
-    "segmentation": lambda patch: SegmentationHead(8, 5, patch, width=8, num_blocks=1),
+    "segmentation": lambda patch: SegmentationHead(8, 5, patch, width=8),
 }
 
 

@@ -21,7 +21,7 @@ from generation.geometry import Float32
 
 FLO_TAG = struct.pack("<f", 202021.25)  # b"PIEH"
 FLO_LARGEST = 1e9
-_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s")
+_PFM_HEADER = re.compile(rb"Pf\s+(\d+)\s+(\d+)\s+([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s")
 _UNKNOWN = np.float32("nan")
 
 
@@ -43,35 +43,25 @@ def read_flo(path: Path) -> Float32:
     return np.where(known, flow, _UNKNOWN)
 
 
-def read_pfm(path: Path, num_channels: int = 1) -> Float32:
-    """Read a portable float map: (H, W), or (H, W, 3) of three channels; infinite is unknown.
+def read_pfm_disparity(path: Path) -> Float32:
+    """Read disparity as Middlebury stores it (and ETH3D, Scene Flow): a grey portable float map.
 
-    A header of 'Pf' (one channel) or 'PF' (three), width, height and a number that is negative in
-    little-endian files; its size means nothing here. Then float32, the lowest row first. Source:
-    netpbm.sourceforge.net/doc/pfm.html.
+    A header of 'Pf', width, height and a number that is negative in little-endian files; its size
+    means nothing here. Then float32, the lowest row first. Unknown where it is infinite, 0 or less,
+    as to CroCo v2. Source: netpbm.sourceforge.net/doc/pfm.html.
     """
     data = _bytes(path)
     header = _PFM_HEADER.match(data)
     if header is None:
-        raise CrossviewError(f"{path}: not a PFM file: {_start_of(data)}; expected b'Pf' and sizes")
-    kind, columns, rows, scale = header.groups()
-    width, height, channels = int(columns), int(rows), 3 if kind == b"PF" else 1
-    if channels != num_channels:
-        raise CrossviewError(f"{path}: {channels} channels; expected {num_channels}")
-    _require_rest(path, data, header.end(), height, width, channels)
+        raise CrossviewError(
+            f"{path}: not a grey PFM file: {_start_of(data)}; expected b'Pf' and sizes"
+        )
+    columns, rows, scale = header.groups()
+    width, height = int(columns), int(rows)
+    _require_rest(path, data, header.end(), height, width, 1)
     stored = np.frombuffer(data, "<f4" if scale.startswith(b"-") else ">f4", offset=header.end())
-    values = stored.reshape(height, width, channels)[::-1].astype(np.float32)
-    values = np.where(np.isfinite(values), values, _UNKNOWN)
-    return values[..., 0] if channels == 1 else values
-
-
-def read_pfm_disparity(path: Path) -> Float32:
-    """Read disparity as Middlebury stores it (and ETH3D, Scene Flow): a PFM of one channel.
-
-    Unknown where it is infinite, 0 or less, as to CroCo v2.
-    """
-    stored = read_pfm(path)
-    return np.where(stored > 0, stored, _UNKNOWN)
+    disparity = stored.reshape(height, width)[::-1].astype(np.float32)
+    return np.where(np.isfinite(disparity) & (disparity > 0), disparity, _UNKNOWN)
 
 
 def read_kitti_flow(path: Path) -> Float32:
