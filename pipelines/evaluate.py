@@ -23,12 +23,12 @@ from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluation_figures import save_panels
 from training.device import device_name, resolved_precision
 from training.distributed import join, processes_that_read
-from training.downstream import constants
+from training.downstream import baselines
 from training.downstream.evaluation import (
     VERSION,
     Fitted,
     Outcome,
-    constant,
+    baseline,
     fine_tuned,
     judged,
 )
@@ -242,7 +242,7 @@ class _Job:
             "val_data": None if benchmark.val is None else benchmark.val.record,
             "num_train": len(self.splits.train),
             "num_val": len(self.splits.val),
-            **(self._of_model(self.contender) if self.contender else self._of_constant),
+            **(self._of_model(self.contender) if self.contender else self._of_baseline),
         }
 
     @property
@@ -264,10 +264,10 @@ class _Job:
         }
 
     @property
-    def _of_constant(self) -> Plain:
+    def _of_baseline(self) -> Plain:
         return {
-            "constants": constants.VERSION,
-            "num_fitted": constants.NUM_FITTED,
+            "constants": baselines.VERSION,
+            "num_fitted": baselines.NUM_FITTED,
             "resize": to_plain(self.benchmark.recipe.resize),
         }
 
@@ -286,7 +286,7 @@ def _trained_alike(jobs: Sequence[_Job]) -> list[list[_Job]]:
 def _made(
     first: _Job, missing: Sequence[_Job], num_workers: int
 ) -> Iterator[tuple[_Job, Cell | Failure | None]]:
-    """Train once, judge and record each; None where there is no constant answer.
+    """Train once, judge and record each; None where there is no baseline.
 
     first: of all that are trained alike, in whose folder training is kept.
     """
@@ -314,7 +314,7 @@ def _failed(job: _Job, error: CrossviewError) -> Failure:
 def _fitted(job: _Job, num_workers: int) -> Fitted | None:
     task, recipe = job.benchmark.task, job.benchmark.recipe
     if job.contender is None:
-        return constant(task, job.splits, recipe)
+        return baseline(task, job.splits, recipe)
     with _told_of_memory(recipe):
         return fine_tuned(
             task,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.downstream.constants import label_counts
+from training.downstream.baselines import label_counts
 from training.downstream.datasets.imagenet import open_imagenet
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.example import Example, Splits, one_view
@@ -93,7 +93,7 @@ class Classification:
         images = torch.cat([image, image.flip(-1)]) if recipe.flip_test else image
         return {"logits": network(images).float().mean(0).cpu().numpy()}
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say the most frequent classes; of equally frequent ones, those that come first."""
         counts = label_counts(splits, "label")
         logits = (counts - np.arange(len(counts)) / len(counts)).astype(np.float32)

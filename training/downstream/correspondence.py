@@ -95,7 +95,7 @@ class Correspondence:
             **{way: rows[0].cpu().numpy() for way, rows in maps.items()},
         }
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Return None: nothing is trained, so that chance and copying are known."""
         return None
 

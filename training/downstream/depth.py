@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.downstream.baselines import constant_map
 from training.downstream.colours import error_picture, in_one_range, span_of
-from training.downstream.constants import constant_map
 from training.downstream.datasets.nyuv2 import open_nyuv2
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import (
@@ -83,7 +83,7 @@ class Depth:
         output = predicted(network, [image], recipe)
         return {"depth_m": _depth_m(output)[0].cpu().numpy()}
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say that everything is as far as half of the pixels are."""
         return constant_map(splits, "depth_m")
 

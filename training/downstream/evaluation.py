@@ -98,10 +98,10 @@ def fine_tuned(
     )
 
 
-def constant(task: Task, splits: Splits, recipe: Recipe) -> Fitted | None:
+def baseline(task: Task, splits: Splits, recipe: Recipe) -> Fitted | None:
     """Return what says the same of every example, fitted to splits.train; None where none can."""
     began = time.perf_counter()
-    answer = task.constant(replace(splits, train=_Sized(splits.train, recipe)))
+    answer = task.baseline(replace(splits, train=_Sized(splits.train, recipe)))
     if answer is None:
         return None
     return Fitted(answer=answer, recipe=recipe, train_s=time.perf_counter() - began)

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from torch import Tensor, nn
 
+from training.downstream.baselines import constant_map
 from training.downstream.colours import error_picture, flow_picture, span_of
-from training.downstream.constants import constant_map
 from training.downstream.datasets.flying_chairs import open_flying_chairs
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.shards import open_shards
@@ -92,7 +92,7 @@ class Flow:
         output = predicted(network, images, recipe, negated=(0,), in_pixels=(0, 1), scale_channel=2)
         return {"flow": output[0, :2].permute(1, 2, 0).cpu().numpy()}
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say that everything moves alike: in general, not at all."""
         return constant_map(splits, "flow")
 

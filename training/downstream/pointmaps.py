@@ -140,7 +140,7 @@ class Pointmaps:
             view.truth["intrinsics2"],
         )
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Return None: points, descriptors and matches have no middle."""
         return None
 

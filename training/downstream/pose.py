@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from generation.errors import CrossviewError
-from training.downstream.constants import fitted
+from training.downstream.baselines import fitted
 from training.downstream.datasets.scannet1500 import open_scannet1500
 from training.downstream.datasets.seven_scenes import open_seven_scenes
 from training.downstream.datasets.shards import open_shards
@@ -83,7 +83,7 @@ class Pose:
         found: Tensor = network(*images)
         return {"camera2_from_camera1": found[0].double().cpu().numpy()}
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say that the camera does not turn, and moves as in the middle of training."""
         motions = [example.truth["camera2_from_camera1"] for example in fitted(splits)]
         if not motions:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from training.downstream.baselines import label_counts
 from training.downstream.colours import error_picture, label_picture
-from training.downstream.constants import label_counts
 from training.downstream.datasets.ade20k import open_ade20k
 from training.downstream.dense import device_of, images_of, predicted, tensors_of
 from training.downstream.dpt import upsampled
@@ -79,7 +79,7 @@ class Segmentation:
             "num_classes": np.array(logits.shape[1]),
         }
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say the most frequent class."""
         if not (counts := label_counts(splits, "labels")).any():
             return None

@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from generation.errors import CrossviewError
+from training.downstream.baselines import constant_map
 from training.downstream.colours import error_picture, in_one_range, span_of
-from training.downstream.constants import constant_map
 from training.downstream.datasets.eth3d import open_eth3d
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.middlebury import open_middlebury
@@ -109,7 +109,7 @@ class Stereo:
         output = predicted(network, images, recipe, in_pixels=(0,), scale_channel=1)
         return {"disparity": output[0, 0].cpu().numpy()}
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say that everything has one disparity."""
         return constant_map(splits, "disparity")
 

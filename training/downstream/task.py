@@ -92,7 +92,7 @@ class Task(Protocol):
         """Return what the network says of a whole, resized example."""
         ...
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Return what says the same of every example, fitted to those to train on, or None."""
         ...
 

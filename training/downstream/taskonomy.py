@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from generation.geometry import Bool, Float32, UInt8
+from training.downstream.baselines import constant_map
 from training.downstream.colours import (
     UNKNOWN_COLOUR,
     error_picture,
@@ -23,7 +24,6 @@ from training.downstream.colours import (
     span_of,
     spanning,
 )
-from training.downstream.constants import constant_map
 from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
 from training.downstream.dense import (
     DenseNetwork,
@@ -96,7 +96,7 @@ class Taskonomy:
         output = predicted(network, [image], recipe, negated=(0,) if self._is_normal else ())
         return {self.target: output[0].permute(1, 2, 0).cpu().numpy()}
 
-    def constant(self, splits: Splits) -> Answer | None:
+    def baseline(self, splits: Splits) -> Answer | None:
         """Say that all pixels have one value."""
         return constant_map(splits, self.target)
 

@@ -11,7 +11,7 @@ from training.downstream.labels import require_class
 from training.downstream.task import Answer, Prediction
 
 VERSION = 1
-"""Raised when constant answers change."""
+"""Raised when the answers change."""
 NUM_FITTED = 100
 """Training examples that it is fitted to, evenly spread."""
 
@@ -50,7 +50,7 @@ def label_counts(splits: Splits, name: str) -> np.ndarray:
 
 
 def fitted(splits: Splits) -> Iterator[Example]:
-    """Yield the training examples that a constant answer is fitted to."""
+    """Yield the training examples that a baseline is fitted to."""
     examples = at_most(splits.train, NUM_FITTED)
     return (examples[number] for number in range(len(examples)))
 

@@ -8,7 +8,7 @@ from tiny_layouts import LAYOUTS
 
 from generation.errors import CrossviewError
 from training.downstream import evaluation
-from training.downstream.evaluation import constant
+from training.downstream.evaluation import baseline
 from training.downstream.example import Example, Splits
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
@@ -22,7 +22,7 @@ def example(image=None, **truth):
 
 def judged(task, train, val, classes=(), **changes):
     splits = Splits(train=train, val=val, classes=classes)
-    fitted = constant(TASKS[task], splits, Recipe(**changes))
+    fitted = baseline(TASKS[task], splits, Recipe(**changes))
     return fitted and evaluation.judged(TASKS[task], fitted, val)
 
 
