@@ -150,7 +150,7 @@ _NORMAL_METRICS = (
 
 def _open(target: str, root: Path) -> Splits:
     """Open the dataset with one target, and NUM_TRAIN of its training images, evenly spread."""
-    splits = open_taskonomy(root, targets=(target,))
+    splits = open_taskonomy(root, target)
     return replace(splits, train=at_most(splits.train, NUM_TRAIN))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,11 +95,11 @@ _MASKS = (
 """Folder and ending of the files that tell what is known, the first that there are."""
 
 
-def open_taskonomy(root: Path, targets: Sequence[str] = tuple(TARGETS)) -> Splits:
-    """Open Taskonomy; examples have these of the TARGETS by name, (H, W, C) float32.
+def open_taskonomy(root: Path, target: str) -> Splits:
+    """Open Taskonomy; examples have one of the TARGETS by its name, (H, W, C) float32.
 
-    Pixels are unknown (NaN) in all targets where mask_valid, which Omnidata adds, is 0 or, without
-    such files, where a depth is 65535; only files of the targets and of the mask are needed. Views
+    Pixels are unknown (NaN) where mask_valid, which Omnidata adds, is 0 or, without such files,
+    where a depth is 65535; only images and files of the target and of the mask are needed. Views
     that lack one are left out: the owners' files have such holes. Buildings are split by the
     owners' table in root, train_val_test_*.csv (id,train,val,test), of which test is judged on;
     without one, each fifth building by name is judged on and the others are trained on. Buildings
@@ -108,14 +108,10 @@ def open_taskonomy(root: Path, targets: Sequence[str] = tuple(TARGETS)) -> Split
     Source: Zamir et al., Taskonomy (CVPR 2018). Raises CrossviewError where a building has no view
     with all files, or a split has no building.
     """
-    if unknown := [name for name in targets if name not in TARGETS]:
-        raise CrossviewError(
-            f"Taskonomy has no target {first_few(unknown)}; expected some of {', '.join(TARGETS)}"
-        )
     pattern, buildings = _arrangement(root)
     folders = _Folders(root, pattern, _mask(root, pattern, buildings[0]))
     train, val = (
-        FromFiles(folders.views(names, targets), partial(_read, folders, tuple(targets)))
+        FromFiles(folders.views(names, target), partial(_read, folders, target))
         for names in _split(root, buildings)
     )
     return Splits(train=train, val=val)
@@ -136,14 +132,15 @@ class _Folders:
         building, name = view.split("/")
         return self.folder(building, domain) / f"{name}_domain_{ending}.png"
 
-    def views(self, buildings: Iterable[str], targets: Sequence[str]) -> NDArray[np.bytes_]:
+    def views(self, buildings: Iterable[str], target: str) -> NDArray[np.bytes_]:
         """Return 'BUILDING/point_X_view_Y' of all views, small enough for millions."""
         views: list[bytes] = []
         lacking: list[str] = []
         for building in buildings:
-            names = {domain: _names(self.folder(building, domain), domain) for domain in targets}
-            names["rgb"] = _names(self.folder(building, "rgb"), "rgb")
-            names[self.mask[0]] = _names(self.folder(building, self.mask[0]), self.mask[1])
+            names = {
+                domain: _names(self.folder(building, domain), ending)
+                for domain, ending in ((target, target), ("rgb", "rgb"), self.mask)
+            }
             whole = set.intersection(*names.values())
             if not whole:
                 raise CrossviewError(
@@ -231,27 +228,15 @@ def _by_table(path: Path, buildings: list[str]) -> tuple[list[str], list[str]]:
     return train, val
 
 
-def _read(folders: _Folders, targets: tuple[str, ...], entry: bytes) -> Example:
+def _read(folders: _Folders, target: str, entry: bytes) -> Example:
     view = os.fsdecode(entry)
     image_path = folders.file(view, "rgb", "rgb")
-    image = read_rgb(image_path)
-    paths = {name: folders.file(view, name, name) for name in targets}
-    stored = {name: read_channels(path) for name, path in paths.items()}
-    mask_path = folders.file(view, *folders.mask)
-    mask = read_channels(mask_path)
-    require_one_size(
-        {
-            image_path: image,
-            mask_path: mask,
-            **{paths[name]: numbers for name, numbers in stored.items()},
-        }
-    )
+    path, mask_path = folders.file(view, target, target), folders.file(view, *folders.mask)
+    image, stored, mask = read_rgb(image_path), read_channels(path), read_channels(mask_path)
+    require_one_size({image_path: image, mask_path: mask, path: stored})
     known: Bool = mask[..., 0] != (0 if folders.mask[0] == "mask_valid" else _NO_DEPTH)
-    truth: dict[str, NDArray[Any]] = {}
-    for name in targets:
-        values = TARGETS[name].decoded(stored[name], paths[name])
-        values[~known] = np.nan
-        if name.startswith("depth_"):
-            values[stored[name] == _NO_DEPTH] = np.nan
-        truth[name] = values
-    return Example(name=view, images=(image,), truth=truth)
+    values = TARGETS[target].decoded(stored, path)
+    values[~known] = np.nan
+    if target.startswith("depth_"):
+        values[stored == _NO_DEPTH] = np.nan
+    return Example(name=view, images=(image,), truth={target: values})
