@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from generation.geometry import Float32
 from training.downstream.datasets.folder import (
     Layout,
     files_in,
@@ -120,38 +120,28 @@ def _splits(
 
 
 def _read_flow(training: Path, render_pass: RenderPass, frame: str) -> Example:
-    images = [training / render_pass / f"{name}.png" for name in (frame, _next(frame))]
-    flow = training / "flow" / f"{frame}.flo"
-    masks = [training / part / f"{frame}.png" for part in ("occlusions", "invalid")]
-    maps: dict[Path, NDArray[Any]] = {flow: read_flo(flow)}
-    maps |= {path: read_rgb(path) for path in images}
-    maps |= {path: read_integers(path) > 0 for path in masks}
-    require_one_size(maps)
-    occluded, invalid = (maps[path] for path in masks)
-    return Example(
-        name=frame,
-        images=(maps[images[0]], maps[images[1]]),
-        truth={
-            "flow": np.where(invalid[..., None], np.float32("nan"), maps[flow]),
-            "occluded": occluded,
-        },
+    files = (
+        f"flow/{frame}.flo",
+        f"{render_pass}/{frame}.png",
+        f"{render_pass}/{_next(frame)}.png",
+        f"occlusions/{frame}.png",
+        f"invalid/{frame}.png",
     )
+    return _example(frame, [training / file for file in files], "flow", read_flo)
 
 
 def _read_stereo(training: Path, render_pass: RenderPass, frame: str) -> Example:
-    images = [training / f"{render_pass}_{side}" / f"{frame}.png" for side in ("left", "right")]
-    disparity = training / "disparities" / f"{frame}.png"
-    masks = [training / part / f"{frame}.png" for part in _STEREO_MASKS]
-    maps: dict[Path, NDArray[Any]] = {disparity: read_sintel_disparity(disparity)}
-    maps |= {path: read_rgb(path) for path in images}
-    maps |= {path: read_integers(path) > 0 for path in masks}
-    require_one_size(maps)
-    occluded, outside = (maps[path] for path in masks)
-    return Example(
-        name=frame,
-        images=(maps[images[0]], maps[images[1]]),
-        truth={
-            "disparity": np.where(outside, np.float32("nan"), maps[disparity]),
-            "occluded": occluded,
-        },
-    )
+    parts = ("disparities", f"{render_pass}_left", f"{render_pass}_right", *_STEREO_MASKS)
+    paths = [training / part / f"{frame}.png" for part in parts]
+    return _example(frame, paths, "disparity", read_sintel_disparity)
+
+
+def _example(
+    frame: str, paths: Sequence[Path], name: str, read: Callable[[Path], Float32]
+) -> Example:
+    """Read the truth of this name, both images, and masks of what is occluded and unknown."""
+    truth, first, second = read(paths[0]), read_rgb(paths[1]), read_rgb(paths[2])
+    occluded, unknown = (read_integers(path) > 0 for path in paths[3:])
+    require_one_size(dict(zip(paths, (truth, first, second, occluded, unknown))))
+    truth[unknown] = np.nan
+    return Example(name=frame, images=(first, second), truth={name: truth, "occluded": occluded})
