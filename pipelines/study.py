@@ -90,8 +90,7 @@ class Section:
     claims: tuple[tuple[str, ...], ...] = ()
     """Labels of the evaluation, each of which is said to be ahead of those after it."""
     decisive: dict[str, str] = field(default_factory=dict)
-    """Benchmark, without the label of judged_on -> the metric by which claims are judged, named
-    before anything is run."""
+    """Benchmark, without the label of judged_on -> the metric by which claims are judged."""
 
     def __post_init__(self) -> None:
         for label in self.runs if self.axis else ():

@@ -295,7 +295,7 @@ def _claims(
         *("claimed to be ahead", "of", "benchmark", "metric"),
         *("lead (below 0: behind)", "standard errors", "more than two"),
     ]
-    return "The claims, by metrics named before the judging:\n\n" + markdown_table(headers, rows)
+    return "The claims:\n\n" + markdown_table(headers, rows)
 
 
 def _lead(
@@ -315,7 +315,8 @@ def _lead(
     both = math.hypot(*(standard_error(each["values"]) for each in (record, other)))
     if not both:
         return [shown, "no spread", MISSING]
-    return [shown, f"{lead / both:+.1f}", "yes" if lead > 2 * both else "no"]
+    verdict = "no" if abs(lead) <= 2 * both else "yes" if lead > 0 else "behind"
+    return [shown, f"{lead / both:+.1f}", verdict]
 
 
 def _short(commit: str) -> str:

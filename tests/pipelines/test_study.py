@@ -339,6 +339,15 @@ def test_no_spread_decides_no_claim(tmp_path: Path):
     assert "| A | C | correspondence | features_pck | +0.300 | +3.0 | yes |" in text
 
 
+def test_a_lead_is_sure_or_not_or_the_other_way_round(tmp_path: Path):
+    values = {"A": [0.7, 0.72], "B": [0.4, 0.42], "C": [0.41, 0.4]}
+    text = report_of(tmp_path, values, claims=[["A", "B"], ["B", "A"], ["B", "C"], ["C", "B"]])
+    assert "| A | B | correspondence | features_pck | +0.300 | +21.2 | yes |" in text
+    assert "| B | A | correspondence | features_pck | -0.300 | -21.2 | behind |" in text
+    assert "| B | C | correspondence | features_pck | +0.005 | +0.4 | no |" in text
+    assert "| C | B | correspondence | features_pck | -0.005 | -0.4 | no |" in text
+
+
 @pytest.mark.parametrize("decisive", [{"flow": "epe_px"}, {"correspondence": "attention_pck"}])
 def test_what_decides_and_was_not_judged_is_missing_in_the_report(tmp_path: Path, decisive):
     """By an older command of the same folder."""
@@ -543,7 +552,7 @@ def test_a_study_goes_from_rooms_to_a_report_with_pictures(tmp_path: Path, capsy
     assert float(wall[1]) >= float(minutes[1]) / (os.cpu_count() or 1)
     for two in ("croco | mae", "croco | scratch", "mae | scratch"):
         assert re.search(
-            rf"\| {re.escape(two)} \| depth \| delta1 \| [-+][\d.]+ .*\| (yes|no) \|", text
+            rf"\| {re.escape(two)} \| depth \| delta1 \| [-+][\d.]+ .*\| (yes|no|behind) \|", text
         )
     # One has no attention.
     assert "| mae | scratch | correspondence | attention_moved | - | - | - |" in text
