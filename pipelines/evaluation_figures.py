@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from generation.geometry import UInt8
-from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
+from pipelines.figures import LIGHT, colours_of, save_figure, standard_error, strip
 
 _COLUMNS = 2
 
@@ -63,12 +63,11 @@ def bars_figure(charts: Sequence[Bars]) -> Figure:
 
 
 def _draw(axes: Any, chart: Bars) -> None:
-    for place, values in enumerate(chart.values):
+    for place, (values, colour) in enumerate(zip(chart.values, colours_of(chart.labels))):
         if not values:
             axes.text(0, place, " missing", ha="left", va="center", color=LIGHT.soft, fontsize=8)
             continue
         error = 2 * standard_error(values) if len(values) > 1 else None
-        colour = PALETTE[place if len(chart.values) <= len(PALETTE) else 0]
         axes.barh(place, fmean(values), height=0.62, color=colour, alpha=0.85)
         if error is not None:
             axes.errorbar(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from statistics import stdev
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -18,8 +20,10 @@ from generation.files import whole_file
 from generation.geometry import Bool, Float64, UInt8
 
 BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a8f98"
-PALETTE = (BLUE, ORANGE, GREY, "#3d9970", "#a0508c", "#7a6a4f")
-"""Of the contenders in a plot, in this order."""
+MODEL_COLOURS = {"croco": BLUE, "mae": ORANGE, "scratch": GREY, "unrelated": "#3d9970"}
+"""By the first word of a label, in small letters: the same in every plot."""
+OTHER_COLOURS = ("#a0508c", "#7a6a4f", "#b8434e", "#4aa5b5")
+"""Of other labels, in their order."""
 SEEN_TINT = np.array([64, 224, 160], np.float32)
 """Colour of what the other view sees."""
 
@@ -42,6 +46,31 @@ def tinted(color: UInt8, seen: Bool) -> UInt8:
     grey = color.mean(axis=2, keepdims=True)
     mixed = np.where(seen[..., None], 0.45 * color + 0.55 * SEEN_TINT * grey / 255, 0.45 * grey)
     return mixed.astype(np.uint8)
+
+
+def colours_of(labels: Sequence[str]) -> list[str]:
+    """Return the colour of each label in a plot.
+
+    Variants of a model (CroCo-30-rooms) are lighter than the model. Of labels without a colour of
+    their own, numbers have one colour, and so have more of them than there are colours.
+    """
+    colours = {label: colour for label in labels if (colour := _model_colour(label))}
+    others = [label for label in labels if label not in colours]
+    one = len(others) > len(OTHER_COLOURS) or any(re.fullmatch(r"[\d.]+", each) for each in others)
+    colours |= zip(others, OTHER_COLOURS[:1] * len(others) if one else OTHER_COLOURS)
+    return [colours[label] for label in labels]
+
+
+def _model_colour(label: str) -> str | None:
+    name = label.lower()
+    model = re.split(r"[^a-z0-9]", name)[0]
+    colour = MODEL_COLOURS.get(model)
+    return colour if colour is None or name == model else _lighter(colour)
+
+
+def _lighter(colour: str) -> str:
+    red, green, blue = ((1 + part) / 2 for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def histogram_of(

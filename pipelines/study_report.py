@@ -24,7 +24,7 @@ from pipelines.evaluation_report import (
     markdown_table,
     ranks_of,
 )
-from pipelines.figures import LIGHT, PALETTE, save_figure, standard_error, strip
+from pipelines.figures import LIGHT, OTHER_COLOURS, colours_of, save_figure, standard_error, strip
 from pipelines.study import (
     Job,
     Section,
@@ -180,14 +180,14 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
     chance = [value for each in runs for value in each.last(f"{metric}_random")]
     if chance:
         axes.axhline(fmean(chance), color=LIGHT.soft, linestyle=":", label="a random patch")
-    for number, each in enumerate(runs):
+    for each, colour in zip(runs, colours_of([each.label for each in runs])):
         label: str | None = each.label
         for lines in each.validations.values():
             points = [(line["step"], line[metric]) for line in lines if metric in line]
             if points:
                 axes.plot(
                     *zip(*points),
-                    color=PALETTE[number % len(PALETTE)],
+                    color=colour,
                     linewidth=1.6,
                     marker="o",
                     markersize=3,
@@ -207,7 +207,7 @@ def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figur
     """
     drawn = [metric for metric in metrics if not metric.endswith(_SAME_PLACE)]
     figure, charts = _axes(len(drawn), 3.2)
-    for number, (axes, metric) in enumerate(zip(charts, drawn)):
+    for axes, metric in zip(charts, drawn):
         if same := [value for each in runs for value in each.last(f"{metric}{_SAME_PLACE}")]:
             axes.axhline(fmean(same), color=LIGHT.soft, linestyle=":", label="the same place")
             axes.legend(frameon=False, labelcolor=LIGHT.soft, fontsize=8)
@@ -218,7 +218,7 @@ def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figur
             [place for place, _ in points],
             [fmean(values) for _, values in points],
             [2 * standard_error(values) if len(values) > 1 else 0.0 for _, values in points],
-            color=PALETTE[number % len(PALETTE)],
+            color=OTHER_COLOURS[0],
             marker="o",
             capsize=4,
         )
