@@ -86,7 +86,7 @@ def _section(
 ) -> str:
     metrics = benchmark.task.metrics
     failed = [failure for failure in failures if failure.benchmark == benchmark.name]
-    headers = ["weights", *(_heading(metric) for metric in metrics), "seeds", "minutes a seed"]
+    headers = ["weights", *(heading(metric) for metric in metrics), "seeds", "minutes a seed"]
     rows = []
     for label in labels:
         own = [c for c in cells if (c.benchmark, c.label) == (benchmark.name, label)]
@@ -118,7 +118,8 @@ def _minutes(cells: Sequence[Cell], benchmark: str, label: str) -> float | None:
     return fmean(cell.cost_s for cell in own) / 60 if own else None
 
 
-def _heading(metric: Metric) -> str:
+def heading(metric: Metric) -> str:
+    """Return a metric's name and unit, with an arrow to where it is better."""
     arrow = "↑" if metric.higher_is_better else "↓"
     told = not metric.unit or metric.name.endswith(f"_{metric.unit}")
     return f"{metric.name} {arrow}" if told else f"{metric.name} [{metric.unit}] {arrow}"
@@ -202,7 +203,7 @@ def bars_of(records: Sequence[dict[str, Any]], benchmark: str, metric: str) -> B
     about = {name: own[0][name] for name in ("unit", "higher_is_better")}
     return Bars(
         title=benchmark,
-        axis=_heading(Metric(name=metric, **about)),
+        axis=heading(Metric(name=metric, **about)),
         labels=tuple(each["weights"] for each in shown),
         values=tuple(tuple(each["values"]) for each in shown),
         constant=constant[0] if constant else None,

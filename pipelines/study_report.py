@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,6 +22,7 @@ from pipelines.evaluation_report import (
     Summary,
     bars_of,
     first_metrics,
+    heading,
     markdown_table,
     ranks_of,
 )
@@ -37,11 +39,19 @@ from pipelines.study import (
     wall_minutes,
 )
 from pipelines.study_sections import makers_of
+from training.downstream.task import Metric
 from training.metrics_log import read_lines
 
 REPORT_NAME = "RESULTS.md"
 _DIGITS = 3
 _SAME_PLACE = "_same_position"
+PRETRAINING_METRICS = {
+    "val_loss": ("squared error of hidden, normalised patches", False),
+    "cross_view_gain": ("share of the loss that the right reference saves", True),
+    "geometry_all": ("share of hidden patches that attention finds", True),
+    "geometry_moved": ("share of moved hidden patches that attention finds", True),
+}
+"""What the metrics of a validation are, and whether more is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +163,7 @@ def _run_parts(exhibits: Exhibits, section: Section, runs: Sequence[Runs]) -> li
         for each in runs
         for seed, lines in each.validations.items()
     ]
-    table = markdown_table(["model", *section.metrics, "seeds"], rows)
+    table = markdown_table(["model", *map(_heading, section.metrics), "seeds"], rows)
     parts = [table, exhibits.values("runs", last)]
     if section.curve:
         figure = _curves(section.curve, runs)
@@ -162,6 +172,19 @@ def _run_parts(exhibits: Exhibits, section: Section, runs: Sequence[Runs]) -> li
         figure = _over_axis(section.axis, section.metrics, runs)
         parts.append(exhibits.draw("axis", f"the metrics over {section.axis}", figure))
     return parts
+
+
+def _heading(metric: str) -> str:
+    """Return a metric's name, with an arrow to where it is better, where that is known."""
+    if metric not in PRETRAINING_METRICS:
+        return metric
+    return heading(Metric(name=metric, higher_is_better=PRETRAINING_METRICS[metric][1]))
+
+
+def _axis_label(metric: str, width: int) -> str:
+    """Return what a metric is and its name, in lines of at most so many letters."""
+    about, _ = PRETRAINING_METRICS.get(metric, ("", False))
+    return "\n".join([*textwrap.wrap(about, width), _heading(metric)])
 
 
 def _axes(count: int, width: float) -> tuple[Figure, list[Any]]:
@@ -195,7 +218,7 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
                 )
                 label = None  # of the first line alone
     axes.set_xlabel("steps", color=LIGHT.ink)
-    axes.set_ylabel(metric, color=LIGHT.ink)
+    axes.set_ylabel(_axis_label(metric, 40), color=LIGHT.ink, fontsize=9)
     axes.legend(frameon=False, labelcolor=LIGHT.ink)
     return figure
 
@@ -222,7 +245,7 @@ def _over_axis(axis: str, metrics: Sequence[str], runs: Sequence[Runs]) -> Figur
             marker="o",
             capsize=4,
         )
-        axes.set_title(metric, color=LIGHT.ink, fontsize=10)
+        axes.set_title(_axis_label(metric, 34), color=LIGHT.ink, fontsize=9)
         axes.set_xlabel(axis, color=LIGHT.soft, fontsize=8)
     return figure
 

@@ -339,6 +339,24 @@ def test_no_spread_decides_no_claim(tmp_path: Path):
     assert "| A | C | correspondence | features_pck | +0.300 | +3.0 | yes |" in text
 
 
+def test_pretrainings_metrics_say_which_way_is_better(tmp_path: Path):
+    ours = study(
+        tmp_path,
+        {"croco": "pretrain --data x --out {out}/run"},
+        sections={"told": {"heading": "Told", "runs": {"CroCo": "croco"}, "curve": "val_loss"}},
+    )
+    (job,) = jobs_of(ours)
+    (tmp_path / "run").mkdir()
+    line = {"kind": "val", "step": 1, "val_loss": 0.5, "cross_view_gain": 0.1, "val_pairs": 4}
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(line))
+    record = {"command": job.line, "basis": job.basis, "machines": [], "commits": []}
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "croco.json").write_text(json.dumps(record))
+    text = write_study_report(ours, tmp_path)
+    assert "| model | val_loss ↓ | cross_view_gain ↑ | geometry_all ↑ |" in text
+    assert "| CroCo | 0.500 | 0.100 | - |" in text
+
+
 def test_a_lead_is_sure_or_not_or_the_other_way_round(tmp_path: Path):
     values = {"A": [0.7, 0.72], "B": [0.4, 0.42], "C": [0.41, 0.4]}
     text = report_of(tmp_path, values, claims=[["A", "B"], ["B", "A"], ["B", "C"], ["C", "B"]])
