@@ -58,6 +58,18 @@ def in_one_range(
     ]
 
 
+def error_panel(error: Values, unit: str = "", what: str = "error") -> tuple[str, UInt8]:
+    """Return the panel of (H, W) errors, up to a number that 95 % of them do not exceed.
+
+    It is 1, 2 or 5 times a power of ten, so that pictures of several models mostly have one scale.
+    """
+    known = error[np.isfinite(error)]
+    most = float(np.percentile(known, 95)) if len(known) else 0.0
+    power = 10.0 ** np.floor(np.log10(most)) if most else 1.0
+    limit = next(limit for step in (1, 2, 5, 10) if (limit := step * power) >= most)
+    return f"{what} to {limit:g} {unit}".rstrip(), error_picture(error, limit)
+
+
 def error_picture(error: Values, high: float) -> UInt8:
     """Return an (H, W, 3) picture of (H, W) errors from 0 (black) to high (yellow)."""
     return scalar_picture(error, 0.0, high, "inferno")
@@ -73,6 +85,16 @@ def flow_picture(flow: Values, longest: float) -> UInt8:
     picture = (colours * 255).astype(np.uint8)
     picture[~known] = UNKNOWN_COLOUR
     return picture
+
+
+def flow_key(size: tuple[int, int], longest: float) -> UInt8:
+    """Return an (H, W, 3) picture of flow_picture's colours, each where it leads from the middle.
+
+    The longest motions end in the middle of each side.
+    """
+    height, width = size
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return flow_picture(longest * np.stack([columns, rows], -1), longest)
 
 
 def label_picture(labels: NDArray[np.int64]) -> UInt8:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.downstream.baselines import constant_map
-from training.downstream.colours import error_picture, in_one_range, span_of
+from training.downstream.colours import error_panel, in_one_range, span_of
 from training.downstream.datasets.nyuv2 import open_nyuv2
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import (
@@ -96,12 +96,12 @@ class Depth:
         return averaged(scores)
 
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
-        """Show depth in one range of colours, and the relative error up to a quarter."""
+        """Show depth in one range of colours, from 0, and the relative error."""
         truth, found = example.truth["depth_m"], prediction["depth_m"]
         return [
             ("image", example.images[0]),
-            *in_one_range(truth, found, span_of(truth), "m"),
-            ("relative error to 0.25", error_picture(abs(found - truth) / truth, 0.25)),
+            *in_one_range(truth, found, (0.0, span_of(truth)[1]), "m"),
+            error_panel(abs(found - truth) / truth, what="relative error"),
         ]
 
 

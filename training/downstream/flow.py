@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from training.downstream.baselines import constant_map
-from training.downstream.colours import error_picture, flow_picture, span_of
+from training.downstream.colours import error_panel, flow_key, flow_picture, span_of
 from training.downstream.datasets.flying_chairs import open_flying_chairs
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.shards import open_shards
@@ -105,14 +105,15 @@ class Flow:
         return means_over_pixels(scores)
 
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
-        """Show flow by hue and saturation, and the error in pixels."""
+        """Show flow by hue and saturation, what these mean, and the error in pixels."""
         truth, found = example.truth["flow"], prediction["flow"]
         longest = span_of(np.linalg.norm(truth, axis=-1))[1]
-        error = endpoint_errors(found, truth)
+        size = truth.shape[0], truth.shape[1]
         return [
             ("first", example.images[0]),
             ("second", example.images[1]),
+            (f"motions to {longest:.3g} px", flow_key(size, longest)),
             ("truth", flow_picture(truth, longest)),
             ("prediction", flow_picture(found, longest)),
-            (f"error to {longest / 4:.1f} px", error_picture(error, longest / 4)),
+            error_panel(endpoint_errors(found, truth), "px"),
         ]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.geometry import Float32, Float64
-from training.downstream.colours import error_picture, in_one_range, span_of
+from training.downstream.colours import error_panel, in_one_range, span_of
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import device_of, images_of, tensors_of
 from training.downstream.dpt import DPT
@@ -178,7 +178,7 @@ class Pointmaps:
             error = np.linalg.norm(found - true, axis=-1) / np.linalg.norm(true, axis=-1)
             panels += [
                 *in_one_range(true[..., 2], found[..., 2], span, "m", of=f", {name}"),
-                (f"relative error to 0.25, {name}", error_picture(error, 0.25)),
+                error_panel(error, what=f"relative error, {name},"),
             ]
         size = truth.shape[1], truth.shape[2]
         pixels = pixel_middles(size)

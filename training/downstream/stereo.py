@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from generation.errors import CrossviewError
 from training.downstream.baselines import constant_map
-from training.downstream.colours import error_picture, in_one_range, span_of
+from training.downstream.colours import error_panel, in_one_range, span_of
 from training.downstream.datasets.eth3d import open_eth3d
 from training.downstream.datasets.kitti import open_kitti
 from training.downstream.datasets.middlebury import open_middlebury
@@ -130,10 +130,9 @@ class Stereo:
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
         """Show disparity in one range of colours, and the error in pixels."""
         truth, found = example.truth["disparity"], prediction["disparity"]
-        low, high = span_of(truth)
         return [
             ("left", example.images[0]),
             ("right", example.images[1]),
-            *in_one_range(truth, found, (low, high), "px"),
-            (f"error to {high / 4:.1f} px", error_picture(abs(found - truth), high / 4)),
+            *in_one_range(truth, found, span_of(truth), "px"),
+            error_panel(abs(found - truth), "px"),
         ]

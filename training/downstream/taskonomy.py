@@ -19,7 +19,7 @@ from generation.geometry import Bool, Float32, UInt8
 from training.downstream.baselines import constant_map
 from training.downstream.colours import (
     UNKNOWN_COLOUR,
-    error_picture,
+    error_panel,
     scalar_picture,
     span_of,
     spanning,
@@ -110,24 +110,23 @@ class Taskonomy:
         return averaged(scores)
 
     def pictures(self, example: Example, prediction: Prediction) -> Panels:
-        """Show both in one range of colours, and the error up to 30 degrees or half the range."""
+        """Show both in one range of colours, and the error."""
         truth, found = example.truth[self.target], prediction[self.target]
         titles = ["truth", "prediction"]
         if self._is_normal:
-            low, high, limit, shown = -1.0, 1.0, 30.0, "30 deg"
+            low, high, unit = -1.0, 1.0, "deg"
             truth, found = _unit(truth), _unit(found)
             error = np.degrees(np.arccos(np.clip((found * truth).sum(-1), -1, 1)))
         else:
             low, high = span_of(truth)
-            limit, unit = (high - low) / 2, UNITS.get(self.target, "")
+            unit = UNITS.get(self.target, "")
             titles = [spanning(*each, unit) for each in zip(titles, (truth, found))]
-            shown = f"{limit:.2g} {unit}".strip()
             error = abs(found - truth).mean(-1)
         return [
             ("image", example.images[0]),
             (titles[0], _picture(truth, low, high)),
             (titles[1], _picture(found, low, high)),
-            (f"error to {shown}", error_picture(error, limit)),
+            error_panel(error, unit),
         ]
 
 

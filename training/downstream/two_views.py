@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from generation.geometry import Bool, Camera, Float32, Float64, UInt8, invert_rigid
-from training.downstream.colours import error_picture
+from training.downstream.colours import error_panel
 from training.downstream.example import Example
 from training.downstream.task import Panels
 from training.downstream.transforms import seen_twice, size_of
@@ -150,7 +150,7 @@ def pose_pictures(example: Example, camera2_from_camera1: Float64) -> Panels:
     chosen[step // 2 :: step, step // 2 :: step] = True
     chosen &= np.isfinite(example.truth["depth_m"])
     points = true_points(example)[0].astype(float)
-    own, limit = pixel_middles(size)[chosen], max(size) / 8
+    own = pixel_middles(size)[chosen]
     colours = place_colours(own, size)
     true = _shown(cameras_in_first(example)[1], points)
     found = _shown(cameras_in_first(example, camera2_from_camera1)[1], points)
@@ -159,7 +159,7 @@ def pose_pictures(example: Example, camera2_from_camera1: Float64) -> Panels:
         ("first", dotted(example.images[0], own, colours)),
         ("truth in the second", dotted(example.images[1], true[chosen], colours)),
         ("prediction", dotted(example.images[1], found[chosen], colours)),
-        (f"error to {limit:.1f} px", error_picture(error, limit)),
+        error_panel(error, "px"),
     ]
 
 

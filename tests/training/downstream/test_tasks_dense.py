@@ -16,7 +16,13 @@ from tiny_layouts import LAYOUTS, SIZE, nyuv2_labeled
 from generation.errors import CrossviewError
 from training.augment import normalise
 from training.downstream import evaluation, taskonomy
-from training.downstream.colours import UNKNOWN_COLOUR, error_picture
+from training.downstream.colours import (
+    UNKNOWN_COLOUR,
+    error_panel,
+    error_picture,
+    flow_key,
+    flow_picture,
+)
 from training.downstream.evaluation import fine_tuned, untrained
 from training.downstream.example import Example, Splits
 from training.downstream.inference import starts
@@ -506,6 +512,7 @@ def test_pictures_show_truth_prediction_and_error_by_their_names(opened, task, l
         drawn = TASKS[task].pictures(example, {name: found, "num_classes": np.array(3)})
         for title, image in drawn:
             title, _, spanned = title.partition(",")
+            title = title.partition(" to ")[0]
             panels[title] = image
             if title in ("truth", "prediction"):
                 expected = (
@@ -514,7 +521,7 @@ def test_pictures_show_truth_prediction_and_error_by_their_names(opened, task, l
                 assert spanned == expected
     *inputs, first, second, error = right
     assert [first, second] == ["truth", "prediction"]
-    assert error.startswith(("error to ", "relative error to ", "wrong"))
+    assert error in ("error", "relative error", "wrong")
     for title, image in zip(inputs, example.images):
         np.testing.assert_array_equal(off[title], image)
     np.testing.assert_array_equal(right["prediction"], right["truth"])
@@ -560,14 +567,30 @@ def test_the_tile_that_says_to_err_less_counts_more(task, channels):
     np.testing.assert_allclose(found[:, 16:32], (1 + 3 * np.exp(2)) / (1 + np.exp(2)), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("times", "limit"), [(0.0, "1"), (0.02, "2"), (0.06, "10"), (3.0, "500")])
+def test_an_error_is_shown_to_where_most_errors_are(times, limit):
+    """0 to 99 times something, and an unknown one."""
+    error = np.append(times * np.arange(100.0), NAN)[None]
+    title, picture = error_panel(error, "px")
+    assert title == f"error to {limit} px"
+    np.testing.assert_array_equal(picture, error_picture(error, float(limit)))
+
+
+def test_the_colours_of_motions_are_shown_where_they_lead():
+    key = flow_key((5, 7), 12.0)
+    for row, column, motion in ((2, 6, (12, 0)), (0, 3, (0, -12)), (2, 3, (0, 0)), (3, 3, (0, 6))):
+        expected = flow_picture(np.array([[motion]], float), 12.0)[0, 0]
+        np.testing.assert_array_equal(key[row, column], expected)
+
+
 def test_pictures_of_normals_show_angles_whatever_their_length():
     """The prediction is parallel, 30 degrees off, of no length; the truth unknown at last."""
     truth = np.array([[[0, 0, 0.9], [0, 0, 1], [0, 0, 1], [NAN] * 3]], np.float32)
     found = np.array([[[0, 0, 7], [0, 0.5, 0.75**0.5], [0, 0, 0], [0, 0, 1]]], np.float32)
     example = Example(name="row", images=(np.zeros((1, 4, 3), np.uint8),), truth={"normal": truth})
     *_, (title, error) = TASKS["taskonomy_normal"].pictures(example, {"normal": found})
-    assert title == "error to 30 deg"
-    np.testing.assert_array_equal(error, error_picture(np.array([[0, 30, NAN, NAN]]), 30))
+    assert title == "error to 50 deg"
+    np.testing.assert_array_equal(error, error_picture(np.array([[0, 30, NAN, NAN]]), 50))
 
 
 def stereo_example(**truth):
