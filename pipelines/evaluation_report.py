@@ -12,9 +12,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from generation.files import write_text_whole
-from pipelines.benchmarks import Benchmark
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluate import Cell, Failure
+from pipelines.evaluation_benchmarks import Benchmark
 from pipelines.evaluation_figures import Bars, bars_figure
 from pipelines.figures import save_figure
 from training.downstream.metrics import mean_rank

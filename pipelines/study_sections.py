@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from generation.bounds import require
 from generation.errors import CrossviewError
-from pipelines.benchmarks import Benchmark
 from pipelines.commands import evaluate
 from pipelines.contenders import CONSTANT, named_weights
+from pipelines.evaluation_benchmarks import Benchmark
 from pipelines.study import Job, Section, Study, jobs_of
 
 

@@ -11,7 +11,7 @@ from pipelines.commands import options as shared
 from pipelines.config import build, parse_overrides
 
 if TYPE_CHECKING:
-    from pipelines.benchmarks import Benchmark
+    from pipelines.evaluation_benchmarks import Benchmark
 
 
 def add(commands: Any) -> None:
@@ -127,7 +127,13 @@ def chosen_benchmarks(options: argparse.Namespace) -> list[Benchmark]:
     """Return what the command's options ask for; nothing is opened."""
     from generation.locations import location
     from generation.plain import merge, to_plain
-    from pipelines.benchmarks import SHARDS, Source, benchmarks, named_sources, shard_sources
+    from pipelines.evaluation_benchmarks import (
+        SHARDS,
+        Source,
+        benchmarks,
+        named_sources,
+        shard_sources,
+    )
     from training.downstream.recipe import Recipe
     from training.downstream.task import Task
     from training.downstream.tasks import named_tasks

@@ -29,10 +29,10 @@ from generation.errors import CrossviewError
 from generation.shards.schema import Sidecar, sidecar_path
 from pipelines import contenders as contenders_module
 from pipelines import evaluate as module
-from pipelines.benchmarks import Benchmark, Source
 from pipelines.cli import main
 from pipelines.contenders import Contender, Weights, contenders
 from pipelines.evaluate import Cell, evaluate_all
+from pipelines.evaluation_benchmarks import Benchmark, Source
 from pipelines.evaluation_report import Summary, write_report
 from training.data import DataConfig, open_split
 from training.device import device_name

@@ -1,4 +1,4 @@
-"""What models are judged by: tasks on datasets."""
+"""What an evaluation judges models by: tasks on datasets."""
 
 from __future__ import annotations
 
