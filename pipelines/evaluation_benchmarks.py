@@ -92,6 +92,12 @@ class Benchmark:
         return Splits(train=examples, val=examples)
 
 
+def task_and_label(name: str) -> tuple[str, str]:
+    """Return what Benchmark.name was made of; '' for no label."""
+    task, _, label = name.partition("-")
+    return task, label
+
+
 def benchmarks(
     tasks: Sequence[Task],
     sources: Sequence[Source],

@@ -14,11 +14,13 @@ from typing import Any
 from generation.files import write_text_whole
 from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluate import Cell, Failure
-from pipelines.evaluation_benchmarks import Benchmark
+from pipelines.evaluation_benchmarks import Benchmark, task_and_label
 from pipelines.evaluation_figures import Bars, bars_figure
 from pipelines.figures import save_figure
+from pipelines.tables import markdown_table
 from training.downstream.metrics import mean_rank
-from training.downstream.task import Metric
+from training.downstream.task import Metric, Task
+from training.downstream.tasks import TASKS
 
 MISSING = "-"
 CONSTANT_ROW = f"{CONSTANT} (the same of every example)"
@@ -51,12 +53,6 @@ class Summary:
         return text if of in (None, len(self.values)) else f"{text} ({len(self.values)} of {of})"
 
 
-def summary(cells: Sequence[Cell], benchmark: str, label: str, metric: str) -> Summary:
-    """Return what the seeds of one model say."""
-    own = [cell for cell in cells if (cell.benchmark, cell.label) == (benchmark, label)]
-    return Summary(values=tuple(cell.metrics[metric] for cell in own if metric in cell.metrics))
-
-
 def write_report(
     out: Path,
     title: str,
@@ -67,9 +63,8 @@ def write_report(
 ) -> str:
     """Write results.json, results.md and results.png into out; return the Markdown."""
     labels = [model.label for model in models]
-    records = _plain(benchmarks, labels, cells, failures)
-    sections = [_section(each, labels, cells, failures) for each in benchmarks]
-    text = "\n\n".join([f"# {title}", *sections, *ranks_of(records)])
+    records = _records_of(benchmarks, labels, cells, failures)
+    text = "\n\n".join([f"# {title}", *(f"## {part}" for part in parts_of(records))])
     out.mkdir(parents=True, exist_ok=True)
     write_text_whole(out / "results.md", text + "\n")
     write_text_whole(out / "results.json", json.dumps(records, indent=1))
@@ -78,44 +73,65 @@ def write_report(
     return text
 
 
-def _section(
-    benchmark: Benchmark,
-    labels: Sequence[str],
-    cells: Sequence[Cell],
-    failures: Sequence[Failure],
-) -> str:
-    metrics = benchmark.task.metrics
-    failed = [failure for failure in failures if failure.benchmark == benchmark.name]
-    headers = ["weights", *(heading(metric) for metric in metrics), "seeds", "minutes a seed"]
-    rows = []
-    for label in labels:
-        own = [c for c in cells if (c.benchmark, c.label) == (benchmark.name, label)]
-        asked = len(own) + sum(failure.label == label for failure in failed)
-        values = [
-            summary(cells, benchmark.name, label, m.name).text(m.digits, of=asked) for m in metrics
-        ]
-        minutes = _minutes(cells, benchmark.name, label)
-        shown = MISSING if minutes is None else f"{minutes:.1f}"
-        rows.append([label, *values, str(len(own)), shown])
-    constant = [summary(cells, benchmark.name, CONSTANT, m.name).text(m.digits) for m in metrics]
-    if any(value != MISSING for value in constant):
-        rows.append([CONSTANT_ROW, *constant, MISSING, MISSING])
-    trained = [cell for cell in cells if cell.label != CONSTANT]
-    done = [cell.num_steps for cell in trained if cell.benchmark == benchmark.name]
-    steps = max(done, default=0)
-    training = f"{steps} steps of {benchmark.recipe.batch_size}" if steps else "no training"
-    about = f"{benchmark.task.summary} ({training}.)" if done else benchmark.task.summary
-    parts = [f"## {benchmark.name}", about, markdown_table(headers, rows)]
-    if failed:
-        reasons = [f"- {each.label}, seed {each.seed}: {each.reason}" for each in failed]
-        parts.append("Missing:\n\n" + "\n".join(reasons))
+def parts_of(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the parts of a report of the records of results.json, without the heading's signs.
+
+    A table a benchmark, then, where there are several, mean ranks.
+    """
+    names = dict.fromkeys(each["benchmark"] for each in records)
+    tables = [_table_of([each for each in records if each["benchmark"] == name]) for name in names]
+    return [*tables, *_ranks_of(records)]
+
+
+def _table_of(records: Sequence[dict[str, Any]]) -> str:
+    """Return the part that tells of one benchmark."""
+    name = records[0]["benchmark"]
+    models: dict[str, list[dict[str, Any]]] = {}
+    for each in records:
+        models.setdefault(each["weights"], []).append(each)
+    metrics = [_metric_of(each) for each in next(iter(models.values()))]
+    rows, missing = [], []
+    for label, own in models.items():
+        done, failed = max(len(each["values"]) for each in own), own[0]["failed"]
+        asked = None if label == CONSTANT else done + len(failed)
+        values = [Summary(values=tuple(each["values"])) for each in own]
+        cells = [value.text(metric.digits, of=asked) for value, metric in zip(values, metrics)]
+        minutes = own[0]["minutes_a_seed"]
+        if label != CONSTANT:
+            shown = MISSING if minutes is None else f"{minutes:.1f}"
+            rows.append([label, *cells, str(done), shown])
+        elif done:
+            rows.append([CONSTANT_ROW, *cells, MISSING, MISSING])
+        missing += [f"- {label}, seed {each['seed']}: {each['reason']}" for each in failed]
+    headers = ["weights", *map(heading, metrics), "seeds", "minutes a seed"]
+    parts = [name, _about(records[0]), markdown_table(headers, rows)]
+    if missing:
+        parts.append("Missing:\n\n" + "\n".join(missing))
     return "\n\n".join(parts)
 
 
-def _minutes(cells: Sequence[Cell], benchmark: str, label: str) -> float | None:
-    """Return the mean wall time of a seed, in minutes; None where all failed."""
-    own = [cell for cell in cells if (cell.benchmark, cell.label) == (benchmark, label)]
-    return fmean(cell.cost_s for cell in own) / 60 if own else None
+def _about(record: dict[str, Any]) -> str:
+    """Say what a benchmark's task is and, where the record tells, how long it was trained for."""
+    about, steps = _task_of(record).summary, record.get("num_steps")
+    if steps is None:
+        return about
+    training = f"{steps} steps of {record['batch_size']}" if steps else "no training"
+    return f"{about} ({training}.)"
+
+
+def _task_of(record: dict[str, Any]) -> Task:
+    return TASKS[task_and_label(record["benchmark"])[0]]
+
+
+def _metric_of(record: dict[str, Any]) -> Metric:
+    """Return a record's metric, with the digits that its task shows."""
+    digits = {metric.name: metric.digits for metric in _task_of(record).metrics}
+    return Metric(
+        name=record["metric"],
+        unit=record["unit"],
+        higher_is_better=record["higher_is_better"],
+        digits=digits.get(record["metric"], Metric.digits),
+    )
 
 
 def heading(metric: Metric) -> str:
@@ -123,12 +139,6 @@ def heading(metric: Metric) -> str:
     arrow = "↑" if metric.higher_is_better else "↓"
     told = not metric.unit or metric.name.endswith(f"_{metric.unit}")
     return f"{metric.name} {arrow}" if told else f"{metric.name} [{metric.unit}] {arrow}"
-
-
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, all columns but the first to the right."""
-    rule = ["---", *("---:" for _ in headers[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headers, rule, *rows))
 
 
 def first_metrics(records: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -139,7 +149,7 @@ def first_metrics(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def ranks_of(records: Sequence[dict[str, Any]]) -> list[str]:
+def _ranks_of(records: Sequence[dict[str, Any]]) -> list[str]:
     """Return mean ranks over benchmarks by their first metric, from the records of results.json.
 
     None where fewer than two models, or fewer than two benchmarks that all have, are to be ranked.
@@ -156,43 +166,51 @@ def ranks_of(records: Sequence[dict[str, Any]]) -> list[str]:
     ranks = mean_rank(table, [higher[name] for name in known])
     rows = [[label, f"{rank:.2f}"] for label, rank in zip(labels, ranks)]
     heading = f"mean rank in {len(known)} benchmarks that all have ↓"
-    return [f"## Over all\n\n{markdown_table(['weights', heading], rows)}"]
+    return [f"Over all\n\n{markdown_table(['weights', heading], rows)}"]
 
 
-def _plain(
+def _records_of(
     benchmarks: Sequence[Benchmark],
     labels: Sequence[str],
     cells: Sequence[Cell],
     failures: Sequence[Failure],
 ) -> list[dict[str, Any]]:
-    rows = []
+    """Return what results.json holds: a record of each benchmark, model and metric."""
+    records = []
     for benchmark, label in itertools.product(benchmarks, (*labels, CONSTANT)):
-        minutes = _minutes(cells, benchmark.name, label)
+        here = (benchmark.name, label)
+        own = [cell for cell in cells if (cell.benchmark, cell.label) == here]
         failed = [
             {"seed": failure.seed, "reason": failure.reason}
             for failure in failures
-            if (failure.benchmark, failure.label) == (benchmark.name, label)
+            if (failure.benchmark, failure.label) == here
         ]
+        trained = [cell for cell in cells if cell.label != CONSTANT]
+        done = [cell.num_steps for cell in trained if cell.benchmark == benchmark.name]
         for metric in benchmark.task.metrics:
-            found = summary(cells, benchmark.name, label, metric.name)
-            known = found.values
+            known = [cell.metrics[metric.name] for cell in own if metric.name in cell.metrics]
+            found = Summary(values=tuple(known))
             if label == CONSTANT and not known and not failed:
                 continue
-            rows.append(
+            records.append(
                 {
                     "benchmark": benchmark.name,
                     "weights": label,
                     "metric": metric.name,
                     "unit": metric.unit,
                     "higher_is_better": metric.higher_is_better,
-                    "values": list(known),
+                    "values": known,
                     "mean": found.mean if known else None,
                     "deviation": found.deviation if len(known) > 1 else None,
-                    "minutes_a_seed": None if minutes is None else round(minutes, 3),
+                    "minutes_a_seed": (
+                        round(fmean(cell.cost_s for cell in own) / 60, 3) if own else None
+                    ),
                     "failed": failed,
+                    "num_steps": max(done, default=None),
+                    "batch_size": benchmark.recipe.batch_size,
                 }
             )
-    return rows
+    return records
 
 
 def bars_of(records: Sequence[dict[str, Any]], benchmark: str, metric: str) -> Bars:
@@ -200,10 +218,9 @@ def bars_of(records: Sequence[dict[str, Any]], benchmark: str, metric: str) -> B
     own = [each for each in records if (each["benchmark"], each["metric"]) == (benchmark, metric)]
     shown = [each for each in own if each["weights"] != CONSTANT]
     constant = [value for each in own if each["weights"] == CONSTANT for value in each["values"]]
-    about = {name: own[0][name] for name in ("unit", "higher_is_better")}
     return Bars(
         title=benchmark,
-        axis=heading(Metric(name=metric, **about)),
+        axis=heading(_metric_of(own[0])),
         labels=tuple(each["weights"] for each in shown),
         values=tuple(tuple(each["values"]) for each in shown),
         constant=constant[0] if constant else None,

@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from generation.files import write_text_whole
+from pipelines.evaluation_benchmarks import task_and_label
 from pipelines.evaluation_figures import bars_figure
 from pipelines.evaluation_report import (
     MISSING,
@@ -23,8 +24,7 @@ from pipelines.evaluation_report import (
     bars_of,
     first_metrics,
     heading,
-    markdown_table,
-    ranks_of,
+    parts_of,
 )
 from pipelines.figures import LIGHT, OTHER_COLOURS, colours_of, save_figure, standard_error, strip
 from pipelines.study import (
@@ -39,6 +39,7 @@ from pipelines.study import (
     wall_minutes,
 )
 from pipelines.study_sections import makers_of
+from pipelines.tables import markdown_table
 from training.downstream.task import Metric
 from training.metrics_log import read_lines
 
@@ -262,12 +263,12 @@ def _evaluation_parts(
     records = [
         each
         for each in json.loads((folder / "results.json").read_text())
-        if section.judged_on in (None, each["benchmark"].partition("-")[2])
+        if section.judged_on in (None, task_and_label(each["benchmark"])[1])
     ]
     if not records:
         return [_not_run(study, section.judged_on)]
-    tables = _tables((folder / "results.md").read_text(), records)
-    parts = [*tables, exhibits.values("evaluation", records)]
+    parts = [f"### {part}" for part in parts_of(records)]
+    parts.append(exhibits.values("evaluation", records))
     if not all(is_done(study.out, job) for job in own):
         parts.insert(0, "Its command has not been done to its end, or is another by now.")
     first = first_metrics(records)
@@ -291,14 +292,6 @@ def _evaluation_parts(
 def _not_run(study: Study, *names: str | None) -> str:
     lacking = [needed for name in names if name and (needed := lacks(study, name))]
     return f"Left out: there is no {lacking[0]} here." if lacking else "Not run yet."
-
-
-def _tables(text: str, records: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the parts of an evaluation's report that tell of the benchmarks of some records."""
-    shown = {each["benchmark"] for each in records}
-    parts = [part.strip() for part in text.split("\n## ")[1:]]
-    own = [f"### {part}" for part in parts if part.partition("\n")[0] in shown]
-    return own + [f"#{ranks}" for ranks in ranks_of(records)]
 
 
 def _claims(

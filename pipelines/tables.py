@@ -1,4 +1,4 @@
-"""Tables for people, as plain text."""
+"""Tables for people, as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def format_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> st
         return "  ".join(aligned).rstrip()
 
     return "\n".join(map(line, [headers, ["-" * width for width in widths], *cells]))
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, all columns but the first to the right."""
+    rule = ["---", *("---:" for _ in headers[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headers, rule, *rows))

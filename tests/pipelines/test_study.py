@@ -321,14 +321,22 @@ def report_of(out: Path, values: dict[str, list[float]], **section) -> str:
     records = [
         {
             **{"benchmark": "correspondence", "metric": "features_pck", "weights": label},
-            **{"unit": "", "higher_is_better": True, "values": each, "mean": each[0]},
+            **{"unit": "", "higher_is_better": True, "values": each, "mean": max(each, default=0)},
+            **{"minutes_a_seed": 0.1, "failed": []},
         }
         for label, each in values.items()
     ]
     (out / "found").mkdir()
     (out / "found" / "results.json").write_text(json.dumps(records))
-    (out / "found" / "results.md").write_text("# Evaluation")
     return write_study_report(study(out, {"judge": command}, sections={"found": found}), out)
+
+
+def test_an_evaluation_is_told_of_its_numbers(tmp_path: Path):
+    """Of records that older code left, which do not say for how long was trained."""
+    text = report_of(tmp_path, {"A": [0.7, 0.5], "B": []})
+    assert f"### correspondence\n\n{TASKS['correspondence'].summary}\n\n" in text
+    assert "| weights | features_pck ↑ | seeds | minutes a seed |" in text
+    assert "| A | 0.600 ± 0.141 | 2 | 0.1 |" in text
 
 
 def test_no_spread_decides_no_claim(tmp_path: Path):
