@@ -7,15 +7,16 @@ a model.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from generation.files import write_text_whole
-from pipelines.card import CARD_NAME, GENERATED, MARK
+from generation.shards.schema import CONFIG_NAME, ShardError, read_config
 from pipelines.config import dump_yaml
+from pipelines.dataset_card import CARD_NAME, GENERATED, MARK, scene_licences
+from pipelines.tables import facts_table
 from training.checkpoint import Pretrained
 from training.model.croco import CroCo
 from training.model_folder import write_model_folder
@@ -55,7 +56,7 @@ def card_text(pretrained: Pretrained, described: dict[str, Any]) -> str:
         MARK,
         f"# {_title(model)}",
         CROCO if model.config.sees_reference else MAE,
-        _table(_facts(model)),
+        facts_table(_facts(model)),
         "## Using it",
         "Images are RGB in 0 to 1, less `image_mean`, over `image_std` of `config.json`; height "
         f"and width are any multiples of {model.config.patch_size}.",
@@ -128,21 +129,17 @@ def _training(run: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
             rows.append(("commit", described["git_commit"]))
     rows += [(f"SHA-256 of the index of {n}", f"`{d}`") for n, d in run["digests"].items()]
     yield "## Training"
-    yield _table(iter(rows))
+    yield facts_table(iter(rows))
     yield "## Metrics"
     if not run["metrics"]:
         yield "Not validated yet."
         return
     yield "`val_loss` is the mean squared error of hidden, normalised patches in validation."
-    yield _table((f"`{name}`", _number(value)) for name, value in run["metrics"].items())
+    yield facts_table((f"`{name}`", _number(value)) for name, value in run["metrics"].items())
 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-
-
-def _table(rows: Iterator[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 def _licences(pretrained: Pretrained) -> list[str]:
@@ -157,13 +154,11 @@ def _licences(pretrained: Pretrained) -> list[str]:
 
 
 def _licences_of(dataset: str) -> list[str]:
-    """Return what a dataset's card says; where there is none, who does."""
-    card = Path(dataset) / CARD_NAME
-    text = card.read_text(errors="replace") if card.exists() else ""
-    section = re.search(r"^## Licence\n\n(.*?)\n\n## ", text, re.MULTILINE | re.DOTALL)
-    if not section:
+    """Return what holds of a dataset's scenes; where it does not name them, who does."""
+    try:
+        return scene_licences(read_config(Path(dataset) / CONFIG_NAME)["scenes"])
+    except (ShardError, KeyError):
         return ["That of the scenes it was trained on, which the dataset's card names."]
-    return [line.removeprefix("- ") for line in section[1].splitlines()]
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from generation.shards.schema import (
     REGENERATED_NAME,
     Sidecar,
 )
-from pipelines.card import write_card
+from pipelines.dataset_card import write_card
 from pipelines.dataset_folder import claimed, scenes_of, warn_of_unlisted
 from pipelines.executors import Executor
 from pipelines.run_log import append_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shard_task import ShardConfig, ShardReport
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
-from pipelines.card import render_command, write_card
+from pipelines.config import dump_yaml
+from pipelines.dataset_card import write_card
 from pipelines.dataset_folder import (
     claimed,
     other_configuration,
@@ -334,3 +336,47 @@ def summary_table(result: RenderResult) -> str:
         for note in summary.notes[:1]:
             text += f"\nshort: {scene}: {note}"
     return text
+
+
+def render_command(config: RenderPairsConfig) -> str:
+    """Return the command that makes a dataset of this configuration, for a shell."""
+    plain, default = to_plain(config), to_plain(type(config)(scenes=config.scenes))
+    lines = ["crossview render-pairs", shlex.join(["--scenes", *config.scenes])]
+    if config.num_pairs is not None:
+        lines.append(f"--num-pairs {config.num_pairs}")
+    if not config.levels and _reads_back(config.pairs.overlap):
+        lines.append(f"--overlap {config.pairs.overlap}")
+        default["pairs"]["overlap"] = plain["pairs"]["overlap"]
+    lines.append(f"--seed {config.seed} --renderer {config.renderer}")
+    settings = []
+    for key, value in _changes(plain, default):
+        if key == "pairs.image_size" and value[0] == value[1]:
+            lines.append(f"--image-size {value[0]}")
+        elif key == "shards.depth":
+            lines.append("--depth")
+        elif key == "levels" and all(map(_reads_back, config.levels.values())):
+            texts = {name: str(band) for name, band in config.levels.items()}
+            settings.append(f"levels={dump_yaml(texts, inline=True)}")
+        elif key not in ("scenes", "num_pairs", "seed", "renderer"):
+            settings.append(f"{key}={dump_yaml(value, inline=True)}")
+    if settings:
+        lines.append(shlex.join(["--set", *settings]))
+    return " \\\n    ".join([*lines, "--out pairs"])
+
+
+def _changes(plain: Any, default: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names of what is not as it is by default; a band is one value."""
+    if plain == default:
+        return
+    if isinstance(plain, dict) and key not in ("pairs.overlap", "levels"):
+        for name, value in plain.items():
+            yield from _changes(value, default[name], f"{key}.{name}" if key else name)
+    else:
+        yield key, plain
+
+
+def _reads_back(band: OverlapBand) -> bool:
+    try:
+        return OverlapBand.parse(str(band)) == band
+    except CrossviewError:
+        return False

@@ -29,6 +29,11 @@ def format_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> st
     return "\n".join(map(line, [headers, ["-" * width for width in widths], *cells]))
 
 
+def facts_table(rows: Iterable[tuple[str, str]]) -> str:
+    """Return a Markdown table of names and what they are, without headings."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, all columns but the first to the right."""
     rule = ["---", *("---:" for _ in headers[1:])]

@@ -12,9 +12,10 @@ from micro import micro_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from generation.errors import CrossviewError
-from pipelines.card import CARD_NAME, MARK
+from generation.shards.schema import CONFIG_NAME, SCHEMA_VERSION
 from pipelines.cli import main
 from pipelines.config import load_yaml
+from pipelines.dataset_card import CARD_NAME, scene_licences
 from pipelines.recipe import pretrain_config
 from training.checkpoint import load_model, load_pretrained, stored
 from training.export import timm_arguments, timm_weights, write_timm
@@ -147,7 +148,7 @@ def test_the_card_says_what_the_model_learnt_from_and_how_well(run, folder, data
     text = (folder / CARD_NAME).read_text()
     matter = yaml.safe_load(text.split("---\n")[1])
     assert matter["library_name"] == "crossview"
-    assert matter["license"] == "other"  # the test's dataset has no card
+    assert matter["license"] == "other"  # the test's dataset does not name its scenes
     described = json.loads((run / "run.json").read_text())
     metrics = load_pretrained(run).run["metrics"]
     assert f"| `val_step` | 8 |\n| `val_loss` | {metrics['val_loss']:.6g} |" in text
@@ -198,14 +199,16 @@ def test_no_place_of_a_mixture_is_told(dataset, tmp_path):
     assert str(dataset) not in card + json.dumps(config)
 
 
-def test_the_licence_is_that_of_the_datasets_card(run, dataset, tmp_path):
-    text = f"---\n---\n{MARK}\n\n## Licence\n\n- Rooms of X: CC0.\n\n## Making it again\n\nx\n"
-    (dataset / CARD_NAME).write_text(text)
+def test_the_licences_are_those_of_the_datasets_scenes(run, dataset, tmp_path):
+    scenes = ["procedural:0-9", "hm3d:/data/hm3d"]
+    document = {"schema_version": SCHEMA_VERSION, "config": {"scenes": scenes}}
+    (dataset / CONFIG_NAME).write_text(json.dumps(document))
     try:
         assert export(run, tmp_path) == 0
     finally:
-        (dataset / CARD_NAME).unlink()
-    assert "## Licence\n\n- Rooms of X: CC0.\n\n" in (tmp_path / CARD_NAME).read_text()
+        (dataset / CONFIG_NAME).unlink()
+    lines = "\n".join(f"- {line}" for line in scene_licences(scenes))
+    assert f"## Licence\n\n{lines}\n\n" in (tmp_path / CARD_NAME).read_text()
 
 
 def test_weights_that_a_run_began_with_are_named_and_keep_their_licence(run, dataset, tmp_path):

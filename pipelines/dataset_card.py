@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from generation.errors import CrossviewError
-from generation.files import write_text_whole
 from generation.overlap import OverlapBand
-from generation.plain import to_plain
 from generation.scenes.sources import PROCEDURAL
 from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.config import dump_yaml
 from pipelines.pair_table import PairTable
 from pipelines.scene_sets import scene_sets
-
-if TYPE_CHECKING:
-    from pipelines.render_pairs import RenderPairsConfig
+from pipelines.tables import facts_table
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +58,7 @@ def card_text(index: ShardIndex, *, scenes: Sequence[str], command: str) -> str:
         f"# {_title(index)}",
         "Pairs of views of one scene that see in part the same surfaces, for cross-view completion "
         "(CroCo) and other learning from two views.",
-        _table(_statistics(index, table, first, has_depth)),
+        facts_table(_statistics(index, table, first, has_depth)),
         _sample_note(table) + "Co-visibility is the smaller of both directions: of the pixels of "
         "one view with depth, the share whose surface point the other view sees. The official "
         "number is that of CroCo's generator.",
@@ -157,51 +151,3 @@ def _sample_note(table: PairTable) -> str:
     if not table.is_sample:
         return ""
     return f"Means and quartiles are of {len(table):,} pairs, evenly spread over all. "
-
-
-def _table(rows: Iterator[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def render_command(config: RenderPairsConfig) -> str:
-    """Return the command that makes a dataset of this configuration, for a shell."""
-    plain, default = to_plain(config), to_plain(type(config)(scenes=config.scenes))
-    lines = ["crossview render-pairs", shlex.join(["--scenes", *config.scenes])]
-    if config.num_pairs is not None:
-        lines.append(f"--num-pairs {config.num_pairs}")
-    if not config.levels and _reads_back(config.pairs.overlap):
-        lines.append(f"--overlap {config.pairs.overlap}")
-        default["pairs"]["overlap"] = plain["pairs"]["overlap"]
-    lines.append(f"--seed {config.seed} --renderer {config.renderer}")
-    settings = []
-    for key, value in _changes(plain, default):
-        if key == "pairs.image_size" and value[0] == value[1]:
-            lines.append(f"--image-size {value[0]}")
-        elif key == "shards.depth":
-            lines.append("--depth")
-        elif key == "levels" and all(map(_reads_back, config.levels.values())):
-            texts = {name: str(band) for name, band in config.levels.items()}
-            settings.append(f"levels={dump_yaml(texts, inline=True)}")
-        elif key not in ("scenes", "num_pairs", "seed", "renderer"):
-            settings.append(f"{key}={dump_yaml(value, inline=True)}")
-    if settings:
-        lines.append(shlex.join(["--set", *settings]))
-    return " \\\n    ".join([*lines, "--out pairs"])
-
-
-def _changes(plain: Any, default: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted names of what is not as it is by default; a band is one value."""
-    if plain == default:
-        return
-    if isinstance(plain, dict) and key not in ("pairs.overlap", "levels"):
-        for name, value in plain.items():
-            yield from _changes(value, default[name], f"{key}.{name}" if key else name)
-    else:
-        yield key, plain
-
-
-def _reads_back(band: OverlapBand) -> bool:
-    try:
-        return OverlapBand.parse(str(band)) == band
-    except CrossviewError:
-        return False

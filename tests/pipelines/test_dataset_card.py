@@ -12,10 +12,10 @@ from one_worker import SERIAL
 
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import META, Sidecar, sidecar_path
-from pipelines.card import CARD_NAME, card_text, render_command, scene_licences
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.dataset_card import CARD_NAME, card_text, scene_licences
+from pipelines.render_pairs import RenderPairsConfig, render_command, render_pairs
 
 SMALL = {
     "scenes": ["procedural:0-1"],
