@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from generation.files import write_text_whole
 from generation.overlap import OverlapBand
 from generation.scenes.sources import PROCEDURAL
 from generation.shards.reader import ShardIndex, ShardReader
