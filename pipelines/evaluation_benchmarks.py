@@ -35,7 +35,7 @@ class Source:
 
     @cached_property
     def record(self) -> Plain:
-        """Return what tells it from another."""
+        """Return its fingerprint: the same for the same data."""
         if self.layout == SHARDS:  # wherever it lies
             return {"layout": self.layout, "sha256": file_sha256(self.root / INDEX_NAME)}
         return {"layout": self.layout, "root": str(self.root.resolve())}
@@ -53,10 +53,14 @@ class Benchmark:
     scenes that both show are not trained on."""
 
     @property
+    def label(self) -> str | None:
+        """Of what is judged on."""
+        return (self.val or self.data).label
+
+    @property
     def name(self) -> str:
-        """As folders and tables call it: by what is judged on."""
-        label = (self.val or self.data).label
-        return f"{self.task.name}-{label}" if label else self.task.name
+        """As folders and tables call it."""
+        return f"{self.task.name}-{self.label}" if self.label else self.task.name
 
     def open(self, num_train: int | None, num_val: int | None) -> Splits:
         """Open the dataset, or at most so many examples of it, evenly spread.

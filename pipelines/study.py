@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,11 @@ def jobs_of(study: Study) -> list[Job]:
                     threads=stage.threads,
                 )
     return list(jobs.values())
+
+
+def makers_of(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that write to a folder."""
+    return [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
 
 
 def _filled(text: str, study: Study, seed: int, name: str) -> list[str]:
@@ -364,7 +370,7 @@ def _run(out: Path, job: Job, stop: StopRequest) -> str | None:
 
 def _status_of(job: Job, log: Path, stop: StopRequest) -> int:
     """Run a command; return its exit status."""
-    # Else each would read by as many processes beside a GPU as if it were alone.
+    # Otherwise every command would start readers for all cores.
     share = dict.fromkeys(("OMP_NUM_THREADS", "PYTHON_CPU_COUNT"), str(job.threads))
     with open(log, "a") as stream:
         stream.write(f"$ {job.line}\n")

@@ -34,11 +34,11 @@ from pipelines.study import (
     is_done,
     jobs_of,
     lacks,
+    makers_of,
     minutes_of,
     record_of,
     wall_minutes,
 )
-from pipelines.study_sections import makers_of
 from pipelines.tables import markdown_table
 from training.downstream.task import Metric
 from training.metrics_log import read_lines

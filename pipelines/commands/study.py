@@ -46,9 +46,9 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what is left, write the report."""
     from generation.plain import merge
+    from pipelines.commands.study_sections import require_sections
     from pipelines.study import load_study, run_study
     from pipelines.study_report import write_study_report
-    from pipelines.study_sections import require_sections
 
     out = None if options.out is None else str(options.out)
     overrides = merge(shared.nested({"out": out}), parse_overrides(options.set))

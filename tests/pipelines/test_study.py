@@ -20,10 +20,10 @@ from generation.errors import CrossviewError
 from pipelines.bench_train import flops_a_pair
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
+from pipelines.commands.study_sections import require_sections
 from pipelines.config import build
 from pipelines.study import STUDIES, Job, Study, jobs_of, load_study, run_study, stages_before
 from pipelines.study_report import write_study_report
-from pipelines.study_sections import require_sections
 from training.config import PretrainConfig
 from training.data import DataConfig
 from training.downstream.tasks import TASKS

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from itertools import chain, pairwise
-from pathlib import Path
+from itertools import chain
 from typing import NoReturn
 
 from generation.bounds import require
@@ -14,7 +13,7 @@ from generation.errors import CrossviewError
 from pipelines.commands import evaluate
 from pipelines.contenders import CONSTANT, named_weights
 from pipelines.evaluation_benchmarks import Benchmark
-from pipelines.study import Job, Section, Study, jobs_of
+from pipelines.study import Job, Section, Study, jobs_of, makers_of
 
 
 def require_sections(study: Study) -> None:
@@ -34,24 +33,20 @@ def require_sections(study: Study) -> None:
             _require_judged(key, section, own)
 
 
-def makers_of(folder: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs that write to a folder."""
-    return [job for job in jobs if ("--out", str(folder)) in pairwise(job.arguments)]
-
-
 def _require_judged(key: str, section: Section, jobs: Sequence[Job]) -> None:
     labels: list[str] = []
-    metrics: dict[str, list[str]] = {}
+    benchmarks: list[Benchmark] = []
     for job in jobs:
-        own_labels, benchmarks = _asked_of(job)
+        own_labels, own_benchmarks = _asked_of(job)
         labels += own_labels
-        for each in benchmarks:
-            metrics[each.name] = [metric.name for metric in each.task.metrics]
-    if section.judged_on is not None:
-        parts = [(name.partition("-"), names) for name, names in metrics.items()]
-        judged_on = dict.fromkeys(label for (_, _, label), _ in parts if label)
+        benchmarks += own_benchmarks
+    if section.judged_on is None:
+        tasks = {each.name: each.task for each in benchmarks}
+    else:
+        judged_on = dict.fromkeys(each.label for each in benchmarks if each.label)
         _require_one_of(judged_on, f"{key}.judged_on", section.judged_on)
-        metrics = {task: names for (task, _, label), names in parts if label == section.judged_on}
+        tasks = {e.task.name: e.task for e in benchmarks if e.label == section.judged_on}
+    metrics = {name: [metric.name for metric in task.metrics] for name, task in tasks.items()}
     for name, metric in section.decisive.items():
         _require_one_of(metrics, f"{key}.decisive", name)
         _require_one_of(metrics[name], f"{key}.decisive.{name}", metric)
