@@ -35,6 +35,7 @@ from training.downstream.evaluation import (
 from training.downstream.example import Example, Examples, Splits
 from training.downstream.finetune import Snapshot
 from training.downstream.recipe import Recipe
+from training.downstream.tasks import OF_MIDDLES
 from training.downstream.transforms import hfov_deg
 from training.model.croco import CroCo, ModelConfig
 
@@ -46,8 +47,6 @@ _TRAINING = "training.pt"
 names."""
 MOST_WIDER = 1.05
 """How many times wider the views of one dataset may be than another's, before it is said."""
-_OF_MIDDLES = ("pose", "pointmaps")
-"""Tasks that see the middle of views, and learn angles and metres from it."""
 NUM_PICTURES = 4
 """Of predictions, of each cell."""
 
@@ -115,7 +114,7 @@ def evaluate_all(
         num_workers = processes_that_read(num_workers, on_gpu=process.device.type == "cuda")
         opened = [benchmark.open(num_train, num_val) for benchmark in benchmarks]
         for benchmark, splits in zip(benchmarks, opened):
-            first = splits.val[0]  # what it complains of is rather known now than after training
+            first = splits.val[0]  # fail before training, not after
             _warn_of_views(benchmark, splits.train, first)
         jobs = [
             _Job(benchmark, splits, model, seed, out, process.device)
@@ -124,14 +123,10 @@ def evaluate_all(
             for seed in _seeds_of(benchmark, model, seeds)
         ]
         results: dict[Path, Cell | Failure | None] = {job.folder: _recorded(job) for job in jobs}
-        new = [job for job in jobs if results[job.folder] is None]
-        for (_, config), job in {(job.benchmark.name, job.config): job for job in new}.items():
-            if config:
-                _require_fit(job.benchmark, job.splits, config)
+        _require_fit([job for job in jobs if results[job.folder] is None])
         for group in _trained_alike(jobs):
-            missing = [job for job in group if results[job.folder] is None]
-            for job, result in _made(group[0], missing, num_workers) if missing else ():
-                results[job.folder] = result
+            if missing := [job for job in group if results[job.folder] is None]:
+                results |= _made(group[0], missing, num_workers)
             # What was trained is kept until all of it is judged.
             if not any(isinstance(results[job.folder], Failure) for job in group):
                 (group[0].folder / _TRAINING).unlink(missing_ok=True)
@@ -144,7 +139,7 @@ def evaluate_all(
 
 def _warn_of_views(benchmark: Benchmark, train: Examples, judged_on: Example) -> None:
     """Warn where angles or metres are learnt from views of another width than those judged on."""
-    if benchmark.val is None or benchmark.task.name not in _OF_MIDDLES or not train:
+    if benchmark.val is None or benchmark.task.name not in OF_MIDDLES or not train:
         return
     try:
         examples = train[0], judged_on
@@ -174,23 +169,6 @@ def _seeds_of(benchmark: Benchmark, contender: Contender | None, seeds: int) -> 
         return list(range(seeds))
     digests = [weights.sha256 for weights in contender.weights[:seeds]]
     return sorted({digest: digests.index(digest) for digest in digests}.values())
-
-
-def _require_fit(benchmark: Benchmark, splits: Splits, config: ModelConfig) -> None:
-    recipe = benchmark.recipe.for_model(config)
-    benchmark.task.network(CroCo(config), splits, recipe)
-    if splits.train or not recipe.num_steps(1):
-        return
-    if benchmark.val is not None and benchmark.data.layout == SHARDS:
-        raise CrossviewError(
-            f"{benchmark.data.root}: nothing to train {benchmark.task.name} on, as all of its "
-            f"scenes are judged on in {benchmark.val.root}; render other scenes for one of them, "
-            "or leave out --val-data to hold out a tenth"
-        )
-    raise CrossviewError(
-        f"{benchmark.data.root}: nothing to train {benchmark.task.name} on; train on another "
-        f"dataset and name this one as --val-dataset {benchmark.data.layout}=DIR"
-    )
 
 
 @dataclass(frozen=True)
@@ -232,9 +210,9 @@ class _Job:
 
     @cached_property
     def request(self) -> Plain:
-        """Return what decides the numbers."""
+        """Return all that the numbers depend on."""
         benchmark = self.benchmark
-        return {
+        judging: Plain = {
             "benchmark": benchmark.name,
             "version": VERSION,
             "metrics": [metric.name for metric in benchmark.task.metrics],
@@ -242,34 +220,52 @@ class _Job:
             "val_data": None if benchmark.val is None else benchmark.val.record,
             "num_train": len(self.splits.train),
             "num_val": len(self.splits.val),
-            **(self._of_model(self.contender) if self.contender else self._of_baseline),
+        }
+        if self.contender is None:
+            return {
+                **judging,
+                "constants": baselines.VERSION,
+                "num_fitted": baselines.NUM_FITTED,
+                "resize": to_plain(benchmark.recipe.resize),
+            }
+        weights = self.contender.weights[self.seed]
+        return {
+            **judging,
+            "model": to_plain(weights.config),
+            "weights": weights.sha256,
+            "recipe": to_plain(benchmark.recipe),
+            "precision": resolved_precision(benchmark.recipe.precision, self.device),
+            "seed": self.seed,
         }
 
     @property
     def training(self) -> Plain:
-        """Return what of it decides the network that is judged."""
+        """Return the part of it that the trained network depends on."""
         of_judging = {"benchmark", "metrics", "num_val"}
         if self.benchmark.data.layout != SHARDS:  # of these, it decides what is trained on
             of_judging.add("val_data")
         return {name: value for name, value in self.request.items() if name not in of_judging}
 
-    def _of_model(self, contender: Contender) -> Plain:
-        weights, recipe = contender.weights[self.seed], self.benchmark.recipe
-        return {
-            "model": to_plain(weights.config),
-            "weights": weights.sha256,
-            "recipe": to_plain(recipe),
-            "precision": resolved_precision(recipe.precision, self.device),
-            "seed": self.seed,
-        }
 
-    @property
-    def _of_baseline(self) -> Plain:
-        return {
-            "constants": baselines.VERSION,
-            "num_fitted": baselines.NUM_FITTED,
-            "resize": to_plain(self.benchmark.recipe.resize),
-        }
+def _require_fit(jobs: Sequence[_Job]) -> None:
+    """Raise CrossviewError where a task cannot use a model, or has nothing to train it on."""
+    for job in {(job.benchmark.name, job.config): job for job in jobs}.values():
+        if job.config is None:
+            continue
+        benchmark, recipe = job.benchmark, job.benchmark.recipe.for_model(job.config)
+        benchmark.task.network(CroCo(job.config), job.splits, recipe)
+        if job.splits.train or not recipe.num_steps(1):
+            continue
+        nothing = f"{benchmark.data.root}: nothing to train {benchmark.task.name} on"
+        if benchmark.val is not None and benchmark.data.layout == SHARDS:
+            raise CrossviewError(
+                f"{nothing}, as all of its scenes are judged on in {benchmark.val.root}; render "
+                "other scenes for one of them, or leave out --val-data to hold out a tenth"
+            )
+        raise CrossviewError(
+            f"{nothing}; train on another dataset and name this one as "
+            f"--val-dataset {benchmark.data.layout}=DIR"
+        )
 
 
 def _trained_alike(jobs: Sequence[_Job]) -> list[list[_Job]]:
@@ -285,23 +281,22 @@ def _trained_alike(jobs: Sequence[_Job]) -> list[list[_Job]]:
 
 def _made(
     first: _Job, missing: Sequence[_Job], num_workers: int
-) -> Iterator[tuple[_Job, Cell | Failure | None]]:
-    """Train once, judge and record each; None where there is no baseline.
+) -> dict[Path, Cell | Failure | None]:
+    """Train once, judge and record each, by its folder; None where there is no baseline.
 
     first: of all that are trained alike, in whose folder training is kept.
     """
     try:
         fitted = _fitted(first, num_workers)
     except CrossviewError as error:
-        yield from ((job, _failed(job, error)) for job in missing)
-        return
+        return {job.folder: _failed(job, error) for job in missing}
+    results: dict[Path, Cell | Failure | None] = {}
     for job in missing:
-        result: Cell | Failure | None
         try:
-            result = _judged(job, fitted, num_workers) if fitted else None
+            results[job.folder] = _judged(job, fitted, num_workers) if fitted else None
         except CrossviewError as error:
-            result = _failed(job, error)
-        yield job, result
+            results[job.folder] = _failed(job, error)
+    return results
 
 
 def _failed(job: _Job, error: CrossviewError) -> Failure:
@@ -312,6 +307,7 @@ def _failed(job: _Job, error: CrossviewError) -> Failure:
 
 
 def _fitted(job: _Job, num_workers: int) -> Fitted | None:
+    """Fine-tune a job's model, or fit the baseline, where the task has one."""
     task, recipe = job.benchmark.task, job.benchmark.recipe
     if job.contender is None:
         return baseline(task, job.splits, recipe)
@@ -359,12 +355,18 @@ def _told_of_memory(recipe: Recipe) -> Iterator[None]:
         ) from error
 
 
-_MEASURED = ("metrics", "num_steps", "train_s", "test_s", "num_parameters")
-
-
 def _cell_of(job: _Job, record: Plain) -> Cell:
-    measured = {name: record[name] for name in _MEASURED}
-    return Cell(benchmark=job.benchmark.name, label=job.label, seed=job.seed, **measured)
+    """Return the cell of a result.json. Raises KeyError where it lacks something."""
+    return Cell(
+        benchmark=job.benchmark.name,
+        label=job.label,
+        seed=job.seed,
+        metrics=record["metrics"],
+        num_steps=record["num_steps"],
+        train_s=record["train_s"],
+        test_s=record["test_s"],
+        num_parameters=record["num_parameters"],
+    )
 
 
 def _recorded(job: _Job) -> Cell | None:

@@ -127,7 +127,7 @@ def test_one_table_of_models_tasks_and_seeds(data, weights, tmp_path, capsys, mo
     monkeypatch.setattr(
         contenders_module, "load_model", lambda path: read.append(Path(path).name) or real(path)
     )
-    monkeypatch.delattr(module, "_require_fit")
+    monkeypatch.delattr(module, "CroCo")
     assert evaluate(*arguments) == 0
     assert read == ["two-0", "two-1", "one"]
 

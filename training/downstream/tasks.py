@@ -28,6 +28,8 @@ _ALL: tuple[Task, ...] = (
 )
 TASKS = {task.name: task for task in _ALL}
 """By name."""
+OF_MIDDLES = (Pose.name, Pointmaps.name)
+"""Tasks that see the middle of views, and learn angles and metres from it."""
 
 
 def named_tasks(names: str) -> list[Task]:
