@@ -13,6 +13,7 @@ import torch
 from generation.geometry import Camera
 from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.cli import _parser, main
+from training.downstream.tasks import TASKS
 from training.model.croco import CroCo, ModelConfig
 from training.model_folder import write_model_folder
 from training.presets import preset
@@ -84,6 +85,19 @@ def test_the_readmes_dataset_and_its_python_example_work(tmp_path: Path, monkeyp
     assert (high < room_high + 0.01).all()
     recorded = names["record"]["covisibility"]
     assert names["measured"].covisibility == pytest.approx(recorded, abs=0.01)
+
+
+def test_the_table_of_tasks_is_that_of_the_code():
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    table = re.search(r"\| task \|.*\n((?:\|.*\n)+)", text)
+    assert table
+    _, *lines = table[1].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    expected = {
+        re.sub(r"taskonomy_.*", "taskonomy_...", name): {*task.datasets} - {"shards"}
+        for name, task in TASKS.items()
+    }
+    assert {row[0].strip("`"): {*re.findall(r"\w+", row[-1])} for row in rows} == expected
 
 
 def test_the_readmes_model_gives_features(tmp_path: Path, monkeypatch):
