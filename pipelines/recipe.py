@@ -25,7 +25,7 @@ from generation.locations import is_remote
 from generation.plain import merge, to_plain
 from generation.renderers.choice import AUTO, chosen_renderer
 from generation.scenes.sources import resolve_scenes
-from generation.shards.reader import ShardIndex, check_size
+from generation.shards.reader import ShardIndex
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
 from pipelines.config import MANIFESTS, build, load_named
 from pipelines.executors import Executor
@@ -185,8 +185,8 @@ def _is_trained_on(recipe: Recipe) -> bool:
     """
     try:
         index = ShardIndex.open(recipe.pairs_folder)
-        for entry in index.shards:
-            check_size(recipe.pairs_folder / entry.name, entry)
+        for shard in range(len(index.shards)):
+            index.check_size(shard)
         digest, *failed = (recipe.pretrain_folder / _INPUTS).read_text().splitlines()
     except (ShardError, FileNotFoundError):
         return False

@@ -181,6 +181,11 @@ def read_record(config: RegenerateConfig) -> Record:
             raise CrossviewError(f"{path}: it records no pairs")
         return record
     index = ShardIndex.open(folder)
+    if index.is_plain:
+        raise CrossviewError(
+            f"{folder}: expected rendered pairs, found tars that `crossview index` made readable; "
+            "they hold no cameras, so their pairs cannot be rendered again"
+        )
     pieces = read_dataset(index, roots, scenes_of(folder))
     return Record(
         pieces=tuple(pieces),

@@ -15,8 +15,8 @@ from generation.errors import CrossviewError
 from generation.files import file_sha256
 from generation.retries import retried
 from generation.shards.cache import ShardCache
-from generation.shards.reader import SampleError, ShardIndex, check_size
-from generation.shards.schema import INDEX_NAME, ShardEntry
+from generation.shards.reader import SampleError, ShardIndex
+from generation.shards.schema import INDEX_NAME
 from training.order import Share
 from training.pair_reader import PairReader, too_many_damaged
 
@@ -194,12 +194,13 @@ def _open_index(path: Path) -> ShardIndex:
 def _check_sizes(index: ShardIndex) -> None:
     """Raise ShardError where a shard is missing or has another size; for NFS, many at a time."""
 
-    def check(entries: tuple[ShardEntry, ...]) -> None:
-        for entry in entries:
-            check_size(index.folder / entry.name, entry)
+    def check(shards: range) -> None:
+        for shard in shards:
+            index.check_size(shard)
 
+    num_shards = len(index.shards)
     with ThreadPoolExecutor(STAT_THREADS) as pool:
-        list(pool.map(check, [index.shards[n::STAT_THREADS] for n in range(STAT_THREADS)]))
+        list(pool.map(check, [range(n, num_shards, STAT_THREADS) for n in range(STAT_THREADS)]))
 
 
 def require_cache(config: DataConfig, index: ShardIndex) -> None:

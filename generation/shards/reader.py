@@ -27,6 +27,7 @@ from generation.shards.cameras import cameras_of
 from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import (
     DEPTHS,
+    INDEX_AGAIN,
     INDEX_NAME,
     MEND,
     META,
@@ -53,8 +54,8 @@ class ShardIndex:
     """What decided the pairs (seed, band, camera, ...), as recorded by the run that made them."""
     shards: tuple[ShardEntry, ...]
     """In order of scene, then of pairs within the scene."""
-    folders: tuple[Path, ...] = ()
-    """Where each shard lies; empty: all in folder. Only several datasets in one have these."""
+    datasets: tuple[ShardIndex, ...] = ()
+    """The dataset of each shard, where this is several datasets in one; else empty."""
 
     @classmethod
     def open(cls, folder: Path | str) -> ShardIndex:
@@ -93,17 +94,33 @@ class ShardIndex:
             folder=parts[0].folder,
             config=parts[0].config,
             shards=tuple(entry for part in parts for entry in part.shards),
-            folders=tuple(part.folder for part in parts for _ in part.shards),
+            datasets=tuple(part for part in parts for _ in part.shards),
         )
+
+    def dataset(self, shard: int) -> ShardIndex:
+        """Return the dataset that a shard belongs to."""
+        return self.datasets[shard] if self.datasets else self
 
     def path(self, shard: int) -> Path:
         """Return where a shard lies."""
-        folder = self.folders[shard] if self.folders else self.folder
-        return folder / self.shards[shard].name
+        return self.dataset(shard).folder / self.shards[shard].name
 
     def is_remote(self, shard: int) -> bool:
         """Return whether a shard lies behind a URL."""
-        return is_remote(self.folders[shard] if self.folders else self.folder)
+        return is_remote(self.dataset(shard).folder)
+
+    def check_size(self, shard: int) -> None:
+        """Raise ShardError where a shard is missing or has another size than the index says."""
+        path = location(str(self.path(shard)))  # anew: see _range_reader
+        expected, mend = self.shards[shard].size_bytes, self.dataset(shard).mend
+        try:
+            size_bytes = size_of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ShardError(
+                f"{path}: the index lists this shard, but there is no such file; {mend}"
+            ) from None
+        if size_bytes != expected:
+            raise ShardError(f"{path}: {size_bytes} bytes, but the index says {expected}; {mend}")
 
     @property
     def has_depth(self) -> bool:
@@ -127,6 +144,11 @@ class ShardIndex:
     def is_plain(self) -> bool:
         """Whether the shards are tars from elsewhere, of which nothing but two images is known."""
         return not self.config
+
+    @property
+    def mend(self) -> str:
+        """What to do about a damaged shard; of several datasets, each has its own."""
+        return INDEX_AGAIN if self.is_plain else MEND
 
     @property
     def num_pairs(self) -> int:
@@ -158,7 +180,7 @@ class ShardIndex:
             folder=self.folder,
             config=self.config,
             shards=tuple(self.shards[i] for i in chosen),
-            folders=tuple(self.folders[i] for i in chosen) if self.folders else (),
+            datasets=tuple(self.datasets[i] for i in chosen) if self.datasets else (),
         )
 
 
@@ -222,10 +244,12 @@ class ShardReader:
         data = []
         for ending in endings:
             if ending not in members:
-                raise ShardError(
-                    f"{path}: sample {key!r} has no {ending}"
-                    + ("; render the pairs again with --depth" if "depth" in ending else "")
-                )
+                hint = ""
+                if self.index.dataset(shard).is_plain:
+                    hint = "; tars from elsewhere hold two images a pair and nothing else"
+                elif ending in DEPTHS:
+                    hint = "; render the pairs again with --depth"
+                raise ShardError(f"{path}: sample {key!r} has no {ending}{hint}")
             offset, size_bytes = members[ending]
             data.append(opened.read(offset, size_bytes))
             if len(data[-1]) != size_bytes:
@@ -249,7 +273,7 @@ class ShardReader:
             if not isinstance(record, dict):
                 raise ValueError(f"expected a JSON object, got {record!r}")
         except ValueError as error:
-            raise SampleError(f"{self.where(number)}, {META}: damaged ({error}); {MEND}") from error
+            raise self._damaged(number, META, error) from error
         return record
 
     def cameras(self, number: int) -> tuple[Camera, Camera]:
@@ -282,8 +306,11 @@ class ShardReader:
             try:
                 yield decode(data)
             except (ValueError, OSError, SyntaxError) as error:
-                what = f"{self.where(number)}, {ending}: damaged ({error}); {MEND}"
-                raise SampleError(what) from error
+                raise self._damaged(number, ending, error) from error
+
+    def _damaged(self, number: int, ending: str, error: Exception) -> SampleError:
+        mend = self.index.dataset(self.index.place_of(number)[0]).mend
+        return SampleError(f"{self.where(number)}, {ending}: damaged ({error}); {mend}")
 
     def _opened(self, shard: int) -> _OpenShard:
         with self._lock:
@@ -293,8 +320,7 @@ class ShardReader:
                 if shard in self._open:
                     self._open.move_to_end(shard)
                     return self._open[shard]
-            path = location(str(self.index.path(shard)))  # anew: see _range_reader
-            opened = _open_shard(path, self.index.shards[shard], self._cache)
+            opened = _open_shard(self.index, shard, self._cache)
             self._keep(shard, opened)
         return opened
 
@@ -321,29 +347,18 @@ def read_each(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[R
         yield from pool.map(read, items)
 
 
-def check_size(path: Path, expected: ShardEntry) -> None:
-    """Raise ShardError where a shard is missing or has another size than the index says."""
-    try:
-        size_bytes = size_of(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ShardError(
-            f"{path}: the index lists this shard, but there is no such file; {MEND}"
-        ) from None
-    if size_bytes != expected.size_bytes:
-        raise ShardError(
-            f"{path}: {size_bytes} bytes, but the index says {expected.size_bytes}; {MEND}"
-        )
-
-
-def _open_shard(path: Path, expected: ShardEntry, cache: ShardCache | None) -> _OpenShard:
+def _open_shard(index: ShardIndex, shard: int, cache: ShardCache | None) -> _OpenShard:
     """Open a shard, whose size and sidecar must be those of the index."""
+    path = location(str(index.path(shard)))  # anew: see _range_reader
+    expected = index.shards[shard]
     if cache is not None and is_remote(path):
         tar, sidecar = cache.open(path, expected)
         return _OpenShard(_file_reader(tar), list(sidecar.samples.items()), expected.size_bytes)
     sidecar = Sidecar.read(sidecar_path(path))
-    check_size(path, expected)
+    index.check_size(shard)
     if sidecar.entry != expected:
-        raise ShardError(f"{path}: its sidecar is not the one that the index lists; {MEND}")
+        mend = index.dataset(shard).mend
+        raise ShardError(f"{path}: its sidecar is not the one that the index lists; {mend}")
     samples = list(sidecar.samples.items())
     if is_remote(path):
         return _OpenShard(_range_reader(path), samples, 0)

@@ -107,14 +107,14 @@ def verify_dataset(
     dataset at all.
     """
     problems: list[Problem] = []
-    shards, expected, is_plain = _read_index(folder, problems)
+    shards, expected, mend = _read_index(folder, problems)
     look = partial(look_at_shard, folder, expected=expected, quick=quick)
     findings = list(track(_each(look, shards, workers), len(shards)))
     problems += _exchanged_named(findings)
     problems += _foreign_files(folder, shards)
     problems += _duplicates(findings)
-    if is_plain:
-        problems = [replace(problem, mend=INDEX_AGAIN) for problem in problems]
+    if mend != MEND:  # tars from elsewhere: whatever is wrong, they are not ours to render
+        problems = [replace(problem, mend=mend) for problem in problems]
     return Verdict(shards=tuple(shards), problems=tuple(problems))
 
 
@@ -255,8 +255,8 @@ def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[s
         yield f"it names scene {entry.scene!r}, its keys another one"
 
 
-def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected, bool]:
-    """Return the shards to look at, what holds for each, and whether they are tars from elsewhere.
+def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected, str]:
+    """Return the shards to look at, what holds for each, and what to do about damaged ones.
 
     Adds what is wrong with the index.
     """
@@ -277,12 +277,13 @@ def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry]
         what = str(error).removeprefix(f"{folder / INDEX_NAME}: ")
         problems.append(Problem(file=INDEX_NAME, what=what))
         entries = [sidecar.entry for sidecar in found if sidecar.entry]
-        return entries, Expected(), all(sidecar.is_plain for sidecar in found)
+        is_plain = all(sidecar.is_plain for sidecar in found)
+        return entries, Expected(), INDEX_AGAIN if is_plain else MEND
     if recorded != index.num_pairs:
         what = f"num_pairs is {recorded}, its shards have {index.num_pairs}"
         problems.append(Problem(file=INDEX_NAME, what=what))
     problems += _config_flaws(folder, index.config)
-    return shards, expected, index.is_plain
+    return shards, expected, index.mend
 
 
 def _listed_by_sidecars(folder: Path) -> Iterator[Sidecar]:

@@ -76,9 +76,12 @@ def test_a_shard_is_opened_once_however_many_threads_read_it(tmp_path: Path, mon
     write_dataset(tmp_path, (8, 8, 8))
     opened = []
     real = module._open_shard
-    monkeypatch.setattr(
-        module, "_open_shard", lambda path, *more: opened.append(path) or real(path, *more)
-    )
+
+    def open_counted(index, shard, cache):
+        opened.append(shard)
+        return real(index, shard, cache)
+
+    monkeypatch.setattr(module, "_open_shard", open_counted)
     reader = ShardReader(ShardIndex.open(tmp_path))
     records = list(module.read_each(reader.record, range(24)))
     assert len({record["number"] for record in records}) == 24

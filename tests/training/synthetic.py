@@ -84,5 +84,5 @@ def write_dataset(
             )
             sidecar.write(path)
             entries.append(writer.entry)
-    ShardIndex(folder=folder, config={}, shards=tuple(entries)).write()
+    ShardIndex(folder=folder, config={"seed": 0}, shards=tuple(entries)).write()
     return folder

@@ -14,8 +14,8 @@ from synthetic import pair_members, write_dataset
 
 from generation.errors import CrossviewError
 from generation.shards.plain_tars import index_plain_tars
-from generation.shards.reader import ShardIndex
-from generation.shards.schema import INDEX_AGAIN, Sidecar
+from generation.shards.reader import ShardIndex, ShardReader
+from generation.shards.schema import INDEX_AGAIN, MEND, ShardError, Sidecar
 from generation.shards.verify import verify_dataset
 from pipelines.cli import main
 from pipelines.config import build
@@ -201,6 +201,41 @@ class TestTheirVerification:
         (problem,) = verify_dataset(videos).problems
         assert (problem.file, problem.mend) == (file, INDEX_AGAIN)
         assert what in problem.what
+
+
+class TestTheirRemedies:
+    """Of tars from elsewhere, nothing can be rendered again."""
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda path: path.unlink(),
+            lambda path: path.write_bytes(path.read_bytes()[:-1]),
+            lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        ],
+    )
+    def test_a_reader_says_to_fetch_and_index_them_again(self, tmp_path, videos, damage):
+        own = ShardIndex.open(write_dataset(tmp_path / "own", scenes=2, pairs=1))
+        damage(videos / "walk.tar")
+        reader = ShardReader(ShardIndex.joined([own, ShardIndex.open(videos)]))
+        with pytest.raises(ShardError, match=re.escape(INDEX_AGAIN)):
+            reader.images(own.num_pairs + 4)
+
+    def test_those_beside_them_keep_their_own(self, tmp_path, videos):
+        own = ShardIndex.open(write_dataset(tmp_path / "own", scenes=2, pairs=1))
+        own.path(1).unlink()
+        reader = ShardReader(ShardIndex.joined([ShardIndex.open(videos), own]))
+        with pytest.raises(ShardError, match=f"no such file; {MEND}"):
+            reader.images(reader.index.num_pairs - 1)
+
+    def test_their_depth_is_not_asked_to_be_rendered(self, videos):
+        with pytest.raises(ShardError, match=r"no depth1\.png; tars from elsewhere hold"):
+            ShardReader(ShardIndex.open(videos)).depths(0)
+
+    def test_they_cannot_be_rendered_again(self, videos, tmp_path, capsys):
+        arguments = ["--metadata", str(videos), "--out", str(tmp_path / "out")]
+        assert main(["regenerate", *arguments]) == 2
+        assert "they hold no cameras, so their pairs cannot be rend" in capsys.readouterr().err
 
 
 def test_tars_without_cameras_have_no_page(videos, capsys):
