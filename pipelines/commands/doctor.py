@@ -22,6 +22,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table of findings."""
-    from pipelines.doctor import main
+    from pipelines.doctor.checks import main
 
     return main()
