@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.downstream.baselines import label_counts
 from training.downstream.datasets.imagenet import open_imagenet
-from training.downstream.dense import device_of, images_of, tensors_of
+from training.downstream.dense import images_of, tensors_of
 from training.downstream.example import Example, Splits, one_view
 from training.downstream.features import encoder_features
 from training.downstream.heads import LinearHead
@@ -89,7 +89,7 @@ class Classification:
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return logits, (C,), of the middle of the image."""
         middle = _middle(one_view(example), recipe.crop_size)
-        (image,) = images_of(middle, device_of(network))
+        (image,) = images_of(middle, network)
         images = torch.cat([image, image.flip(-1)]) if recipe.flip_test else image
         return {"logits": network(images).float().mean(0).cpu().numpy()}
 

@@ -20,7 +20,7 @@ from training.cross_attention import centred_peaks, cross_attention_when_hidden
 from training.downstream.colours import error_picture
 from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
-from training.downstream.dense import device_of, images_of
+from training.downstream.dense import images_of, tensors_of
 from training.downstream.example import Example, Splits
 from training.downstream.metrics import Scores, averaged, correspondence_scores
 from training.downstream.recipe import Recipe
@@ -84,8 +84,7 @@ class Correspondence:
         assert isinstance(network, CroCo)
         side, patch = network.config.grid[0], network.config.patch_size
         first, second = (
-            normalise(image)
-            for image in images_of(_central(example, side * patch), device_of(network))
+            normalise(image) for image in images_of(_central(example, side * patch), network)
         )
         maps = {"features": _similar(network.encode(first), network.encode(second))}
         if network.config.sees_reference:
@@ -138,7 +137,7 @@ class Correspondence:
         """
         side, patch = (int(value) for value in prediction["grid"])
         example = _central(example, side * patch)
-        first, second = images_of(example, torch.device("cpu"))
+        first, second = (view.unsqueeze(0) for view in tensors_of(example).values())
 
         def paint(image: Tensor, places: Tensor) -> np.ndarray:
             return as_bytes(painted(image, colours_of_places(places, side), patch)[0])

@@ -19,6 +19,7 @@ from training.downstream.example import Example
 from training.downstream.features import (
     EncoderFeatures,
     PairFeatures,
+    device_of,
     encoder_features,
     layers,
     pair_features,
@@ -72,17 +73,13 @@ def _unit_range(image: UInt8) -> Tensor:
     return to_unit_range(torch.from_numpy(image.copy()).unsqueeze(0), torch.device("cpu"))[0]
 
 
-def images_of(example: Example, device: torch.device) -> list[Tensor]:
-    """Return an example's views, (1, 3, H, W) in 0..1, on a device."""
+def images_of(example: Example, network: nn.Module) -> list[Tensor]:
+    """Return an example's views, (1, 3, H, W) in 0..1, where a network's weights are."""
+    device = device_of(network)
     return [
         to_unit_range(torch.from_numpy(image.copy()).unsqueeze(0), device)
         for image in example.images
     ]
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """Return where a network's weights are."""
-    return next(network.parameters()).device
 
 
 def predicted(

@@ -17,7 +17,6 @@ from training.downstream.datasets.nyuv2 import open_nyuv2
 from training.downstream.datasets.shards import open_shards
 from training.downstream.dense import (
     DenseNetwork,
-    device_of,
     images_of,
     predicted,
     tensors_of,
@@ -79,7 +78,7 @@ class Depth:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return depth_m, (H, W)."""
-        (image,) = images_of(one_view(example), device_of(network))
+        (image,) = images_of(one_view(example), network)
         output = predicted(network, [image], recipe)
         return {"depth_m": _depth_m(output)[0].cpu().numpy()}
 

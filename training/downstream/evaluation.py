@@ -11,7 +11,7 @@ import torch
 
 from generation.errors import CrossviewError, first_few
 from training.downstream.example import Example, Examples, Splits, spread
-from training.downstream.finetune import PATIENCE_S, Snapshot, finetune, precision, read_or_told
+from training.downstream.finetune import PATIENCE_S, Snapshot, Report, finetune, precision, read_or_told
 from training.downstream.recipe import Recipe
 from training.downstream.task import Answer, Panels, Prediction, Task
 from training.downstream.transforms import covering
@@ -60,24 +60,24 @@ def fine_tuned(
     *,
     seed: int,
     device: torch.device,
-    num_workers: int = 0,
-    report: Callable[[int, float], None] = lambda step, loss: None,
-    snapshot: Snapshot | None = None,
+    num_workers: int,
+    report: Report,
+    snapshot: Snapshot | None,
 ) -> Fitted:
     """Fine-tune a model on splits.train.
 
     seed decides the head's weights and the order and crops of the training examples. model is
-    changed. snapshot: where training goes on from, as finetune has it. Raises CrossviewError where
+    changed. report and snapshot: as finetune has them. Raises CrossviewError where
     model, data and recipe do not go together.
     """
     recipe = recipe.for_model(model.config)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network = task.network(model, splits, recipe).to(device)
-        trained = finetune(
+        seconds = finetune(
             task,
             network,
-            splits.train,
+            _Sized(splits.train, recipe),
             recipe,
             seed=seed,
             num_workers=num_workers,
@@ -92,8 +92,8 @@ def fine_tuned(
     return Fitted(
         answer=answer,
         recipe=recipe,
-        num_steps=trained.num_steps,
-        train_s=trained.seconds,
+        num_steps=recipe.num_steps(len(splits.train)),
+        train_s=seconds,
         num_parameters=sum(weight.numel() for weight in network.parameters()),
     )
 

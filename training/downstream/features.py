@@ -1,4 +1,4 @@
-"""What heads stand on: tokens of a pre-trained model's blocks, and how these are fine-tuned.
+"""What heads stand on: tokens of a pre-trained model's blocks.
 
 Shapes: B batch, N patches row by row, C channels. Images are (B, 3, H, W) in 0..1; H and W are any
 multiples of the patch size.
@@ -6,11 +6,9 @@ multiples of the patch size.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import torch
 from timm.layers.drop import DropPath
@@ -28,6 +26,11 @@ def layers(count: int, wanted: int) -> list[int]:
     4 of 12 are 2, 5, 8, 11; where there are fewer blocks than wanted, the first one repeats.
     """
     return [max(0, (i + 1) * count // wanted - 1) for i in range(wanted)]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's weights are."""
+    return next(network.parameters()).device
 
 
 class _Features(nn.Module):
@@ -135,7 +138,7 @@ def as_pair_model(model: CroCo) -> CroCo:
     pair.enc_blocks = deepcopy(model.enc_blocks)  # with its drop path, which is no tensor
     learnt = {_name_in_pair(name): tensor for name, tensor in model.state_dict().items()}
     pair.load_state_dict(pair.state_dict() | learnt)
-    return pair.to(next(model.parameters()).device).train(model.training)
+    return pair.to(device_of(model)).train(model.training)
 
 
 def _name_in_pair(name: str) -> str:
@@ -151,28 +154,3 @@ def set_drop_path(model: CroCo, rate: float) -> None:
     for block, chance in zip(model.enc_blocks, torch.linspace(0, rate, len(model.enc_blocks))):
         for branch in ("drop_path1", "drop_path2"):
             setattr(block, branch, DropPath(float(chance)) if chance else nn.Identity())
-
-
-def layer_decay_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups, each with the factor of its rate as lr_scale.
-
-    Block i of the n of the encoder learns at layer_decay ** (n - i), the embedding of patches at
-    layer_decay ** (n + 1), all else at 1. Biases and norms (1-d tensors) have no weight decay. Of
-    a frozen recipe, only the head is in the groups, and the model takes no gradients from here on.
-    Source: Clark et al., ELECTRA, ICLR 2020; counted as in BEiT and MAE.
-    """
-    model = next((part for part in network.modules() if isinstance(part, CroCo)), None)
-    scales: dict[nn.Parameter, float] = {}
-    if model is not None:
-        model.requires_grad_(not recipe.frozen)
-        for below, part in enumerate([*reversed(model.enc_blocks), model.patch_embed], 1):
-            scales |= dict.fromkeys(part.parameters(), recipe.layer_decay**below)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-            groups[scales.get(parameter, 1.0), decay].append(parameter)
-    return [
-        {"params": parameters, "lr_scale": scale, "weight_decay": decay}
-        for (scale, decay), parameters in groups.items()
-    ]

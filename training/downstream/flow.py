@@ -20,7 +20,6 @@ from training.downstream.datasets.shards import open_shards
 from training.downstream.datasets.sintel import open_sintel
 from training.downstream.dense import (
     DenseNetwork,
-    device_of,
     images_of,
     means_over_pixels,
     predicted,
@@ -88,7 +87,7 @@ class Flow:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return flow, (H, W, 2)."""
-        images = images_of(example, device_of(network))
+        images = images_of(example, network)
         output = predicted(network, images, recipe, negated=(0,), in_pixels=(0, 1), scale_channel=2)
         return {"flow": output[0, :2].permute(1, 2, 0).cpu().numpy()}
 

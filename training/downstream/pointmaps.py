@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from generation.geometry import Float32, Float64
 from training.downstream.colours import error_panel, in_one_range, span_of
 from training.downstream.datasets.shards import open_shards
-from training.downstream.dense import device_of, images_of, tensors_of
+from training.downstream.dense import images_of, tensors_of
 from training.downstream.dpt import DPT
 from training.downstream.example import Example, Splits
 from training.downstream.features import pair_features
@@ -130,7 +130,7 @@ class Pointmaps:
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return what prediction_of does, of the middle of both images."""
         view = middle(example, recipe.crop_size)
-        maps: Tensor = network(*images_of(view, device_of(network)))[0]
+        maps: Tensor = network(*images_of(view, network))[0]
         points, confidence = points_and_confidence(maps[:, :4])
         descriptors = F.normalize(maps[:, 4:].float(), dim=1)
         return prediction_of(

@@ -16,7 +16,7 @@ from training.downstream.baselines import fitted
 from training.downstream.datasets.scannet1500 import open_scannet1500
 from training.downstream.datasets.seven_scenes import open_seven_scenes
 from training.downstream.datasets.shards import open_shards
-from training.downstream.dense import device_of, images_of, tensors_of
+from training.downstream.dense import images_of, tensors_of
 from training.downstream.example import Example, Splits
 from training.downstream.features import pair_features
 from training.downstream.heads import PoseHead
@@ -79,7 +79,7 @@ class Pose:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return camera2_from_camera1, (4, 4) float64."""
-        images = images_of(middle(example, recipe.crop_size), device_of(network))
+        images = images_of(middle(example, recipe.crop_size), network)
         found: Tensor = network(*images)
         return {"camera2_from_camera1": found[0].double().cpu().numpy()}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.downstream.baselines import label_counts
 from training.downstream.colours import error_picture, label_picture
 from training.downstream.datasets.ade20k import open_ade20k
-from training.downstream.dense import device_of, images_of, predicted, tensors_of
+from training.downstream.dense import images_of, predicted, tensors_of
 from training.downstream.dpt import upsampled
 from training.downstream.example import UNKNOWN_LABEL, Example, Splits, one_view
 from training.downstream.features import encoder_features
@@ -72,7 +72,7 @@ class Segmentation:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return labels, (H, W), and num_classes, ()."""
-        (image,) = images_of(_scaled(example, recipe), device_of(network))
+        (image,) = images_of(_scaled(example, recipe), network)
         logits = upsampled(predicted(network, [image], recipe), size_of(example))
         return {
             "labels": logits[0].argmax(0).cpu().numpy(),

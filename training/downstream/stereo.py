@@ -22,7 +22,6 @@ from training.downstream.datasets.scene_flow import open_scene_flow
 from training.downstream.datasets.sintel import open_sintel_stereo
 from training.downstream.dense import (
     DenseNetwork,
-    device_of,
     images_of,
     means_over_pixels,
     predicted,
@@ -105,7 +104,7 @@ class Stereo:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return disparity, (H, W)."""
-        images = images_of(example, device_of(network))
+        images = images_of(example, network)
         output = predicted(network, images, recipe, in_pixels=(0,), scale_channel=1)
         return {"disparity": output[0, 0].cpu().numpy()}
 

@@ -27,7 +27,6 @@ from training.downstream.colours import (
 from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
 from training.downstream.dense import (
     DenseNetwork,
-    device_of,
     images_of,
     predicted,
     tensors_of,
@@ -92,7 +91,7 @@ class Taskonomy:
 
     def predict(self, network: nn.Module, example: Example, recipe: Recipe) -> Prediction:
         """Return the target by its name, (H, W, C)."""
-        (image,) = images_of(one_view(example), device_of(network))
+        (image,) = images_of(one_view(example), network)
         output = predicted(network, [image], recipe, negated=(0,) if self._is_normal else ())
         return {self.target: output[0].permute(1, 2, 0).cpu().numpy()}
 

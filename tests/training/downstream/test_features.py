@@ -1,9 +1,8 @@
-"""Features are the blocks' own tokens, and fine-tuning changes what the recipe says."""
-
-from dataclasses import replace
+"""Features are the blocks' own tokens, skipped as often as they are told to be."""
 
 import pytest
 import torch
+from small_network import make_model, random_images
 from timm.layers.drop import DropPath
 from torch import nn
 
@@ -12,51 +11,9 @@ from training.downstream.features import (
     EncoderFeatures,
     PairFeatures,
     as_pair_model,
-    layer_decay_groups,
     layers,
     set_drop_path,
 )
-from training.downstream.heads import PatchHead
-from training.downstream.recipe import Recipe
-from training.model.croco import CroCo, ModelConfig, initialise
-
-CONFIG = ModelConfig(
-    image_size=32,
-    patch_size=8,
-    enc_dim=32,
-    enc_depth=4,
-    enc_heads=2,
-    dec_dim=16,
-    dec_depth=3,
-    dec_heads=2,
-)
-
-
-def make_model(**fields):
-    model = CroCo(replace(CONFIG, **fields))
-    generator = torch.Generator().manual_seed(0)
-    initialise(model, generator)
-    with torch.no_grad():  # norms that are all 1 could be taken for one another
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
-def random_images(number, height=32, width=32):
-    return torch.rand(number, 2, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-class Network(nn.Module):
-    """An encoder with a linear head."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.features = EncoderFeatures(model, layers(4, 1))
-        self.head = PatchHead(32, 1, 8)
-
-    def forward(self, images):
-        return self.head(self.features(images), images.shape[-2:])
 
 
 def kept_outputs(blocks):
@@ -201,63 +158,3 @@ def test_a_skipped_block_leaves_its_input_and_a_kept_one_makes_up_for_it():
     skipped = (found == 0).all(-1).all(-1)
     assert 10 < skipped.sum() < 54
     torch.testing.assert_close(found[~skipped], 2 * change[~skipped])
-
-
-def rate_and_decay(network, recipe):
-    """Return the (lr_scale, weight_decay) of each parameter by name."""
-    names = {parameter: name for name, parameter in network.named_parameters()}
-    return {
-        names[parameter]: (group["lr_scale"], group["weight_decay"])
-        for group in layer_decay_groups(network, recipe)
-        for parameter in group["params"]
-    }
-
-
-def test_rates_fall_from_the_head_to_the_patches_block_by_block():
-    network = Network(make_model())
-    found = rate_and_decay(network, Recipe(layer_decay=0.5, weight_decay=0.1))
-    assert set(found) == {name for name, _ in network.named_parameters()}
-    model = "features.model"
-    expected = {
-        "head.linear.weight": (1.0, 0.1),
-        "head.linear.bias": (1.0, 0.0),
-        f"{model}.decoder_embed.weight": (1.0, 0.1),
-        f"{model}.dec_blocks.0.mlp.fc1.weight": (1.0, 0.1),
-        f"{model}.enc_norm.weight": (1.0, 0.0),
-        f"{model}.enc_blocks.3.attn.qkv.weight": (0.5, 0.1),
-        f"{model}.enc_blocks.3.norm1.weight": (0.5, 0.0),
-        f"{model}.enc_blocks.1.mlp.fc2.weight": (0.125, 0.1),
-        f"{model}.enc_blocks.0.mlp.fc2.bias": (0.0625, 0.0),
-        f"{model}.patch_embed.proj.weight": (0.03125, 0.1),
-        f"{model}.patch_embed.proj.bias": (0.03125, 0.0),
-    }
-    assert {name: found[name] for name in expected} == expected
-
-
-def test_without_layer_decay_there_are_two_groups_and_without_a_model_too():
-    for network in (Network(make_model()), nn.Linear(2, 3)):
-        groups = layer_decay_groups(network, Recipe())
-        assert sorted((g["lr_scale"], g["weight_decay"]) for g in groups) == [(1, 0), (1, 0.05)]
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_a_step_changes_the_head_and_the_model_only_where_it_is_not_frozen(frozen):
-    network = Network(make_model())
-    set_drop_path(network.features.model, 0.5)
-    (images,) = random_images(1)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    groups = layer_decay_groups(network, Recipe(frozen=frozen))
-    optimizer = torch.optim.AdamW(groups, lr=0.1)
-    network.train()
-    assert network.head.training
-    assert all(part.training != frozen for part in network.features.modules())
-    network(images).square().mean().backward()
-    optimizer.step()
-    changed = {
-        name for name, old in before.items() if not torch.equal(network.state_dict()[name], old)
-    }
-    encoder = {name for name in before if name.startswith("features.model.enc_blocks")}
-    assert {"head.linear.weight", "head.linear.bias"} <= changed
-    assert changed.isdisjoint(encoder) if frozen else "features.model.enc_norm.bias" in changed
-    if frozen:
-        assert changed == {"head.linear.weight", "head.linear.bias"}

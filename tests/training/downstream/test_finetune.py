@@ -9,16 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_features import Network, make_model
+from small_network import Network, make_model, random_images
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError
-from training import loader
+from training import data
 from training.downstream import finetune as module
 from training.downstream.example import Example
-from training.downstream.finetune import Snapshot, finetune, learning_rate
+from training.downstream.features import set_drop_path
+from training.downstream.finetune import Keep, finetune, layer_decay_groups, learning_rate
 from training.downstream.heads import LinearHead
 from training.downstream.recipe import Recipe
 
@@ -56,20 +57,24 @@ class Fit:
         return self.scale * (network.weight - batch["label"]).square().mean()
 
 
-def fitted(recipe: Recipe = RECIPE, *, seed: int = 0, num_workers: int = 0, scale: float = 1.0):
+def train(
+    task, network, recipe=RECIPE, *, examples=None, report=lambda step, loss: None, **changes
+):
+    """Fine-tune alone, with seed 0, keeping nothing, unless told otherwise."""
+    options = {"seed": 0, "num_workers": 0, "keep": None, **changes}
+    finetune(task, network, examples or Numbers(), recipe, report=report, **options)
+
+
+def fitted(recipe: Recipe = RECIPE, *, scale: float = 1.0, **changes):
     """Return the task after training, its network, and the weights after each step."""
     task, network = Fit(scale), nn.Linear(1, 1, bias=False)
     nn.init.zeros_(network.weight)
     weights: list[float] = []
-    finetune(
-        task,
-        network,
-        Numbers(),
-        recipe,
-        seed=seed,
-        num_workers=num_workers,
-        report=lambda step, loss: weights.append(float(network.weight.detach())),
-    )
+
+    def report(step, loss):
+        weights.append(float(network.weight.detach()))
+
+    train(task, network, recipe, report=report, **changes)
     return task, network, weights
 
 
@@ -92,7 +97,7 @@ def test_workers_change_neither_the_samples_nor_their_random_numbers():
 
 def test_workers_whose_batches_do_not_fit_into_shared_memory_are_refused(monkeypatch):
     room = SimpleNamespace(free=72)  # a batch of each of both: 3 labels of 8 bytes, draws of 4
-    monkeypatch.setattr(loader.shutil, "disk_usage", lambda folder: room)
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: room)
     assert fitted(num_workers=2)[0].batches == fitted()[0].batches
     room.free = 71
     with pytest.raises(CrossviewError, match=r"--num-workers = 2: 2 batches .* do not fit"):
@@ -155,7 +160,7 @@ def test_rates_and_betas_of_the_recipe_reach_every_layer(stepped):
         def loss(self, network, batch):
             return sum(parameter.square().sum() for parameter in network.parameters())
 
-    finetune(Shrink(), network, Numbers(), recipe, seed=0)
+    train(Shrink(), network, recipe)
     names = {parameter: name for name, parameter in network.named_parameters()}
     rates = {names[p]: group["lr"] for group in stepped[0] for p in group["params"]}
     assert {group["betas"] for group in stepped[0]} == {(0.8, 0.7)}
@@ -168,6 +173,66 @@ def test_rates_and_betas_of_the_recipe_reach_every_layer(stepped):
     assert learning_rate(recipe, 0, 2) > 0
 
 
+def rate_and_decay(network, recipe):
+    """Return the (lr_scale, weight_decay) of each parameter by name."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return {
+        names[parameter]: (group["lr_scale"], group["weight_decay"])
+        for group in layer_decay_groups(network, recipe)
+        for parameter in group["params"]
+    }
+
+
+def test_rates_fall_from_the_head_to_the_patches_block_by_block():
+    network = Network(make_model())
+    found = rate_and_decay(network, Recipe(layer_decay=0.5, weight_decay=0.1))
+    assert set(found) == {name for name, _ in network.named_parameters()}
+    model = "features.model"
+    expected = {
+        "head.linear.weight": (1.0, 0.1),
+        "head.linear.bias": (1.0, 0.0),
+        f"{model}.decoder_embed.weight": (1.0, 0.1),
+        f"{model}.dec_blocks.0.mlp.fc1.weight": (1.0, 0.1),
+        f"{model}.enc_norm.weight": (1.0, 0.0),
+        f"{model}.enc_blocks.3.attn.qkv.weight": (0.5, 0.1),
+        f"{model}.enc_blocks.3.norm1.weight": (0.5, 0.0),
+        f"{model}.enc_blocks.1.mlp.fc2.weight": (0.125, 0.1),
+        f"{model}.enc_blocks.0.mlp.fc2.bias": (0.0625, 0.0),
+        f"{model}.patch_embed.proj.weight": (0.03125, 0.1),
+        f"{model}.patch_embed.proj.bias": (0.03125, 0.0),
+    }
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_without_layer_decay_there_are_two_groups_and_without_a_model_too():
+    for network in (Network(make_model()), nn.Linear(2, 3)):
+        groups = layer_decay_groups(network, Recipe())
+        assert sorted((g["lr_scale"], g["weight_decay"]) for g in groups) == [(1, 0), (1, 0.05)]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_step_changes_the_head_and_the_model_only_where_it_is_not_frozen(frozen):
+    network = Network(make_model())
+    set_drop_path(network.features.model, 0.5)
+    (images,) = random_images(1)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    groups = layer_decay_groups(network, Recipe(frozen=frozen))
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    network.train()
+    assert network.head.training
+    assert all(part.training != frozen for part in network.features.modules())
+    network(images).square().mean().backward()
+    optimizer.step()
+    changed = {
+        name for name, old in before.items() if not torch.equal(network.state_dict()[name], old)
+    }
+    encoder = {name for name in before if name.startswith("features.model.enc_blocks")}
+    assert {"head.linear.weight", "head.linear.bias"} <= changed
+    assert changed.isdisjoint(encoder) if frozen else "features.model.enc_norm.bias" in changed
+    if frozen:
+        assert changed == {"head.linear.weight", "head.linear.bias"}
+
+
 class Cut(Exception):
     pass
 
@@ -176,9 +241,9 @@ class Cut(Exception):
 def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
     monkeypatch.setattr(module, "_KEEP_EVERY_S", 0.0)
     recipe = replace(RECIPE, ema=ema, clip_norm=None)  # which would hide how large a loss is
-    snapshot = Snapshot(path=tmp_path / "cell" / "training.pt", fingerprint="this")
+    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
 
-    def run(snapshot, network, *, until=None, seed=0):
+    def run(keep, network, *, until=None, seed=0):
         """Train with a loss that is random, as drop path is; return what it was asked."""
         torch.manual_seed(seed)
         task = Fit()
@@ -190,7 +255,7 @@ def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
             return plain(network, batch) * (1 + torch.rand(()))
 
         task.loss = loss
-        finetune(task, network, Numbers(), recipe, seed=0, snapshot=snapshot)
+        train(task, network, recipe, keep=keep)
         return task.batches
 
     def fresh():
@@ -201,17 +266,17 @@ def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
     whole = fresh()
     batches = run(None, whole)
     with pytest.raises(Cut):
-        run(snapshot, fresh(), until=3)
+        run(keep, fresh(), until=3)
     rest = fresh()
-    assert run(snapshot, rest, seed=7) == batches[3:]
+    assert run(keep, rest, seed=7) == batches[3:]
     assert torch.equal(rest.weight, whole.weight)
     ended = fresh()  # with nothing left to train
-    assert run(snapshot, ended) == []
+    assert run(keep, ended) == []
     assert torch.equal(ended.weight, whole.weight)
     other = fresh()
-    assert run(replace(snapshot, fingerprint="another"), other) == batches
-    snapshot.path.write_bytes(snapshot.path.read_bytes()[:100])
-    assert run(snapshot, fresh()) == batches
+    assert run(replace(keep, of="another"), other) == batches
+    keep.path.write_bytes(keep.path.read_bytes()[:100])
+    assert run(keep, fresh()) == batches
 
 
 class Normed(Fit):
@@ -222,9 +287,9 @@ class Normed(Fit):
 def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypatch):
     """After a cut too."""
     monkeypatch.setattr(module, "_KEEP_EVERY_S", 0.0)
-    snapshot = Snapshot(path=tmp_path / "cell" / "training.pt", fingerprint="this")
+    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
 
-    def run(snapshot, *, until=None):
+    def run(keep, *, until=None):
         head, means = LinearHead(1, 2), []
 
         def report(step, loss):
@@ -233,7 +298,7 @@ def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypa
             means.append(float(head.norm.running_mean))
 
         recipe = replace(RECIPE, ema=0.5)
-        finetune(Normed(), head, Numbers(), recipe, seed=0, report=report, snapshot=snapshot)
+        train(Normed(), head, recipe, report=report, keep=keep)
         return float(head.norm.running_mean), means
 
     found, means = run(None)
@@ -245,17 +310,17 @@ def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypa
     assert found == pytest.approx(average, rel=1e-5)
     assert found != pytest.approx(means[-1], rel=1e-3)
     with pytest.raises(Cut):
-        run(snapshot, until=4)
-    assert run(snapshot) == (found, means[3:])
+        run(keep, until=4)
+    assert run(keep) == (found, means[3:])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_that_a_cpu_began_goes_on_on_a_gpu(tmp_path):
-    snapshot = Snapshot(path=tmp_path / "cell" / "training.pt", fingerprint="this")
+    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
     weights = []
     for device in ("cpu", "cuda"):
         network, task = nn.Linear(1, 1, bias=False).to(device), Fit()
-        finetune(task, network, Numbers(), RECIPE, seed=0, snapshot=snapshot)
+        train(task, network, keep=keep)
         weights.append(network.weight.detach().cpu())
     assert task.batches == []  # nothing was left to train
     assert torch.equal(*weights)
@@ -276,9 +341,7 @@ class Damaged(Numbers):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_what_an_example_complains_of_comes_as_it_is_from_a_worker_too(num_workers):
     with pytest.raises(SampleError, match=r"^number \d: damaged$"):
-        finetune(
-            Fit(), nn.Linear(1, 1), Damaged(), RECIPE, seed=0, num_workers=num_workers
-        )  # fmt: skip
+        train(Fit(), nn.Linear(1, 1), examples=Damaged(), num_workers=num_workers)
 
 
 def test_a_fraction_of_an_epoch_is_a_step_at_least():

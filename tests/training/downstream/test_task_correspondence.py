@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import micro_tasks
 import numpy as np
 import pytest
 import torch
-from micro import MICRO
-from synthetic import plane_pair, view_of
+from micro_tasks import MAE, MODEL
+from synthetic import plane_pair
 from tiny_layouts import sintel
 
 from generation.errors import CrossviewError
-from generation.shards.cameras import cameras_of
-from training.correspondence import true_places
-from training.downstream import evaluation
+from training.correspondence import cameras_of, centre_crop, centre_cropped, true_places
 from training.downstream.colours import UNKNOWN_COLOUR, error_picture
 from training.downstream.datasets.shards import open_shards, reprojected
-from training.downstream.evaluation import fine_tuned, untrained
+from training.downstream.evaluation import untrained
 from training.downstream.example import Example, Splits
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
-from training.model.croco import ModelConfig
-from training.pair_reader import centre_crop, centre_cropped
 
-MODEL = ModelConfig(**MICRO["model"])
-MAE = replace(MODEL, decoder="self")
 TASK = TASKS["correspondence"]
 SIZE, PATCH = MODEL.image_size, MODEL.patch_size
 SIDE = SIZE // PATCH
@@ -36,11 +31,11 @@ def plane(shift_px, size=SIZE):
     """A plane that moves left by shift_px; and where its patches truly lie, from its cameras."""
     view1, view2, depth_m, meta = plane_pair(np.random.default_rng(shift_px), size, shift_px)
     cameras = cameras_of(meta)
-    flow, occluded = reprojected(*(view_of(camera, depth_m) for camera in cameras))
+    flow, occluded = reprojected(depth_m, depth_m, *cameras)
     truth = {"flow": flow, "occluded": occluded}
     cropped_m = centre_crop(depth_m, SIZE)
-    cropped = (view_of(centre_cropped(camera, SIZE), cropped_m) for camera in cameras)
-    places = true_places(*cropped, PATCH)
+    cropped = (centre_cropped(camera, SIZE) for camera in cameras)
+    places = true_places(cropped_m, cropped_m, *cropped, PATCH)
     return Example(name=f"plane {shift_px}", images=(view1, view2), truth=truth), places
 
 
@@ -113,11 +108,8 @@ def test_of_nothing_known_there_is_no_number():
     assert np.isnan(list(metrics.values())).all()
 
 
-def judged(splits, config=MODEL, **changes):
-    recipe = Recipe(epochs=0, precision="float32", **changes)
-    model, cpu = untrained(config, 0), torch.device("cpu")
-    fitted = fine_tuned(TASK, model, splits, recipe, seed=0, device=cpu)
-    return evaluation.judged(TASK, fitted, splits.val, num_pictures=4)
+def judged(splits, **options):
+    return micro_tasks.judged("correspondence", splits, epochs=0, **options)
 
 
 def test_models_run_untrained_on_our_shards(dataset):
@@ -160,7 +152,7 @@ def test_models_run_untrained_on_sintel(tmp_path):
 
 def test_a_model_of_one_view_has_features_but_no_attention(dataset):
     splits = open_shards(dataset)
-    metrics = judged(splits, MAE).metrics
+    metrics = judged(splits, config=MAE).metrics
     assert list(metrics) == [m.name for m in TASK.metrics if "attention" not in m.name]
 
 
