@@ -6,7 +6,7 @@ import resource
 
 import numpy as np
 import pytest
-from one_worker import SERIAL
+from micro_pairs import write_rooms
 from scipy.ndimage import map_coordinates
 from synthetic import HFOV_DEG, pair_members, plane_pair, view_of, write_dataset
 
@@ -17,8 +17,6 @@ from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
-from pipelines.config import build
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from training.data import DataConfig, open_split
 from training.downstream.datasets.shards import open_all, open_shards, reprojected
 
@@ -26,16 +24,7 @@ from training.downstream.datasets.shards import open_all, open_shards, reproject
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
     """Six pairs of each of two furnished rooms, 96 x 96 pixels."""
-    config = {
-        "scenes": ["procedural:0-1"],
-        "num_pairs": 12,
-        "pairs": {"image_size": [96, 96], "overlap": "0.4-0.8"},
-        "renderer": "embree",
-        "shards": {"depth": True},
-    }
-    folder = tmp_path_factory.mktemp("rooms")
-    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SERIAL)
-    return folder
+    return write_rooms(tmp_path_factory.mktemp("rooms"), num_pairs=12, size=96)
 
 
 def examples_of(splits):

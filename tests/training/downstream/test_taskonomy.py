@@ -1,4 +1,4 @@
-"""Taskonomy by building, as its owners and as Omnidata arrange it."""
+"""Taskonomy by building, as its owners and as Omnidata arrange it, and its tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from PIL import Image
 from public_layouts import add_taskonomy
 
 from generation.errors import CrossviewError
+from training.downstream import taskonomy
+from training.downstream.colours import error_picture
 from training.downstream.datasets.taskonomy import TARGETS, open_taskonomy
+from training.downstream.example import Example
+from training.downstream.tasks import TASKS
 
 STORED = {
     "rgb": np.full((2, 2, 3), 40, np.uint8),
@@ -180,3 +184,23 @@ def test_a_split_without_buildings_is_an_error(root):
 def test_a_missing_dataset_says_where_to_get_it(tmp_path):
     with pytest.raises(CrossviewError, match=r"https://github\.com/StanfordVL/taskonomy"):
         open_taskonomy(tmp_path, "normal")
+
+
+# The tasks
+
+
+def test_taskonomy_trains_on_no_more_images_than_published(opened, monkeypatch):
+    monkeypatch.setattr(taskonomy, "NUM_TRAIN", 2)
+    splits = opened("taskonomy_normal", "taskonomy")
+    assert len(splits.train) == 2
+    assert set(splits.train[0].truth) == {"normal"}
+
+
+def test_pictures_of_normals_show_angles_whatever_their_length():
+    """The prediction is parallel, 30 degrees off, of no length; the truth unknown at last."""
+    truth = np.array([[[0, 0, 0.9], [0, 0, 1], [0, 0, 1], [NAN] * 3]], np.float32)
+    found = np.array([[[0, 0, 7], [0, 0.5, 0.75**0.5], [0, 0, 0], [0, 0, 1]]], np.float32)
+    example = Example(name="row", images=(np.zeros((1, 4, 3), np.uint8),), truth={"normal": truth})
+    *_, (title, error) = TASKS["taskonomy_normal"].pictures(example, {"normal": found})
+    assert title == "error to 30 deg"
+    np.testing.assert_array_equal(error, error_picture(np.array([[0, 30, NAN, NAN]]), 30))
