@@ -9,6 +9,7 @@ import torch
 from micro import micro_config, preset_config
 
 from training.model.croco import CroCo
+from training.optim import OptimConfig
 from training.presets import PRESETS, PUBLISHED
 from training.trainer import pretrain
 
@@ -26,6 +27,10 @@ def model_of_preset(name, dataset):
         return CroCo(preset_config(name, dataset).model)
 
 
+def num_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def shapes(model):
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
@@ -37,23 +42,17 @@ def test_a_published_preset_has_the_published_tensors(name, dataset):
     entry = next(value for key, value in official.items() if key.startswith(FILES[name]))
     model = model_of_preset(name, dataset)
     assert shapes(model) == entry["tensors"]
-    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    assert round(millions, 3) == entry["parameters_million"]
+    assert round(num_parameters(model) / 1e6, 3) == entry["parameters_million"]
 
 
 def test_v1_has_the_published_schedule(dataset):
     config = preset_config("croco_v1", dataset)
     assert config == preset_config("base", dataset)
     optim = config.optim
+    assert optim == OptimConfig()  # of which test_optim.py says how the rate goes
     assert (config.mask.ratio, config.mask.ratio_start) == (0.9, None)
     assert (optim.batch_size, optim.epochs, optim.weight_decay) == (256, 400.0, 0.05)
     assert (optim.betas, optim.clip_norm, optim.ema) == ((0.9, 0.95), None, None)
-    steps = optim.num_steps(10)
-    assert steps == 4000
-    assert optim.learning_rate(0, steps) == 0
-    assert optim.learning_rate(400, steps) == pytest.approx(1.5e-4)  # after 40 epochs of warm-up
-    # a cosine from epoch 40 to 800, stopped at 400
-    assert optim.learning_rate(4000, steps) == pytest.approx(0.5413 * 1.5e-4, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if "v2" in name])
@@ -91,5 +90,8 @@ def test_long_runs_validate_and_leave_checkpoints_about_once_an_epoch(name, data
         assert 1 <= steps / epoch < 3
 
 
-def test_presets_are_listed_from_small_to_large():
-    assert list(PRESETS)[:3] == ["tiny", "small", "croco_v1"]
+def test_presets_are_listed_from_small_to_large(dataset):
+    """And after them, variants and another name."""
+    first = list(PRESETS)[:5]
+    assert first[:3] == ["tiny", "small", "croco_v1"]
+    assert first == sorted(first, key=lambda name: num_parameters(model_of_preset(name, dataset)))
