@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_metrics_log import curve
+from run_losses import curve
 
 from training import checkpoint
 from training.metrics_log import read_lines

@@ -8,8 +8,8 @@ import pytest
 import torch
 from group import Job, poisoned_at, share_file, stopping_after, train, train_together
 from micro import micro_config
+from run_losses import losses
 from synthetic import write_dataset
-from test_trainer import losses
 
 from generation.errors import CrossviewError
 from generation.plain import merge

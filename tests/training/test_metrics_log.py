@@ -6,20 +6,12 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from run_losses import curve
 
 from training.metrics_log import METRICS_NAME, MetricsLog, read_lines
-
-
-def curve(out: Path) -> dict[int, float]:
-    """The losses on TensorBoard, by their steps."""
-    events = EventAccumulator(str(out / "tensorboard"), {"scalars": 0})
-    events.Reload()
-    return {event.step: event.value for event in events.Scalars("train/loss")}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 import torch
 from group import Job, train
 from micro import micro_config
-from test_trainer import losses
+from run_losses import losses
 
 from training.augment import AugmentConfig, apply_jitter, draw_jitter, normalise, to_unit_range
 from training.distributed import Process

@@ -16,6 +16,7 @@ import pytest
 import torch
 from group import stopping_after
 from micro import MICRO, micro_config, preset_config
+from run_losses import losses
 from synthetic import write_dataset
 
 import training
@@ -52,11 +53,6 @@ VALIDATION_FIELDS = {
     "geometry_all_patches",
     "geometry_moved_patches",
 }
-
-
-def losses(out, kind="train"):
-    name = "loss" if kind == "train" else "val_loss"
-    return {r["step"]: r[name] for r in read_lines(out / "metrics.jsonl") if r["kind"] == kind}
 
 
 @pytest.fixture(scope="module")

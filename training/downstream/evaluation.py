@@ -11,7 +11,14 @@ import torch
 
 from generation.errors import CrossviewError, first_few
 from training.downstream.example import Example, Examples, Splits, spread
-from training.downstream.finetune import PATIENCE_S, Snapshot, Report, finetune, precision, read_or_told
+from training.downstream.finetune import (
+    PATIENCE_S,
+    Report,
+    Snapshot,
+    finetune,
+    precision,
+    read_or_told,
+)
 from training.downstream.recipe import Recipe
 from training.downstream.task import Answer, Panels, Prediction, Task
 from training.downstream.transforms import covering
