@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from synthetic import plane_pair
+from one_worker import SERIAL
+from synthetic import plane_pair, view_of
 
+from generation.shards.cameras import cameras_of
 from pipelines.config import build
-from pipelines.executors import SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
-from training.correspondence import cameras_of
 from training.downstream.datasets.shards import reprojected
 from training.downstream.example import Chosen, Example, Splits
 
@@ -26,7 +26,7 @@ def write_rooms(folder: Path, num_pairs: int, size: int) -> Path:
         "renderer": "embree",
         "shards": {"depth": True},
     }
-    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SerialExecutor())
+    render_pairs(build(RenderPairsConfig, config, source="test"), folder, SERIAL)
     return folder
 
 
@@ -34,7 +34,7 @@ def planes(shift_px, size=36):
     """A frontal plane that moves left by shift_px."""
     view1, view2, depth_m, meta = plane_pair(np.random.default_rng(shift_px), size, shift_px)
     camera1, camera2 = cameras_of(meta)
-    flow, occluded = reprojected(depth_m, depth_m, camera1, camera2)
+    flow, occluded = reprojected(view_of(camera1, depth_m), view_of(camera2, depth_m))
     truth = {
         "depth_m": depth_m,
         "depth2_m": depth_m.copy(),

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 from micro_tasks import MAE, MODEL
-from synthetic import plane_pair
+from synthetic import plane_pair, view_of
 from tiny_layouts import sintel
 
 from generation.errors import CrossviewError
-from training.correspondence import cameras_of, centre_crop, centre_cropped, true_places
+from generation.shards.cameras import cameras_of
+from training.correspondence import true_places
 from training.downstream.colours import UNKNOWN_COLOUR, error_picture
 from training.downstream.datasets.shards import open_shards, reprojected
 from training.downstream.evaluation import untrained
 from training.downstream.example import Example, Splits
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
+from training.pair_reader import centre_crop, centre_cropped
 
 TASK = TASKS["correspondence"]
 SIZE, PATCH = MODEL.image_size, MODEL.patch_size
@@ -31,11 +33,11 @@ def plane(shift_px, size=SIZE):
     """A plane that moves left by shift_px; and where its patches truly lie, from its cameras."""
     view1, view2, depth_m, meta = plane_pair(np.random.default_rng(shift_px), size, shift_px)
     cameras = cameras_of(meta)
-    flow, occluded = reprojected(depth_m, depth_m, *cameras)
+    flow, occluded = reprojected(*(view_of(camera, depth_m) for camera in cameras))
     truth = {"flow": flow, "occluded": occluded}
     cropped_m = centre_crop(depth_m, SIZE)
-    cropped = (centre_cropped(camera, SIZE) for camera in cameras)
-    places = true_places(cropped_m, cropped_m, *cropped, PATCH)
+    cropped = (view_of(centre_cropped(camera, SIZE), cropped_m) for camera in cameras)
+    places = true_places(*cropped, PATCH)
     return Example(name=f"plane {shift_px}", images=(view1, view2), truth=truth), places
 
 

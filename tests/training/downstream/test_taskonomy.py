@@ -202,5 +202,5 @@ def test_pictures_of_normals_show_angles_whatever_their_length():
     found = np.array([[[0, 0, 7], [0, 0.5, 0.75**0.5], [0, 0, 0], [0, 0, 1]]], np.float32)
     example = Example(name="row", images=(np.zeros((1, 4, 3), np.uint8),), truth={"normal": truth})
     *_, (title, error) = TASKS["taskonomy_normal"].pictures(example, {"normal": found})
-    assert title == "error to 30 deg"
-    np.testing.assert_array_equal(error, error_picture(np.array([[0, 30, NAN, NAN]]), 30))
+    assert title == "error to 50 deg"
+    np.testing.assert_array_equal(error, error_picture(np.array([[0, 30, NAN, NAN]]), 50))
