@@ -15,11 +15,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from generation.errors import CrossviewError
 from generation.shards.reader import SampleError
-from training import data
+from training import loader
 from training.downstream import finetune as module
 from training.downstream.example import Example
 from training.downstream.features import set_drop_path
-from training.downstream.finetune import Keep, finetune, layer_decay_groups, learning_rate
+from training.downstream.finetune import Snapshot, finetune, layer_decay_groups, learning_rate
 from training.downstream.heads import LinearHead
 from training.downstream.recipe import Recipe
 
@@ -61,7 +61,7 @@ def train(
     task, network, recipe=RECIPE, *, examples=None, report=lambda step, loss: None, **changes
 ):
     """Fine-tune alone, with seed 0, keeping nothing, unless told otherwise."""
-    options = {"seed": 0, "num_workers": 0, "keep": None, **changes}
+    options = {"seed": 0, "num_workers": 0, "snapshot": None, **changes}
     finetune(task, network, examples or Numbers(), recipe, report=report, **options)
 
 
@@ -97,7 +97,7 @@ def test_workers_change_neither_the_samples_nor_their_random_numbers():
 
 def test_workers_whose_batches_do_not_fit_into_shared_memory_are_refused(monkeypatch):
     room = SimpleNamespace(free=72)  # a batch of each of both: 3 labels of 8 bytes, draws of 4
-    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: room)
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda folder: room)
     assert fitted(num_workers=2)[0].batches == fitted()[0].batches
     room.free = 71
     with pytest.raises(CrossviewError, match=r"--num-workers = 2: 2 batches .* do not fit"):
@@ -241,9 +241,9 @@ class Cut(Exception):
 def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
     monkeypatch.setattr(module, "_KEEP_EVERY_S", 0.0)
     recipe = replace(RECIPE, ema=ema, clip_norm=None)  # which would hide how large a loss is
-    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
+    snapshot = Snapshot(path=tmp_path / "cell" / "training.pt", fingerprint="this")
 
-    def run(keep, network, *, until=None, seed=0):
+    def run(snapshot, network, *, until=None, seed=0):
         """Train with a loss that is random, as drop path is; return what it was asked."""
         torch.manual_seed(seed)
         task = Fit()
@@ -255,7 +255,7 @@ def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
             return plain(network, batch) * (1 + torch.rand(()))
 
         task.loss = loss
-        train(task, network, recipe, keep=keep)
+        train(task, network, recipe, snapshot=snapshot)
         return task.batches
 
     def fresh():
@@ -266,17 +266,17 @@ def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path, monkeypatch, ema):
     whole = fresh()
     batches = run(None, whole)
     with pytest.raises(Cut):
-        run(keep, fresh(), until=3)
+        run(snapshot, fresh(), until=3)
     rest = fresh()
-    assert run(keep, rest, seed=7) == batches[3:]
+    assert run(snapshot, rest, seed=7) == batches[3:]
     assert torch.equal(rest.weight, whole.weight)
     ended = fresh()  # with nothing left to train
-    assert run(keep, ended) == []
+    assert run(snapshot, ended) == []
     assert torch.equal(ended.weight, whole.weight)
     other = fresh()
-    assert run(replace(keep, of="another"), other) == batches
-    keep.path.write_bytes(keep.path.read_bytes()[:100])
-    assert run(keep, fresh()) == batches
+    assert run(replace(snapshot, fingerprint="another"), other) == batches
+    snapshot.path.write_bytes(snapshot.path.read_bytes()[:100])
+    assert run(snapshot, fresh()) == batches
 
 
 class Normed(Fit):
@@ -287,9 +287,9 @@ class Normed(Fit):
 def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypatch):
     """After a cut too."""
     monkeypatch.setattr(module, "_KEEP_EVERY_S", 0.0)
-    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
+    snapshot = Snapshot(path=tmp_path / "cell" / "training.pt", fingerprint="this")
 
-    def run(keep, *, until=None):
+    def run(snapshot, *, until=None):
         head, means = LinearHead(1, 2), []
 
         def report(step, loss):
@@ -298,7 +298,7 @@ def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypa
             means.append(float(head.norm.running_mean))
 
         recipe = replace(RECIPE, ema=0.5)
-        train(Normed(), head, recipe, report=report, keep=keep)
+        train(Normed(), head, recipe, report=report, snapshot=snapshot)
         return float(head.norm.running_mean), means
 
     found, means = run(None)
@@ -310,17 +310,17 @@ def test_statistics_of_a_norm_are_averaged_beside_the_weights(tmp_path, monkeypa
     assert found == pytest.approx(average, rel=1e-5)
     assert found != pytest.approx(means[-1], rel=1e-3)
     with pytest.raises(Cut):
-        run(keep, until=4)
-    assert run(keep) == (found, means[3:])
+        run(snapshot, until=4)
+    assert run(snapshot) == (found, means[3:])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_that_a_cpu_began_goes_on_on_a_gpu(tmp_path):
-    keep = Keep(path=tmp_path / "cell" / "training.pt", of="this")
+    snapshot = Snapshot(path=tmp_path / "cell" / "training.pt", fingerprint="this")
     weights = []
     for device in ("cpu", "cuda"):
         network, task = nn.Linear(1, 1, bias=False).to(device), Fit()
-        train(task, network, keep=keep)
+        train(task, network, snapshot=snapshot)
         weights.append(network.weight.detach().cpu())
     assert task.batches == []  # nothing was left to train
     assert torch.equal(*weights)
