@@ -40,7 +40,7 @@ def fitted(
         device=torch.device("cpu"),
         num_workers=0,
         report=report,
-        keep=None,
+        snapshot=None,
     )
 
 
