@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,9 +51,10 @@ def remote_digest(url: str) -> str:
     """
     store, key = filesystem(location(url))
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
-        keys = _dataset(store, key) or _copied(store, key, folder, partial(_get_beginning, store))
-    prints = [_print_of(store, key) for key in sorted(keys)]
-    return hashlib.sha256("".join(prints).encode()).hexdigest()
+        copy = partial(_copy_names, store)
+        keys = _dataset_files(store, key) or _copy_scene(store, key, folder, copy)
+    fingerprints = [_fingerprint(store, key) for key in sorted(keys)]
+    return hashlib.sha256("".join(fingerprints).encode()).hexdigest()
 
 
 @contextmanager
@@ -66,94 +67,94 @@ def fetched(url: str) -> Iterator[Path]:
     """
     store, key = filesystem(location(url))
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
-        here = _place(key, folder)
+        here = _local_path(key, folder)
         try:
             try:
-                for part in _dataset(store, key):
-                    _get(store.get_file, part, folder)
+                for file in _dataset_files(store, key):
+                    _copy_file(store.get_file, file, folder)
                 if not here.is_file():
-                    _copied(store, key, folder, store.get_file)
+                    _copy_scene(store, key, folder, store.get_file)
             except FileNotFoundError as error:
                 raise SceneError(f"{url}: no such file") from error
             except OSError as error:
                 raise SceneError(f"{url}: cannot be fetched: {error}") from error
             yield here
         except SceneError as error:
-            top = url.removesuffix(str(here.relative_to(folder)))
-            raise SceneError(str(error).replace(f"{folder}/", top)) from error
+            url_of_folder = url.removesuffix(str(here.relative_to(folder)))
+            raise SceneError(str(error).replace(f"{folder}/", url_of_folder)) from error
 
 
-Get = Callable[[str, str], object]
-"""Copies what has a key to a local path."""
+Copy = Callable[[str, str], object]
+"""Copies a file, all of it or what is needed, from its key in a store to a local path."""
 
 
-def _copied(store: Any, key: str, folder: str, get: Get) -> list[str]:
-    """Copy a scene, its configuration, and what they name, into a folder; return the keys.
+def _copy_scene(store: Any, key: str, folder: str, copy: Copy) -> list[str]:
+    """Copy a scene, its configuration and the files that they name; return the keys of all.
 
-    Files get the places there that they have below the store's top. Raises OSError where the scene
-    itself is not there, or not to be had.
+    In the folder, files lie as they do in the store. Raises OSError where the scene itself is not
+    there, or not to be had.
     """
-    retried(lambda: store.info(key), key)
-    here = _place(key, folder)
-    top = key.removesuffix(str(here.relative_to(folder)))
+    if not _is_file(store, key):
+        raise FileNotFoundError(key)
+    here = _local_path(key, folder)
+    key_of_folder = key.removesuffix(str(here.relative_to(folder)))
     keys: list[str] = []
-    left = _mesh_and_config(key)
-    while left:
-        there = [each for each in left if each not in keys and _is_there(store, each)]
-        for each in there:
-            _get(get, each, folder)
-        keys += there
+    found = [key, *_there(store, [_stage_config_beside(key)])]
+    while found:
+        for each in found:
+            _copy_file(copy, each, folder)
+        keys += found
         # An OBJ names materials, which name textures; what is not there, loading complains of.
-        left = [top + name for name in _named(here, folder)] if there else []
+        named = [key_of_folder + name for name in _named_files(here, folder)]
+        found = _there(store, [each for each in named if each not in keys])
     return keys
 
 
-def _get(get: Get, key: str, folder: str) -> None:
-    local = _place(key, folder)
-    local.parent.mkdir(parents=True, exist_ok=True)
-    retried(lambda: get(key, str(local)), key)
+def _copy_file(copy: Copy, key: str, folder: str) -> None:
+    """Copy a file to its place in a folder, trying again after errors that may pass."""
+    path = _local_path(key, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    retried(lambda: copy(key, str(path)), key)
 
 
-def _is_there(store: Any, key: str) -> bool:
-    """Return whether a file is in a store. Raises CrossviewError where it does not answer."""
-    try:
-        return bool(retried(lambda: store.info(key), key)["type"] == "file")
-    except (FileNotFoundError, PermissionError):  # who may not list is told so of what is missing
-        return False
+def _copy_names(store: Any, key: str, path: str) -> None:
+    """Copy only the part of a file that names other files: nothing of most kinds of files."""
+    if key.lower().endswith((".json", ".gltf", ".mtl")):
+        store.get_file(key, path)
+    else:
+        names = key.lower().endswith((".obj", ".ply"))
+        Path(path).write_bytes(store.cat_file(key, 0, _BEGINNING_BYTES) if names else b"")
 
 
-def _print_of(store: Any, key: str) -> str:
-    """Return what is another for another file; where it is stored, and how, makes no difference."""
+def _local_path(key: str, folder: str) -> Path:
+    """Return where the file of a key lies in a folder; over https, keys are URLs."""
+    return Path(folder) / key.rpartition("://")[2].lstrip("/")
+
+
+def _is_file(store: Any, key: str) -> bool:
+    """Return whether a key is that of a file. Raises OSError where there is nothing."""
+    return bool(retried(lambda: store.info(key), key)["type"] == "file")
+
+
+def _there(store: Any, keys: list[str]) -> list[str]:
+    """Return those of some keys that are of files. Raises CrossviewError without an answer."""
+    found = []
+    for key in keys:
+        # Who may not list a bucket is told that what is missing is forbidden.
+        with suppress(FileNotFoundError, PermissionError):
+            if _is_file(store, key):
+                found.append(key)
+    return found
+
+
+def _fingerprint(store: Any, key: str) -> str:
+    """Return a fingerprint of a stored file: its size and tag; without a tag, all that is said."""
     info = {} if is_url(key) else retried(lambda: store.info(key), key)
     tag = info.get("ETag") or info.get("etag")
     return f"{key} {info['size']} {tag}\n" if tag else str(store.ukey(key))
 
 
-def _get_beginning(store: Any, key: str, local: str) -> None:
-    """Copy what tells the files that a file names, if it is of a kind that does; else nothing."""
-    if key.lower().endswith((".json", ".gltf", ".mtl")):
-        store.get_file(key, local)
-    else:
-        names = key.lower().endswith((".obj", ".ply"))
-        Path(local).write_bytes(store.cat_file(key, 0, _BEGINNING_BYTES) if names else b"")
-
-
-def _place(key: str, folder: str) -> Path:
-    """Return where a key's file lies in a folder; over https, keys are URLs."""
-    return Path(folder) / key.rpartition("://")[2].lstrip("/")
-
-
-def _named(path: Path, folder: str) -> list[str]:
-    """Return the files, by their place in a folder, that a scene there names."""
-    if not path.is_file():
-        return []
-    mesh = asset_config_of(path, "y").mesh_path
-    whole = mesh.is_file() and mesh.stat().st_size > 0
-    places = [os.path.relpath(file, folder) for file in (files_of_mesh(mesh) if whole else [mesh])]
-    return [place for place in places if not place.startswith("..")]
-
-
-def _dataset(store: Any, key: str) -> list[str]:
+def _dataset_files(store: Any, key: str) -> list[str]:
     """Return all files of the dataset that a scene instance belongs to; none of a mesh."""
     if key.endswith(SCENE_INSTANCE_ENDING):
         for folder in list(PurePosixPath(key).parents)[:4]:
@@ -162,7 +163,18 @@ def _dataset(store: Any, key: str) -> list[str]:
     return []
 
 
-def _mesh_and_config(key: str) -> list[str]:
-    """Return a scene's file and the stage configuration that may lie beside it."""
+def _named_files(path: Path, folder: str) -> list[str]:
+    """Return the files that a scene's file in a folder names, by their places in the folder."""
+    if not path.is_file():
+        return []
+    mesh = asset_config_of(path, "y").mesh_path
+    is_copied = mesh.is_file() and mesh.stat().st_size > 0
+    files = files_of_mesh(mesh) if is_copied else [mesh]
+    places = [os.path.relpath(file, folder) for file in files]
+    return [place for place in places if not place.startswith("..")]
+
+
+def _stage_config_beside(key: str) -> str:
+    """Return the key of the stage configuration that may lie beside a mesh."""
     folder, _, name = key.rpartition("/")  # over https, a path would lose one of two slashes
-    return [key, f"{folder}/{PurePosixPath(name).stem}{STAGE_CONFIG_ENDING}"]
+    return f"{folder}/{PurePosixPath(name).stem}{STAGE_CONFIG_ENDING}"

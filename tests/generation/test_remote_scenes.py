@@ -1,6 +1,7 @@
 """Scenes behind URLs, in fsspec's store in memory."""
 
 import errno
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_a_store_that_is_busy_hides_no_configuration(store, monkeypatch):
     monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.0)
     for _ in range(3):
         assert np.ptp(source_of("a.obj").load().vertices[:, 1]) == 1.0  # z is up
+
+
+def test_a_store_is_asked_once_whether_a_scene_is_there(store, monkeypatch):
+    asked = []
+    answers = store.info
+    monkeypatch.setattr(store, "info", lambda key: asked.append(key) or answers(key))
+    monkeypatch.setattr(store, "get_file", lambda key, path: Path(path).write_bytes(store.cat(key)))
+    with fetched("memory://scans/a.obj"):
+        assert Counter(asked)["/scans/a.obj"] == 1
 
 
 def test_who_may_not_list_is_told_that_what_is_missing_is_forbidden(store, monkeypatch):
