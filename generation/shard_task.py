@@ -14,7 +14,7 @@ from generation.pairs import Pair, pair_record
 from generation.scenes.digest import UNREADABLE
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
-from generation.shards.verify import sidecar_flaws
+from generation.shards.sidecar_flaws import sidecar_flaws
 from generation.versions import versions
 
 GENERATION_VERSION = 3

@@ -6,26 +6,21 @@ import hashlib
 import json
 import multiprocessing
 import os
-import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from generation.bounds import require
-from generation.errors import CrossviewError, MachineError
+from generation.errors import MachineError
 from generation.files import file_sha256
-from generation.locations import contents, filesystem, is_listed, is_remote
+from generation.locations import is_listed
 from generation.plain import diff_plain
-from generation.retries import retried
 from generation.shards.cameras import POSES
 from generation.shards.pair_flaws import Expected, pair_flaws, plain_flaws
-from generation.shards.plain_tars import plain_places
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import (
     CONFIG_NAME,
@@ -42,7 +37,7 @@ from generation.shards.schema import (
     sidecar_path,
     sidecars_in,
 )
-from generation.shards.writer import member_places
+from generation.shards.sidecar_flaws import flaws_beside, local_copy, sidecar_flaws
 
 MOVE_AWAY = "move away what the index does not list, or add its scenes to the command"
 AS_WRITTEN = (
@@ -125,134 +120,100 @@ def look_at_shard(
     path = folder / entry.name
     try:
         with local_copy(path) as tar:
-            return _look_at_tar(tar, path, entry, expected, quick)
+            return _findings(tar, path, entry, expected, quick)
     except FileNotFoundError:
-        return _only(entry, Problem(file=entry.name, what="missing"))
+        problem = Problem(file=entry.name, what="missing")
     except (OSError, MachineError) as error:
-        return _only(entry, Problem(file=entry.name, what=f"cannot be read: {error}"))
+        problem = Problem(file=entry.name, what=f"cannot be read: {error}")
+    return ShardFindings(entry=entry, problems=(problem,))
 
 
-def _look_at_tar(
+def _findings(
     tar: Path, path: Path, entry: ShardEntry, expected: Expected, quick: bool
 ) -> ShardFindings:
-    sidecar_name = sidecar_path(path).name
+    """Do the work of look_at_shard, given a copy of the tar on this machine."""
     sha256 = file_sha256(tar)
-    is_listed = sha256 == entry.sha256 and tar.stat().st_size == entry.size_bytes
-    problems: list[Problem] = []
+    of_tar = _tar_problems(tar, entry, sha256)
     try:
         sidecar = Sidecar.read(sidecar_path(path))
     except ShardError as error:
         what = str(error).removeprefix(f"{sidecar_path(path)}: ")
-        problems.append(Problem(file=sidecar_name, what=what))
-        if not is_listed:
-            problems.append(Problem(file=entry.name, what=_not_listed(tar, entry)))
-        return replace(_only(entry, *problems), sha256=sha256)
-    flaws = _sidecar_flaws(tar, path, sidecar, sha256)
-    if not flaws and sidecar.entry != entry:
-        what = f"does not list {entry.name} as its sidecar does: {_differences(entry, sidecar)}"
-        problems.append(Problem(file=INDEX_NAME, what=what))
-    elif flaws and is_listed:
-        problems.append(Problem(file=sidecar_name, what="; ".join(flaws)))
-    elif flaws:
-        if sidecar.entry != entry:
-            what = f"not the sidecar that the index lists: {_differences(entry, sidecar)}"
-            problems.append(Problem(file=sidecar_name, what=what))
-        problems.append(Problem(file=entry.name, what=_not_listed(tar, entry)))
-    keys, prints = () if sidecar.is_plain else tuple(sidecar.samples), []
+        of_sidecar = Problem(file=sidecar_path(path).name, what=what)
+        return ShardFindings(entry=entry, problems=(of_sidecar, *of_tar), sha256=sha256)
+    flaws = flaws_beside(tar, path, sidecar, sha256)
+    problems = [*_disagreements(entry, sidecar, flaws, of_tar)]
+    prints = []
     if not quick and not flaws:
-        with open(tar, "rb") as stream:
-            for key, places in sidecar.samples.items():
-                members = {
-                    ending: os.pread(stream.fileno(), size, offset)
-                    for ending, (offset, size) in places.items()
-                }
-                found = (
-                    plain_flaws(key, members)
-                    if sidecar.is_plain
-                    else pair_flaws(key, members, entry.scene, expected)
-                )
-                for what in found:
-                    problems.append(Problem(file=entry.name, what=what, mend=AS_WRITTEN))
-                prints.append(_prints(members))
+        for key, members in _pairs(tar, sidecar):
+            of_pair = (
+                plain_flaws(key, members)
+                if sidecar.is_plain
+                else pair_flaws(key, members, entry.scene, expected)
+            )
+            problems += [Problem(file=entry.name, what=w, mend=AS_WRITTEN) for w in of_pair]
+            prints.append(_prints(members))
     return ShardFindings(
-        entry=entry, problems=tuple(problems), sha256=sha256, keys=keys, prints=tuple(prints)
+        entry=entry,
+        problems=tuple(problems),
+        sha256=sha256,
+        keys=() if sidecar.is_plain else tuple(sidecar.samples),
+        prints=tuple(prints),
     )
 
 
-@contextmanager
-def local_copy(path: Path) -> Iterator[Path]:
-    """Yield a file on this machine with a location's bytes: itself, or a copy for a while."""
-    if not is_remote(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="crossview-") as folder:
-        copy = Path(folder) / path.name
-        store, key = filesystem(path)
-        retried(lambda: store.get_file(key, str(copy)), str(path))
-        yield copy
-
-
-def sidecar_flaws(path: Path, sidecar: Sidecar) -> list[str]:
-    """Say in what a shard's sidecar disagrees with its tar or with itself; empty: in nothing.
-
-    path: of the tar. Raises OSError where it is there and cannot be read, MachineError where a
-    store does not answer.
-    """
-    try:
-        with local_copy(path) as tar:
-            return _sidecar_flaws(tar, path, sidecar, file_sha256(tar))
-    except FileNotFoundError:
-        return [f"{path.name} is missing"] if sidecar.entry else _sidecar_flaws(None, path, sidecar)
-
-
-def _sidecar_flaws(tar: Path | None, path: Path, sidecar: Sidecar, sha256: str = "") -> list[str]:
-    """See sidecar_flaws. tar: a copy on this machine, if there is one; sha256: of its bytes."""
-    try:
-        of_tar = _tar_flaws(tar, sidecar, sha256) if tar else ()
-        return [*_text_flaws(path, sidecar), *of_tar]
-    except MachineError:  # a ValueError too, that says nothing of the shard
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        return [f"it is not as the schema says ({error!r})"]
-
-
-def _text_flaws(path: Path, sidecar: Sidecar) -> Iterator[str]:
-    if contents(sidecar_path(path)).decode() != sidecar.to_json():
-        yield "its text is not as it was written"
-    if sidecar.is_plain:
-        return
-    count = sidecar.entry.count if sidecar.entry else 0
-    num_rejected = sum(sidecar.rejections.values())
-    if sidecar.attempts != count + num_rejected:
-        yield f"{sidecar.attempts} proposals are not {count} pairs and {num_rejected} rejections"
-
-
-def _tar_flaws(tar: Path, sidecar: Sidecar, sha256: str) -> Iterator[str]:
-    entry = sidecar.entry
-    if entry is None:
-        yield f"it says that there is no {tar.name}"
-    elif entry.name != tar.name:
-        yield f"it is that of {entry.name}"
-    elif tar.stat().st_size != entry.size_bytes or sha256 != entry.sha256:
-        yield f"the bytes of {tar.name} have another size or SHA-256"
+def _tar_problems(tar: Path, entry: ShardEntry, sha256: str) -> list[Problem]:
+    """Return in what a tar is not the one that the index lists: one problem, or none."""
+    size_bytes = tar.stat().st_size
+    if size_bytes != entry.size_bytes:
+        what = f"{size_bytes} bytes, the index says {entry.size_bytes}"
+    elif sha256 != entry.sha256:
+        what = "its SHA-256 is not the one that the index lists"
     else:
-        yield from _member_flaws(tar, sidecar, entry)
+        return []
+    return [Problem(file=entry.name, what=what)]
 
 
-def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[str]:
-    try:
-        places = plain_places(path) if sidecar.is_plain else member_places(path)
-    except (tarfile.TarError, CrossviewError) as error:
-        yield f"{path.name} is not a tar ({error})"
-        return
-    if list(places) != list(sidecar.samples):
-        yield f"its keys are not those of {path.name}"
-    elif places != sidecar.samples:
-        yield f"its member offsets are not those of {path.name}"
-    if len(places) != entry.count:
-        yield f"it counts {entry.count} pairs, {path.name} holds {len(places)}"
-    if not sidecar.is_plain and not all(key.startswith(f"{entry.scene}-") for key in places):
-        yield f"it names scene {entry.scene!r}, its keys another one"
+def _disagreements(
+    entry: ShardEntry, sidecar: Sidecar, flaws: list[str], of_tar: list[Problem]
+) -> Iterator[Problem]:
+    """Yield what is wrong with tar, sidecar and index: where two of them agree, with the third.
+
+    flaws: of the sidecar, in which it disagrees with the tar. of_tar: in what the tar disagrees
+    with the index.
+    """
+    sidecar_name = sidecar_path(Path(entry.name)).name
+    if not flaws:
+        if sidecar.entry != entry:
+            what = f"does not list {entry.name} as its sidecar does: {_differences(entry, sidecar)}"
+            yield Problem(file=INDEX_NAME, what=what)
+    elif not of_tar:
+        yield Problem(file=sidecar_name, what="; ".join(flaws))
+    else:
+        if sidecar.entry != entry:
+            what = f"not the sidecar that the index lists: {_differences(entry, sidecar)}"
+            yield Problem(file=sidecar_name, what=what)
+        yield from of_tar
+
+
+def _differences(entry: ShardEntry, sidecar: Sidecar) -> str:
+    """Name the fields in which the index and a sidecar differ, as the index has them."""
+    if sidecar.entry is None:
+        return "no pairs"
+    names = [
+        n for n in entry.__dataclass_fields__ if getattr(entry, n) != getattr(sidecar.entry, n)
+    ]
+    return ", ".join(f"{n} {getattr(entry, n)!r}" for n in names)
+
+
+def _pairs(tar: Path, sidecar: Sidecar) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the key of every pair, and its members by ending."""
+    with open(tar, "rb") as stream:
+        for key, places in sidecar.samples.items():
+            members = {
+                ending: os.pread(stream.fileno(), size, offset)
+                for ending, (offset, size) in places.items()
+            }
+            yield key, members
 
 
 def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry], Expected, str]:
@@ -287,6 +248,7 @@ def _read_index(folder: Path, problems: list[Problem]) -> tuple[list[ShardEntry]
 
 
 def _listed_by_sidecars(folder: Path) -> Iterator[Sidecar]:
+    """Yield the sidecars of a folder's shards, each with the name of the tar beside it."""
     for path in sidecars_in(folder):
         try:
             sidecar = Sidecar.read(path)
@@ -387,30 +349,11 @@ def _prints(members: dict[str, bytes]) -> tuple[bytes, bytes]:
 
 
 def _digest(parts: list[bytes]) -> bytes:
+    """Return a digest of parts that does not depend on their order."""
     digest = hashlib.sha256()
     for part in sorted(hashlib.sha256(part).digest() for part in parts):
         digest.update(part)
     return digest.digest()[:16]
-
-
-def _only(entry: ShardEntry, *problems: Problem) -> ShardFindings:
-    return ShardFindings(entry=entry, problems=problems)
-
-
-def _not_listed(path: Path, entry: ShardEntry) -> str:
-    size_bytes = path.stat().st_size
-    if size_bytes != entry.size_bytes:
-        return f"{size_bytes} bytes, the index says {entry.size_bytes}"
-    return "its SHA-256 is not the one that the index lists"
-
-
-def _differences(entry: ShardEntry, sidecar: Sidecar) -> str:
-    if sidecar.entry is None:
-        return "no pairs"
-    names = [
-        n for n in entry.__dataclass_fields__ if getattr(entry, n) != getattr(sidecar.entry, n)
-    ]
-    return ", ".join(f"{n} {getattr(entry, n)!r}" for n in names)
 
 
 def _each(

@@ -22,11 +22,11 @@ from generation.shards.images import decode_depth_png, encode_depth_png, encode_
 from generation.shards.pair_flaws import Expected, pair_flaws, remeasured
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError, Sidecar, sidecar_path
+from generation.shards.sidecar_flaws import sidecar_flaws
 from generation.shards.verify import (
     AS_WRITTEN,
     MOVE_AWAY,
     Problem,
-    sidecar_flaws,
     verify_dataset,
 )
 from pipelines.cli import main

@@ -15,7 +15,7 @@ from generation import retries
 from generation.errors import MachineError
 from generation.locations import location
 from generation.shards.schema import Sidecar
-from generation.shards.verify import sidecar_flaws
+from generation.shards.sidecar_flaws import sidecar_flaws
 from pipelines.cli import main
 from pipelines.config import build
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
