@@ -19,7 +19,7 @@ from generation.scenes.mesh_files import files_of_mesh
 from generation.scenes.scene import SceneError
 
 _BEGINNING_BYTES = 1 << 16
-"""Of an OBJ or PLY, in which all that names files is taken to stand."""
+"""Of an OBJ or PLY: the part that is expected to hold the names of all other files."""
 
 
 def is_url(text: str) -> bool:
@@ -42,10 +42,10 @@ def remote_matches(pattern: str) -> list[str]:
 
 
 def remote_digest(url: str) -> str:
-    """Return a digest that changes when a file does that a scene consists of.
+    """Return a digest of a scene in a store; it changes when one of the scene's files does.
 
-    It is of what the store says of the files (of buckets size and tag; over https the address
-    alone), not of their bytes. Which those are is read from the beginnings of the files that name
+    It is made of what the store says of the files, not of their bytes: of size and tag in a bucket,
+    of the address alone over https. Files are found by reading the beginnings of those that name
     others; what the JSON of a GLB names does not count. Raises OSError, also where the scene is not
     there, SceneError, and CrossviewError where the store does not answer.
     """
@@ -61,9 +61,9 @@ def remote_digest(url: str) -> str:
 def fetched(url: str) -> Iterator[Path]:
     """Copy a scene to a temporary folder for the length of a block; yield its file there.
 
-    With it come the stage configuration beside a mesh and the files that these name, or the whole
-    dataset of a scene instance. Raises SceneError, and CrossviewError where the store does not
-    answer; SceneErrors of the block name URLs too.
+    For a mesh, the stage configuration beside it and all files that the two name come too; for a
+    scene instance, its whole dataset. Raises SceneError, and CrossviewError where the store does
+    not answer. SceneErrors raised in the block are raised again, with URLs in place of local paths.
     """
     store, key = filesystem(location(url))
     with tempfile.TemporaryDirectory(prefix="crossview-") as folder:

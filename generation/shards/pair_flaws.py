@@ -113,7 +113,7 @@ def _meta_flaws(
 
 
 def plain_flaws(key: str, members: dict[str, bytes]) -> Iterator[str]:
-    """Yield what is wrong with a pair of which there are but two images; each names the key."""
+    """Yield what is wrong with a pair of a tar from elsewhere, two images; each names the key."""
     for view in VIEWS:
         for flaw in _image_flaws(view, members[view], None):
             yield f"{key}: {flaw}"
@@ -155,11 +155,11 @@ def _depth_flaws(
 def remeasured(
     view1: View, view2: View, numbers: dict[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Return between what values the numbers of views with rounded depth must lie, by name.
+    """Return the (lowest, highest) value of each number that rounding the views' depth explains.
 
-    Rounding changes next to nothing, but where one view sees edge-on what the other sees from the
-    front, or where two surfaces are 5 cm apart: only for numbers that are off is it found out which
-    pixels may count either way.
+    Rounding changes almost nothing, except where one view sees edge-on what the other sees from the
+    front, or where two surfaces are 5 cm apart. Which pixels may count either way takes long to
+    find, so this is done only for numbers that are off.
     """
     far = max(float((view.depth_m >= FARTHEST_M - 0.001).mean()) for view in (view1, view2))
     margin = REMEASURED_TOLERANCE + far
@@ -185,7 +185,7 @@ def remeasured(
 
 
 def _nudged(view: View) -> list[View]:
-    """Return a view with every depth that rounds to the stored one, in steps."""
+    """Return copies of a view whose depths all round to the stored ones, from least to most."""
     steps_m = np.linspace(-0.0005, 0.0005, 9, dtype=np.float32)
     hit = view.depth_m > 0
     return [replace(view, depth_m=np.where(hit, view.depth_m + step, 0)) for step in steps_m]

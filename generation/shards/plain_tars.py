@@ -28,10 +28,9 @@ IMAGE_ENDINGS = (".jpg", ".jpeg")
 def index_plain_tars(folder: Path) -> ShardIndex:
     """Write a sidecar beside each tar of a folder, and index.json; return the index.
 
-    A tar counts as one scene, which is held out of training or not as a whole. Raises
-    CrossviewError where there is an index already, no tar, a tar that is compressed, a sample
-    without two JPEG images, or a file of other content where a sidecar would go, such as that of a
-    shard of an interrupted render-pairs.
+    Each tar counts as one scene: all of it is trained on, or all held out. Raises CrossviewError
+    where there is an index already, no tar, a compressed tar, a sample without two JPEG images, or
+    another file where a sidecar would go, such as one that an interrupted render-pairs left.
     """
     if (folder / INDEX_NAME).exists():
         raise CrossviewError(f"{folder / INDEX_NAME} is there already; remove it to index again")

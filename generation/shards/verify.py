@@ -78,9 +78,9 @@ class ShardFindings:
     sha256: str = ""
     """Of the tar as it lies there."""
     keys: tuple[str, ...] = ()
-    """Of its pairs; none of a tar from elsewhere, whose keys others may have too."""
-    prints: tuple[tuple[bytes, bytes], ...] = ()
-    """Of every pair, digests of its images and of its poses, in whichever order the views are."""
+    """Of its pairs; empty for a tar from elsewhere: other tars may have the same keys."""
+    digests: tuple[tuple[bytes, bytes], ...] = ()
+    """Of every pair, a digest of its images and one of its poses, for any order of the views."""
 
 
 def verify_dataset(
@@ -94,12 +94,12 @@ def verify_dataset(
 ) -> Verdict:
     """Check a dataset against its index, its sidecars and the schema.
 
-    Of tars from elsewhere, which `crossview index` made readable: against index and sidecars, and
-    that their images can be decoded.
+    Tars from elsewhere, which `crossview index` made readable, are checked against index and
+    sidecars, and their images are decoded.
 
-    quick: sizes, sidecars and hashes only, nothing inside the tars. track: is given the findings
-    as they come, and the number of shards, and passes them on. Raises ShardError where there is no
-    dataset at all.
+    quick: only sizes, sidecars and hashes, nothing inside the tars. track(findings, number of
+    shards): passes the findings on as they come, and may show how far the work is. Raises
+    ShardError where there is no dataset at all.
     """
     problems: list[Problem] = []
     shards, expected, mend = _read_index(folder, problems)
@@ -142,7 +142,7 @@ def _findings(
         return ShardFindings(entry=entry, problems=(of_sidecar, *of_tar), sha256=sha256)
     flaws = flaws_beside(tar, path, sidecar, sha256)
     problems = [*_disagreements(entry, sidecar, flaws, of_tar)]
-    prints = []
+    digests = []
     if not quick and not flaws:
         for key, members in _pairs(tar, sidecar):
             of_pair = (
@@ -151,13 +151,13 @@ def _findings(
                 else pair_flaws(key, members, entry.scene, expected)
             )
             problems += [Problem(file=entry.name, what=w, mend=AS_WRITTEN) for w in of_pair]
-            prints.append(_prints(members))
+            digests.append(_pair_digests(members))
     return ShardFindings(
         entry=entry,
         problems=tuple(problems),
         sha256=sha256,
         keys=() if sidecar.is_plain else tuple(sidecar.samples),
-        prints=tuple(prints),
+        digests=tuple(digests),
     )
 
 
@@ -260,7 +260,7 @@ def _listed_by_sidecars(folder: Path) -> Iterator[Sidecar]:
 
 
 def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
-    """Compare the index's configuration with that of the run; a dataset may come without one."""
+    """Compare the index's configuration with that of the run, if the dataset has that one too."""
     path = folder / CONFIG_NAME
     if not path.exists():
         return
@@ -279,7 +279,7 @@ def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
 def _foreign_files(folder: Path, shards: Iterable[ShardEntry]) -> Iterator[Problem]:
     """Yield shards and sidecars that the index does not know, and leftover partial files.
 
-    None of a web server, which need not say what it has.
+    On a web server nothing is found: it need not say what files it has.
     """
     if not is_listed(folder):
         return
@@ -309,7 +309,7 @@ def _duplicates(findings: list[ShardFindings]) -> Iterator[Problem]:
     """Yield keys that several pairs have, and pairs with the images or the poses of another."""
     names = ("images", "poses")
     first_keys: dict[str, str] = {}
-    first_prints: tuple[dict[bytes, str], ...] = ({}, {})
+    first_pairs: tuple[dict[bytes, str], ...] = ({}, {})
     for found in findings:
         file = found.entry.name
         for key in found.keys:
@@ -317,8 +317,8 @@ def _duplicates(findings: list[ShardFindings]) -> Iterator[Problem]:
                 what = f"{key}: also a key of {first_keys[key]}"
                 yield Problem(file=file, what=what, mend=AS_WRITTEN)
             first_keys[key] = file
-        for key, prints in zip(found.keys, found.prints):
-            for name, digest, first in zip(names, prints, first_prints):
+        for key, digests in zip(found.keys, found.digests):
+            for name, digest, first in zip(names, digests, first_pairs):
                 if digest in first:
                     what = f"{key}: the same {name} as {first[digest]}"
                     yield Problem(file=file, what=what, mend=AS_WRITTEN)
@@ -326,7 +326,7 @@ def _duplicates(findings: list[ShardFindings]) -> Iterator[Problem]:
 
 
 def _exchanged_named(findings: list[ShardFindings]) -> Iterator[Problem]:
-    """Yield all shards' problems; of a tar that lies under another's name, say whose it is."""
+    """Yield the problems of all shards; a tar that holds the bytes of another one is said to."""
     names = {found.entry.sha256: found.entry.name for found in findings}
     for found in findings:
         name = found.entry.name
@@ -337,7 +337,7 @@ def _exchanged_named(findings: list[ShardFindings]) -> Iterator[Problem]:
             yield problem
 
 
-def _prints(members: dict[str, bytes]) -> tuple[bytes, bytes]:
+def _pair_digests(members: dict[str, bytes]) -> tuple[bytes, bytes]:
     """Return digests of a pair's images and poses that do not depend on the order of the views."""
     images = [members.get(name, b"") for name in VIEWS]
     try:
