@@ -16,6 +16,10 @@ class MachineError(CrossviewError):
     """Something is wrong with this machine, or on its way to a store; another may do better."""
 
 
+class RendererError(CrossviewError):
+    """A renderer that cannot run here, with what to do about it."""
+
+
 def first_few(names: Iterable[object], most: int = 5, separator: str = ", ") -> str:
     """Return the first names for a message, and how many more there are."""
     texts = [str(name) for name in names]

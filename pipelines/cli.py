@@ -61,10 +61,10 @@ _MANY_FILES = 1 << 16
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a crossview command; return its exit status."""
-    options = _parser().parse_args(arguments)
-    log_to_stderr()
-    _allow_many_files()
     try:
+        options = _parser().parse_args(arguments)
+        log_to_stderr()
+        _allow_many_files()
         status: int = options.command(options)
         print(end="", flush=True)  # so that a reader that is gone, such as head, is met below
         return status

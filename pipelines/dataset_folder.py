@@ -68,8 +68,8 @@ def require_recipe(out: Path, recipe: Plain) -> None:
     """Raise CrossviewError where a folder holds a dataset of another recipe."""
     if different := other_configuration(out, recipe):
         raise CrossviewError(
-            f"{out} holds a dataset of another configuration; choose another --out, or remove the "
-            "folder:\n  " + "\n  ".join(different)
+            f"{out} holds a dataset of another configuration; give what it was made with, choose "
+            "another --out, or remove the folder:\n  " + "\n  ".join(different)
         )
 
 

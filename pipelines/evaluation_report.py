@@ -94,8 +94,11 @@ def _table_of(records: Sequence[dict[str, Any]]) -> str:
     for label, own in models.items():
         done, failed = max(len(each["values"]) for each in own), own[0]["failed"]
         asked = None if label == CONSTANT else done + len(failed)
-        values = [Summary(values=tuple(each["values"])) for each in own]
-        cells = [value.text(metric.digits, of=asked) for value, metric in zip(values, metrics)]
+        known = {each["metric"]: tuple(each["values"]) for each in own}
+        cells = [
+            Summary(values=known.get(metric.name, ())).text(metric.digits, of=asked)
+            for metric in metrics
+        ]
         minutes = own[0]["minutes_a_seed"]
         if label != CONSTANT:
             shown = MISSING if minutes is None else f"{minutes:.1f}"

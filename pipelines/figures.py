@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,18 @@ def _model_colour(label: str) -> str | None:
     return colour if colour is None or name == model else _lighter(colour)
 
 
-def _lighter(colour: str) -> str:
-    red, green, blue = ((1 + part) / 2 for part in to_rgb(colour))
+def shades_of(colours: Sequence[str]) -> list[str]:
+    """Return colours of which those that stand several times are shades, lighter each time."""
+    times, told = Counter(colours), Counter[str]()
+    shades = []
+    for colour in colours:
+        shades.append(_lighter(colour, 0.8 * told[colour] / times[colour]))
+        told[colour] += 1
+    return shades
+
+
+def _lighter(colour: str, share: float = 0.5) -> str:
+    red, green, blue = (part + share * (1 - part) for part in to_rgb(colour))
     return to_hex((red, green, blue))
 
 

@@ -26,7 +26,15 @@ from pipelines.evaluation_report import (
     heading,
     parts_of,
 )
-from pipelines.figures import LIGHT, OTHER_COLOURS, colours_of, save_figure, standard_error, strip
+from pipelines.figures import (
+    LIGHT,
+    OTHER_COLOURS,
+    colours_of,
+    save_figure,
+    shades_of,
+    standard_error,
+    strip,
+)
 from pipelines.study import (
     Job,
     Section,
@@ -204,7 +212,7 @@ def _curves(metric: str, runs: Sequence[Runs]) -> Figure:
     chance = [value for each in runs for value in each.last(f"{metric}_random")]
     if chance:
         axes.axhline(fmean(chance), color=LIGHT.soft, linestyle=":", label="a random patch")
-    for each, colour in zip(runs, colours_of([each.label for each in runs])):
+    for each, colour in zip(runs, shades_of(colours_of([each.label for each in runs]))):
         label: str | None = each.label
         for lines in each.validations.values():
             points = [(line["step"], line[metric]) for line in lines if metric in line]

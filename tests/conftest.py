@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from generation.renderers.protocol import RendererError
+from generation.errors import RendererError
 from generation.scenes.scene import Material, Scene, Texture
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from generation.errors import RendererError
 from generation.renderers.gpu import has_gpu, is_gpu
-from generation.renderers.protocol import Renderer, RendererError
 
 if TYPE_CHECKING:
+    from generation.renderers.protocol import Renderer
     from generation.scenes.scene import Scene
     from generation.scenes.sources import SceneSource
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from generation.renderers.protocol import RendererError
+from generation.errors import RendererError
 
 _GL_RENDERER, _EGL_EXTENSIONS, _EGL_CUDA_DEVICE = 0x1F01, 0x3055, 0x323A
 

@@ -17,8 +17,9 @@ from typing import Any
 import moderngl
 import numpy as np
 
+from generation.errors import RendererError
 from generation.geometry import Camera, Float32, Float64
-from generation.renderers.protocol import FAR_M, NEAR_M, RendererError, View
+from generation.renderers.protocol import FAR_M, NEAR_M, View
 from generation.scenes.scene import WRAP_MODES, Scene, SceneError, Texture
 
 ANISOTROPY = 1.0

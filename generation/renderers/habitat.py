@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from generation.errors import RendererError
 from generation.geometry import HABITAT_FROM_OPENCV, Camera, Float64
 from generation.renderers.egl import current_device, has_cuda_device
-from generation.renderers.protocol import FAR_M, NEAR_M, RendererError, View
+from generation.renderers.protocol import FAR_M, NEAR_M, View
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, AssetConfig, asset_config_of
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.export import export_glb

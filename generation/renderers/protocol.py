@@ -6,17 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from generation.errors import CrossviewError
 from generation.geometry import Camera, Float32, UInt8
 
 NEAR_M = 0.01
 """Nothing nearer is drawn: habitat-sim's near plane."""
 FAR_M = 1000.0
 """Nothing further is drawn by renderers with a depth buffer: habitat-sim's far plane."""
-
-
-class RendererError(CrossviewError):
-    """A renderer that cannot run here, with what to do about it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

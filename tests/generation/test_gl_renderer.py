@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from generation.covisibility import measure_pair
+from generation.errors import RendererError
 from generation.geometry import Camera, look_at
 from generation.renderers import choice
 from generation.renderers.choice import chosen_renderer, open_renderer
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import RendererError, View
+from generation.renderers.protocol import View
 from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Material, Scene, SceneError, Texture
@@ -170,7 +171,7 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == {hidden!r} else find(name, *rest)
 from generation.renderers.choice import open_renderer
-from generation.renderers.protocol import RendererError
+from generation.errors import RendererError
 from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room
 try:

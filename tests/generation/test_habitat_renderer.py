@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from generation.errors import RendererError
 from generation.geometry import Camera, intrinsics_from_hfov, rotation_from_wxyz
 from generation.renderers.choice import open_renderer
 from generation.renderers.egl import current_device, has_cuda_device
 from generation.renderers.gpu import has_gpu, is_gpu
 from generation.renderers.habitat import Lens, habitat_pose, lens_of, simulated_files
-from generation.renderers.protocol import RendererError
 from generation.scenes.export import export_glb
 from generation.scenes.mesh_files import load_mesh_scene
 from generation.scenes.scene import Scene

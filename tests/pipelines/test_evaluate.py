@@ -30,10 +30,10 @@ from generation.shards.schema import Sidecar, sidecar_path
 from pipelines import contenders as contenders_module
 from pipelines import evaluate as module
 from pipelines.cli import main
-from pipelines.contenders import Contender, Weights, contenders
+from pipelines.contenders import CONSTANT, Contender, Weights, contenders
 from pipelines.evaluate import Cell, evaluate_all
 from pipelines.evaluation_benchmarks import Benchmark, Source
-from pipelines.evaluation_report import Summary, write_report
+from pipelines.evaluation_report import Summary, parts_of, write_report
 from training.data import DataConfig, open_split
 from training.device import device_name
 from training.distributed import Process
@@ -703,3 +703,22 @@ def test_one_of_several_processes_is_told_to_be_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "join", joined)
     with pytest.raises(CrossviewError, match=r"not 2; .* CUDA_VISIBLE_DEVICES=3"):
         evaluate_all([], [], seeds=1, out=tmp_path)
+
+
+def test_what_a_constant_has_no_value_of_is_missing_in_its_column():
+    def record(weights, metric, values):
+        return {
+            "benchmark": "pose-turning", "weights": weights, "metric": metric, "unit": "",
+            "higher_is_better": True, "values": values, "mean": sum(values),
+            "minutes_a_seed": 1.0, "failed": [], "num_steps": 1, "batch_size": 1,
+        }  # fmt: skip
+
+    records = [
+        record("A", "median_direction_deg", []),
+        record("A", "auc5", [0.25]),
+        record(CONSTANT, "auc5", [0.125]),
+    ]
+    (table,) = parts_of(records)
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert [row[1:] for row in rows] == [["-", "0.250", "1", "1.0"], ["-", "0.125", "-", "-"]]

@@ -115,7 +115,7 @@ def test_pictures_are_stored_in_the_recorded_quality_or_another(dataset: Path, t
     )
     assert len(after) < len(before)
     assert "--jpeg-quality=50" in (tmp_path / "small" / "README.md").read_text()
-    with pytest.raises(ShardError, match=r"shards\.jpeg_quality"):
+    with pytest.raises(CrossviewError, match=r"shards\.jpeg_quality"):
         again(dataset, tmp_path / "small")
 
 
