@@ -28,12 +28,12 @@ from generation.renderers.protocol import Renderer, View
 from generation.renderers.supersampling import supersampled
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
-from generation.viewgraph import FirstView, SecondView, ViewGraph, ViewLimits, WaySoFar
+from generation.view_proposals import FirstView, JudgedPath, SecondView, ViewLimits, ViewProposer
 from generation.viewpoints import HasFloors, ViewpointConfig, ViewpointSampler, find_floors
 
 MAX_HALVINGS = 6
-"""Places judged on a way, beside its second view."""
-OFFICIAL_WAYS = 100
+"""Views judged on a camera path, beside its second one."""
+OFFICIAL_SECOND_VIEWS = 100
 """Second views drawn for each first view by the published generator."""
 OFFICIAL_MARGIN = 0.15
 """How far below the band an estimate of the published number is still worth a render: rays do not
@@ -56,7 +56,7 @@ class PairConfig:
     """What each view must be like; views of official pairs, only their valid pixels."""
     second_views: int = 16
     """Second views drawn for each first view; official bands have 100. The more, the more pairs are
-    as the published generator draws them; the others lie on ways towards them."""
+    as the published generator draws them; the others lie on paths towards them."""
     max_tries: int = 2000
     """Proposals before a pair is given up, to those of one first view."""
 
@@ -118,7 +118,7 @@ class PreparedScene:
 
     scene_id: str
     num_faces: int
-    graph: ViewGraph
+    proposer: ViewProposer
     """Draws and judges viewpoints."""
     renderer: Renderer
     """Renders what is kept."""
@@ -152,7 +152,7 @@ class PreparedScene:
         return cls(
             scene_id=scene.scene_id,
             num_faces=scene.num_faces,
-            graph=ViewGraph(caster, embree, sampler, config.view_limits),
+            proposer=ViewProposer(caster, embree, sampler, config.view_limits),
             renderer=supersampled(opened, supersampling),
         )
 
@@ -189,7 +189,7 @@ class PairFinder:
         last_attempt = self.ledger.attempts + self._config.max_tries * len(bands)
         while self.ledger.attempts < last_attempt:
             with self.ledger.stage("proposals"):
-                first = self._scene.graph.first(rng)
+                first = self._scene.proposer.first(rng)
             if first.flaw:
                 self._reject(f"first view {first.flaw}")
                 continue
@@ -204,10 +204,10 @@ class PairFinder:
     ) -> tuple[Pair, ...] | None:
         """Return a pair of this first view for every band, or None and every reason why not."""
         official = any(band.official for band in bands)
-        num_ways = OFFICIAL_WAYS if official else self._config.second_views
+        num_paths = OFFICIAL_SECOND_VIEWS if official else self._config.second_views
         with self.ledger.stage("proposals"):
-            ways = self._scene.graph.ways(first, num_ways, rng)
-        candidates = [self._candidates(first, ways, band) for band in bands]
+            paths = self._scene.proposer.paths(first, num_paths, rng)
+        candidates = [self._candidates(first, paths, band) for band in bands]
         found: dict[int, Pair] = {}
         view1: View | None = None
         while len(found) < len(bands):
@@ -231,39 +231,41 @@ class PairFinder:
         return tuple(found[number] for number in range(len(bands)))
 
     def _candidates(
-        self, first: FirstView, ways: list[WaySoFar], band: OverlapBand
+        self, first: FirstView, paths: list[JudgedPath], band: OverlapBand
     ) -> Iterator[Camera]:
         """Yield cameras whose estimated co-visibility lies in a band: second views, then others."""
         undershot: list[bool | None] = []
-        for way in ways:
-            second, too_low = self._judged(first, way, 1.0, band)
+        for path in paths:
+            second, too_low = self._judged(first, path, 1.0, band)
             undershot.append(too_low)
             if second:
                 yield second.camera
         if band.official:
             return
-        for way, too_low in zip(ways, undershot):
+        for path, too_low in zip(paths, undershot):
             if too_low is None:
                 continue
             near, far = (0.0, 1.0) if too_low else (1.0, 2.0)
             for _ in range(MAX_HALVINGS):
-                place = (near + far) / 2
-                second, too_low = self._judged(first, way, place, band)
+                progress = (near + far) / 2
+                second, too_low = self._judged(first, path, progress, band)
                 if too_low is None:
                     if second:
                         yield second.camera
                     break
-                near, far = (near, place) if too_low else (place, far)
+                near, far = (near, progress) if too_low else (progress, far)
 
     def _judged(
-        self, first: FirstView, way: WaySoFar, place: float, band: OverlapBand
+        self, first: FirstView, path: JudgedPath, progress: float, band: OverlapBand
     ) -> tuple[SecondView | None, bool | None]:
-        """Return the view at a place of a way where it will do, and whether it sees too little.
+        """Return the view at a progress where it will do, and whether it sees too little.
 
         The latter is None where the view is in the band, or flawed.
         """
         least = band.low - (OFFICIAL_MARGIN if band.official else 0.0)
-        second = self._scene.graph.second(first, way, place, low=least, official=band.official)
+        second = self._scene.proposer.second(
+            first, path, progress, low=least, official=band.official
+        )
         if second.backward is None or min(second.forward, second.backward) < least:
             self._reject("overlap too low")
             return None, True

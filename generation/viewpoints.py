@@ -32,7 +32,7 @@ from generation.raycast import RayCaster
 from generation.scenes.scene import Scene, SceneError
 
 TURN_AWAY_RAD = math.pi / 2
-"""How far a camera turns away from what both see at the end of a way."""
+"""How far a camera turns away from what both see at the end of a path."""
 MAX_FINE_COLUMNS = 20_000_000
 """Grid columns searched at full resolution in what walls enclose: 0.2 km2, and 2 GB, by default."""
 _UP, _DOWN = np.array([0.0, 1.0, 0.0]), np.array([0.0, -1.0, 0.0])
@@ -122,14 +122,14 @@ class HasFloors(Protocol):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Way:
-    """The way from a first view to a second one, and on: cameras at places 0 to 2.
+class CameraPath:
+    """The path from a first view to a second one, and on: cameras at a progress of 0 to 2.
 
     At 0 is the first view, at 1 the second; from there on the camera turns away, so that at 2
     hardly anything is left that both see.
     """
 
-    places: Float64
+    positions: Float64
     """(2, 3) metres, where both stand on the floor."""
     heights_m: tuple[float, float]
     """Of both cameras above the floor."""
@@ -138,7 +138,7 @@ class Way:
     turns_rad: Float64
     """(2, 3) pan, tilt and roll of both away from the upright camera that looks at its target."""
     away_rad: float
-    """Further pan at place 2."""
+    """Further pan at a progress of 2."""
 
 
 class ViewpointSampler:
@@ -167,10 +167,10 @@ class ViewpointSampler:
         target = centre + [math.sin(yaw), 0.0, math.cos(yaw)]
         return self._camera(centre, target, self._noise(1, rng)[0])
 
-    def ways(
+    def paths(
         self, first: Camera, target: Float64, count: int, rng: np.random.Generator
-    ) -> list[Way]:
-        """Draw ways from a first view to second ones, as the published generator draws those.
+    ) -> list[CameraPath]:
+        """Draw paths from a first view to second ones, as the published generator draws those.
 
         Each ends some random steps over the floors away and looks at the target: (3,), the mean of
         what the first camera sees.
@@ -190,8 +190,8 @@ class ViewpointSampler:
         look = first.centre + forward * np.sqrt(((target - first.centre) ** 2).sum())
         turns = np.array([0.0, 0.0, _roll(first)])
         return [
-            Way(
-                places=np.stack([start, end]),
+            CameraPath(
+                positions=np.stack([start, end]),
                 heights_m=(float(first.centre[1] - start[1]), float(height)),
                 targets=np.stack([look, target]),
                 turns_rad=np.stack([turns, turn]),
@@ -200,20 +200,20 @@ class ViewpointSampler:
             for end, height, turn, away in zip(ends, heights, noise, away_rad)
         ]
 
-    def camera_on(self, way: Way, place: float) -> Camera:
-        """Return the camera at a place of a way, 0 to 2; it stands on a floor as all do."""
-        away = max(0.0, place - 1.0) * way.away_rad
-        place = min(place, 1.0)
-        there = way.places[0] + place * (way.places[1] - way.places[0])
+    def camera_at(self, path: CameraPath, progress: float) -> Camera:
+        """Return the camera at a progress along a path, 0 to 2; it stands on a floor as all do."""
+        away = max(0.0, progress - 1.0) * path.away_rad
+        share = min(progress, 1.0)
+        there = path.positions[0] + share * (path.positions[1] - path.positions[0])
         nearest = self.floors.positions[self._tree.query(there)[1]]
         if np.abs(nearest - there)[[0, 2]].max() > self.floors.step_m:
             there[[0, 2]] = nearest[[0, 2]]
-        low, high = way.heights_m
-        there[1] = nearest[1] + low + place * (high - low)
+        low, high = path.heights_m
+        there[1] = nearest[1] + low + share * (high - low)
         return self._camera(
             there,
-            way.targets[0] + place * (way.targets[1] - way.targets[0]),
-            way.turns_rad[0] + place * (way.turns_rad[1] - way.turns_rad[0]) + [away, 0.0, 0.0],
+            path.targets[0] + share * (path.targets[1] - path.targets[0]),
+            path.turns_rad[0] + share * (path.turns_rad[1] - path.turns_rad[0]) + [away, 0.0, 0.0],
         )
 
     @property

@@ -127,8 +127,8 @@ def test_second_viewpoints_look_at_the_target_to_within_the_noise(box_room: Scen
     sampler = sampler_of(box_room)
     rng = np.random.default_rng(0)
     target = np.array([2.5, 1.0, 2.0])
-    for way in sampler.ways(sampler.first(rng), target, 200, rng):
-        camera = sampler.camera_on(way, 1.0)
+    for path in sampler.paths(sampler.first(rng), target, 200, rng):
+        camera = sampler.camera_at(path, 1.0)
         assert abs(camera.centre[1] - 1.5) <= 0.3
         to_target = target - camera.centre
         cosine = to_target @ camera.world_from_camera[:3, 2] / np.linalg.norm(to_target)
@@ -144,13 +144,13 @@ def test_viewpoints_are_drawn_as_the_published_generator_draws_them():
     rng = np.random.default_rng(0)
     first = Camera.from_hfov(60.0, (64, 64), look_at(np.array([0, 1.5, 0]), np.array([0, 1.5, 9])))
     target = np.array([0.0, 1.0, 100.0])
-    ways = list(sampler.ways(first, target, 4000, rng))
-    ends = np.array([way.places[1] for way in ways])
+    paths = list(sampler.paths(first, target, 4000, rng))
+    ends = np.array([path.positions[1] for path in paths])
     np.testing.assert_allclose(ends[:, [0, 2]].std(axis=0), 2 * np.sqrt(5), rtol=0.05)
-    heights = np.array([way.heights_m[1] for way in ways])
+    heights = np.array([path.heights_m[1] for path in paths])
     assert 1.2 <= heights.min() < 1.21
     assert 1.79 < heights.max() <= 1.8
-    turns_deg = np.degrees([way.turns_rad[1] for way in ways])
+    turns_deg = np.degrees([path.turns_rad[1] for path in paths])
     for turn_deg, most in zip(turns_deg.T, (3, 10, 5)):  # pan, tilt, roll
         assert 0.99 * most < np.abs(turn_deg).max() <= most
         assert turn_deg.std() == pytest.approx(most / np.sqrt(3), rel=0.05)
@@ -160,8 +160,8 @@ def test_without_noise_the_target_is_in_the_middle_of_the_image(box_room: Scene)
     sampler = sampler_of(box_room, pan_noise_deg=0.0, tilt_noise_deg=0.0, roll_noise_deg=0.0)
     rng = np.random.default_rng(0)
     target = np.array([2.5, 1.0, 2.0])
-    for way in sampler.ways(sampler.first(rng), target, 20, rng):
-        camera = sampler.camera_on(way, 1.0)
+    for path in sampler.paths(sampler.first(rng), target, 20, rng):
+        camera = sampler.camera_at(path, 1.0)
         np.testing.assert_allclose(camera.project(target[None])[0], [[32.0, 32.0]], atol=1e-6)
 
 
@@ -169,22 +169,22 @@ def test_the_same_generator_gives_the_same_cameras(box_room: Scene):
     def draw() -> list[Camera]:
         sampler, rng = sampler_of(box_room), np.random.default_rng(7)
         first = sampler.first(rng)
-        ways = sampler.ways(first, np.zeros(3), 8, rng)
-        return [first, *(sampler.camera_on(way, 0.3) for way in ways)]
+        paths = sampler.paths(first, np.zeros(3), 8, rng)
+        return [first, *(sampler.camera_at(path, 0.3) for path in paths)]
 
     for one, other in zip(draw(), draw()):
         np.testing.assert_array_equal(one.world_from_camera, other.world_from_camera)
 
 
-def test_a_way_begins_at_the_first_camera_and_stays_on_the_floor(box_room: Scene):
+def test_a_path_begins_at_the_first_camera_and_stays_on_the_floor(box_room: Scene):
     sampler = sampler_of(box_room)
     rng = np.random.default_rng(3)
     for _ in range(20):
         first = sampler.first(rng)
-        (way,) = sampler.ways(first, np.array([2.5, 1.0, 2.0]), 1, rng)
-        begin = sampler.camera_on(way, 0.0)
+        (path,) = sampler.paths(first, np.array([2.5, 1.0, 2.0]), 1, rng)
+        begin = sampler.camera_at(path, 0.0)
         np.testing.assert_allclose(begin.world_from_camera, first.world_from_camera, atol=1e-3)
-        for place in (0.2, 0.5, 0.8):
-            centre = sampler.camera_on(way, place).centre
+        for progress in (0.2, 0.5, 0.8):
+            centre = sampler.camera_at(path, progress).centre
             assert 1.2 - 1e-3 <= centre[1] <= 1.8 + 1e-3
             assert within(centre[None], (0.0, 0.0), (5.0, 4.0)).all()

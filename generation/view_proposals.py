@@ -1,11 +1,11 @@
-"""The view graph of a scene: first views, ways to second ones, and the co-visibility along them.
+"""First views of a scene, camera paths to second ones, and the co-visibility along them.
 
-Few rays find it. From each first view lead ways to second views as the published generator draws
+Few rays find it. From each first view lead paths to second views as the published generator draws
 them. Most of those see too little of the first, so that drawing until one has some level takes the
-longer the rarer the level is. But along a way co-visibility falls from 1, and beyond its second
-view to 0: where no second view has the level, a place on a way has it, found by halving in a few
-steps whatever the level. All that is found is kept as long as its first view: other levels of it
-begin there.
+longer the rarer the level is. But along a path co-visibility falls from 1, and beyond its second
+view to 0: where no second view has the level, one between or beyond has it, found by halving in a
+few steps whatever the level. All that is found is kept as long as its first view: other levels of
+it begin there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from generation.geometry import Camera, Float32, Float64
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import View
-from generation.viewpoints import ViewpointSampler, Way
+from generation.viewpoints import CameraPath, ViewpointSampler
 
 PROBE_SIZE = 24
 """Height of the grid of rays that judges a viewpoint: co-visibility found with it has a standard
@@ -75,17 +75,17 @@ class FirstView:
 
 
 @dataclass(frozen=True, eq=False)
-class WaySoFar:
-    """A way, and what has been found on it."""
+class JudgedPath:
+    """A camera path, and the views on it that have been judged so far."""
 
-    way: Way
-    found: dict[tuple[float, bool], SecondView] = field(default_factory=dict)
-    """By place, and whether the published number was judged."""
+    path: CameraPath
+    views: dict[tuple[float, bool], SecondView] = field(default_factory=dict)
+    """By progress, and whether the published number was judged."""
 
 
 @dataclass(eq=False)
 class SecondView:
-    """A viewpoint on a way, and what few rays tell of it so far."""
+    """A viewpoint on a camera path, and what few rays tell of it so far."""
 
     camera: Camera
     forward: float
@@ -96,7 +96,7 @@ class SecondView:
     """Why no pair should end here."""
 
 
-class ViewGraph:
+class ViewProposer:
     """Draws and judges the viewpoints of one scene. Embree's rays do it, whatever renders."""
 
     def __init__(
@@ -122,27 +122,27 @@ class ViewGraph:
             flaw=self._limits.flaw_of(probe),
         )
 
-    def ways(self, first: FirstView, count: int, rng: np.random.Generator) -> list[WaySoFar]:
-        """Draw ways from a first view that has points."""
+    def paths(self, first: FirstView, count: int, rng: np.random.Generator) -> list[JudgedPath]:
+        """Draw camera paths from a first view that has points."""
         target = first.points.mean(axis=0)
-        ways = self._sampler.ways(first.camera, target, count, rng)
-        return [WaySoFar(way) for way in ways]
+        paths = self._sampler.paths(first.camera, target, count, rng)
+        return [JudgedPath(path) for path in paths]
 
     def second(
-        self, first: FirstView, way: WaySoFar, place: float, *, low: float, official: bool
+        self, first: FirstView, path: JudgedPath, progress: float, *, low: float, official: bool
     ) -> SecondView:
-        """Return the view at a place of a way, judged as far as it takes to know it is below low.
+        """Return the view at a progress, judged as far as it takes to know that it is below low.
 
         official: judge CroCo's published number.
         """
-        key = (place, official)
-        if key not in way.found:
-            camera = self._sampler.camera_on(way.way, place)
+        key = (progress, official)
+        if key not in path.views:
+            camera = self._sampler.camera_at(path.path, progress)
             forward = self._estimate(
                 first.points, first.probe.camera, _probe_camera(camera), official
             )
-            way.found[key] = SecondView(camera, forward)
-        second = way.found[key]
+            path.views[key] = SecondView(camera, forward)
+        second = path.views[key]
         if second.forward >= low and second.backward is None and second.flaw is None:
             probe_camera = _probe_camera(second.camera)
             depth_m = self._probe.depth(probe_camera)
