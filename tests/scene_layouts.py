@@ -11,7 +11,7 @@ import numpy as np
 import trimesh
 
 from generation.scenes.export import export_glb
-from generation.scenes.scene import Material, Scene, Texture, moved
+from generation.scenes.scene import Material, Scene, Texture, transformed
 
 ROOM_SIZE = np.array([5.0, 2.6, 4.0])
 Z_UP_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -66,7 +66,7 @@ def write_text(path: Path, text: str = "") -> Path:
 def write_room_glb(path: Path, *, z_up: bool, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     scene = room_scene(seed=seed)
-    export_glb(moved(scene, Z_UP_FROM_WORLD) if z_up else scene, path)
+    export_glb(transformed(scene, Z_UP_FROM_WORLD) if z_up else scene, path)
     return path
 
 

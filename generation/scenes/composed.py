@@ -25,7 +25,7 @@ from generation.scenes.asset_config import (
     vector,
 )
 from generation.scenes.mesh_files import MESH_ENDINGS, check_mesh, files_of_mesh, read_mesh
-from generation.scenes.scene import Scene, SceneError, joined, moved
+from generation.scenes.scene import Scene, SceneError, joined, transformed
 
 SCENE_INSTANCE_ENDING = ".scene_instance.json"
 SCENE_DATASET_ENDING = ".scene_dataset_config.json"
@@ -52,7 +52,7 @@ class Placement:
     def placed(self, mesh: Scene) -> Scene:
         """Return its mesh, as the file has it, in the world."""
         scale = np.array(self.scale)
-        upright = moved(mesh, np.diag(scale) @ self.asset.world_from_file)
+        upright = transformed(mesh, np.diag(scale) @ self.asset.world_from_file)
         centre = np.zeros(3)
         if self.by_centre:
             given = self.asset.centre
@@ -63,7 +63,7 @@ class Placement:
             )
         rotation = rotation_from_wxyz(list(self.rotation_wxyz))
         turned_centre = compose(rotation, centre[:, None])[:, 0]
-        return moved(upright, rotation, np.array(self.translation) - turned_centre)
+        return transformed(upright, rotation, np.array(self.translation) - turned_centre)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from generation.geometry import Float64, UInt8
 from generation.scenes.asset_config import asset_config_of
-from generation.scenes.scene import Material, Scene, SceneError, Texture, joined, moved
+from generation.scenes.scene import Material, Scene, SceneError, Texture, joined, transformed
 from generation.scenes.untrusted import IMAGE_FORMATS, Budget, check_gltf, file_beside
 
 _GLTF_WRAP_MODES = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
@@ -38,7 +38,7 @@ def load_mesh_scene(
     mesh: missing, empty, truncated, without faces, with NaNs, with a texture file missing.
     """
     config = asset_config_of(path, up, units_to_meters=units_to_meters)
-    return moved(read_mesh(config.mesh_path, scene_id), config.world_from_file)
+    return transformed(read_mesh(config.mesh_path, scene_id), config.world_from_file)
 
 
 def read_mesh(path: Path, scene_id: str) -> Scene:
@@ -123,7 +123,7 @@ class _Part:
             face_materials=np.zeros(len(self.faces), np.int32),
             materials=(self.material,),
         )
-        return moved(mesh, self.file_from_mesh[:3, :3], self.file_from_mesh[:3, 3])
+        return transformed(mesh, self.file_from_mesh[:3, :3], self.file_from_mesh[:3, 3])
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Scene:
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
 
-def moved(scene: Scene, linear: Float64, translation: Float64 | None = None) -> Scene:
+def transformed(scene: Scene, linear: Float64, translation: Float64 | None = None) -> Scene:
     """Return a scene whose vertices are linear (3, 3) @ vertex + translation (3,).
 
     The map may scale and mirror; what was seen from the front still is.
