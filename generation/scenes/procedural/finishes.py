@@ -8,11 +8,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from generation.geometry import UInt8
-from generation.scenes.procedural import pictures, surfaces, textiles
+from generation.scenes.procedural import pictures
+from generation.scenes.procedural.furniture_textures import (
+    carpet,
+    cork,
+    foliage,
+    glazed,
+    knit,
+    linen,
+    metal,
+    painted,
+    plaid,
+    weave,
+    wicker,
+)
 from generation.scenes.procedural.noise import Shape
 from generation.scenes.procedural.palette import random_color
 from generation.scenes.procedural.pictures import Picture
 from generation.scenes.procedural.pieces import Surface
+from generation.scenes.procedural.room_textures import (
+    brick,
+    concrete,
+    flowered,
+    marble,
+    mural,
+    parquet,
+    plain_tiles,
+    planks,
+    plaster,
+    striped,
+    terrazzo,
+    tiles,
+    timber,
+    triangles,
+    veneer,
+    whitewash,
+)
 from generation.scenes.scene import Material, Texture
 
 SurfaceTexture = Callable[[np.random.Generator, Shape], UInt8]
@@ -39,30 +70,14 @@ class Role:
 
 ROLES: dict[str, Role] = {
     "floor": Role(
-        textures=(
-            surfaces.planks,
-            surfaces.parquet,
-            surfaces.tiles,
-            surfaces.plain_tiles,
-            textiles.carpet,
-            surfaces.terrazzo,
-            surfaces.marble,
-        ),
+        textures=(planks, parquet, tiles, plain_tiles, carpet, terrazzo, marble),
         pool=1,
         repeat_m=(2.4, 3.4),
         shape=(512, 512),
         tint=0.15,
     ),
     "wall": Role(
-        textures=(
-            surfaces.plaster,
-            surfaces.flowered,
-            surfaces.striped,
-            surfaces.triangles,
-            surfaces.brick,
-            surfaces.concrete,
-            surfaces.mural,
-        ),
+        textures=(plaster, flowered, striped, triangles, brick, concrete, mural),
         pool=2,
         repeat_m=(3.0, 3.0),
         shape=(512, 1024),
@@ -70,64 +85,65 @@ ROLES: dict[str, Role] = {
         darken=0.1,
     ),
     "dado": Role(
-        textures=(surfaces.planks, surfaces.plain_tiles, textiles.painted, surfaces.tiles),
+        textures=(planks, plain_tiles, painted, tiles),
         pool=1,
         repeat_m=(1.0, 1.4),
         tint=0.2,
     ),
     "ceiling": Role(
-        textures=(surfaces.whitewash, surfaces.whitewash, surfaces.concrete, surfaces.planks),
+        textures=(whitewash, whitewash, concrete, planks),
         pool=1,
         repeat_m=(3.2, 4.0),
         tint=0.05,
         darken=0.1,
     ),
     "wood": Role(
-        textures=(surfaces.veneer, surfaces.timber, surfaces.timber, surfaces.planks),
+        textures=(veneer, timber, timber, planks),
         pool=3,
         repeat_m=(0.7, 1.1),
         tint=0.12,
         darken=0.45,
     ),
     "fabric": Role(
-        textures=(
-            textiles.weave,
-            textiles.plaid,
-            textiles.knit,
-            surfaces.flowered,
-            textiles.carpet,
-        ),
+        textures=(weave, plaid, knit, flowered, carpet),
         pool=4,
         repeat_m=(0.45, 0.8),
         tint=0.35,
     ),
-    "linen": Role(textures=(textiles.linen,), pool=1, repeat_m=(0.6, 0.8), tint=0.15),
+    "linen": Role(textures=(linen,), pool=1, repeat_m=(0.6, 0.8), tint=0.15),
     "stone": Role(
-        textures=(surfaces.marble, surfaces.terrazzo, surfaces.concrete),
+        textures=(marble, terrazzo, concrete),
         pool=1,
         repeat_m=(0.7, 1.1),
         tint=0.2,
     ),
     "tile": Role(
-        textures=(surfaces.tiles, surfaces.plain_tiles, surfaces.brick),
+        textures=(tiles, plain_tiles, brick),
         pool=1,
         repeat_m=(0.9, 1.2),
         tint=0.1,
     ),
-    "metal": Role(textures=(textiles.metal,), pool=1, repeat_m=(0.5, 0.5), tint=0.15, darken=0.5),
-    "paint": Role(textures=(textiles.painted,), pool=3, repeat_m=(0.9, 0.9), tint=0.15),
+    "metal": Role(textures=(metal,), pool=1, repeat_m=(0.5, 0.5), tint=0.15, darken=0.5),
+    "paint": Role(textures=(painted,), pool=3, repeat_m=(0.9, 0.9), tint=0.15),
     "pottery": Role(
-        textures=(textiles.glazed, surfaces.marble, surfaces.terrazzo),
+        textures=(glazed, marble, terrazzo),
         pool=2,
         repeat_m=(0.35, 0.5),
         shape=(128, 128),
         tint=0.4,
     ),
     "basket": Role(
-        textures=(textiles.wicker, textiles.cork), pool=1, repeat_m=(0.4, 0.5), shape=(128, 128)
+        textures=(wicker, cork),
+        pool=1,
+        repeat_m=(0.4, 0.5),
+        shape=(128, 128),
     ),
     "leaf": Role(
-        textures=(textiles.foliage,), pool=2, repeat_m=(0.3, 0.3), shape=(128, 128), tint=0.3
+        textures=(foliage,),
+        pool=2,
+        repeat_m=(0.3, 0.3),
+        shape=(128, 128),
+        tint=0.3,
     ),
 }
 
