@@ -51,7 +51,7 @@ def bench(patterns: list[str] | None, num_pairs: int, renderer: str = "embree") 
     renderer = chosen_renderer(renderer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plan = Plan(num_pairs=num_pairs, folder=folder, renderer=renderer)
+        plan = BenchPlan(num_pairs=num_pairs, folder=folder, renderer=renderer)
         sources = (
             resolve_scenes(patterns, sets=scene_sets()) if patterns else _default_sources(folder)
         )
@@ -66,7 +66,7 @@ def bench(patterns: list[str] | None, num_pairs: int, renderer: str = "embree") 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What is measured."""
 
     num_pairs: int
@@ -93,7 +93,7 @@ class Plan:
         )
 
 
-def _one_core(sources: list[SceneSource], plan: Plan) -> list[str]:
+def _one_core(sources: list[SceneSource], plan: BenchPlan) -> list[str]:
     """Return tables of rates and shares, and of what levels of overlap cost, on one worker."""
     rates, levels, devices = [], [], []
     for source in sources:
@@ -131,7 +131,7 @@ def _rates_row(report: ShardReport) -> tuple[object, ...]:
     )
 
 
-def _workers(sources: list[SceneSource], plan: Plan) -> str:
+def _workers(sources: list[SceneSource], plan: BenchPlan) -> str:
     rows = []
     factors = []
     for source in sources:
@@ -149,7 +149,7 @@ def _workers(sources: list[SceneSource], plan: Plan) -> str:
     return text
 
 
-def _start_up(source: SceneSource, plan: Plan) -> str:
+def _start_up(source: SceneSource, plan: BenchPlan) -> str:
     """Time the command from its start to the first closed shard of 16 pairs."""
     rows = []
     for executor in ("serial", "ray"):
@@ -176,7 +176,7 @@ def _start_up(source: SceneSource, plan: Plan) -> str:
     )
 
 
-def _measured(source: SceneSource, plan: Plan) -> list[ShardReport]:
+def _measured(source: SceneSource, plan: BenchPlan) -> list[ShardReport]:
     """Return the reports of tasks near one half and at each level, by one worker that is warm."""
     bands = (NEAR_HALF, *LEVELS)
     tasks = [plan.task(source, 0, 5, NEAR_HALF)]
@@ -190,7 +190,7 @@ def _measured(source: SceneSource, plan: Plan) -> list[ShardReport]:
     return [found[1000 * number] for number in range(1, len(bands) + 1)]
 
 
-def _rate(source: SceneSource, plan: Plan, num_workers: int) -> float:
+def _rate(source: SceneSource, plan: BenchPlan, num_workers: int) -> float:
     """Return pairs a second of several workers, by the wall clock.
 
     The first eighth of the tasks, in which workers load the scene, is not counted.

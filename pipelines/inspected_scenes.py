@@ -30,7 +30,7 @@ from generation.shards.schema import (
 from generation.visibility import seen_pixels
 from pipelines.dataset_folder import scenes_of
 from pipelines.pair_table import PairTable
-from pipelines.scene_maps import Plan, PlanDrawer, map_figure, plan_of_views, split_storeys
+from pipelines.scene_maps import PlanDrawer, StoreyPlan, map_figure, plan_of_views, split_storeys
 
 MAX_MAPPED = 40
 """Pairs drawn on the maps of one scene."""
@@ -174,7 +174,7 @@ def _maps(
     for storey in split_storeys(table.centres[rows, 0, 1]):
         centres = table.centres[rows[storey]]
         views = [view for number in storey for view in pairs[number].views or ()]
-        plan: Plan | None = None
+        plan: StoreyPlan | None = None
         if drawer:
             plan = drawer.draw(centres.reshape(-1, 3))
         elif views:

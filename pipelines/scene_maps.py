@@ -45,7 +45,7 @@ Extent = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Plan:
+class StoreyPlan:
     """A storey seen from above: x to the right, z down."""
 
     image: UInt8
@@ -69,7 +69,7 @@ class PlanDrawer:
         self._caster = caster
         self._surface = SurfaceColors.of_scene(scene)
 
-    def draw(self, centres: Float64) -> Plan:
+    def draw(self, centres: Float64) -> StoreyPlan:
         """Draw what lies below a storey's (N, 3) camera centres, and around them."""
         extent = _extent(self._scene.bounds.astype(float), centres)
         cut_height_m = float(centres[:, 1].max()) + CUT_M
@@ -81,10 +81,10 @@ class PlanDrawer:
         color = self._surface.shade(camera, directions, hits)
         there = hits.hit.reshape(camera.image_size)
         image = Image.fromarray(_drawn(color, depth_m, there, camera)).reduce(2)
-        return Plan(image=np.asarray(image), extent=extent)
+        return StoreyPlan(image=np.asarray(image), extent=extent)
 
 
-def plan_of_views(views: Iterable[View], centres: Float64) -> Plan | None:
+def plan_of_views(views: Iterable[View], centres: Float64) -> StoreyPlan | None:
     """Draw a storey from the surface points of views with depth, for want of the scene's mesh.
 
     None where they show nothing below the cameras.
@@ -113,10 +113,12 @@ def plan_of_views(views: Iterable[View], centres: Float64) -> Plan | None:
     color[row, column] = all_colors[below[inside]]
     depths[row, column] = depth_m[inside] - EYE_M
     there[row, column] = True
-    return Plan(image=_drawn(color, depths, there, camera), extent=extent)
+    return StoreyPlan(image=_drawn(color, depths, there, camera), extent=extent)
 
 
-def map_figure(plan: Plan | None, centres: Float64, forwards: Float64, hfov_deg: float) -> Figure:
+def map_figure(
+    plan: StoreyPlan | None, centres: Float64, forwards: Float64, hfov_deg: float
+) -> Figure:
     """Draw pairs of cameras on a plan: view 1 blue, view 2 orange, a line between both.
 
     centres, forwards: (N, 2, 3) metres, unit vectors; hfov_deg: angle of the drawn fields of view.
