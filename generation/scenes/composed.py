@@ -67,7 +67,7 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class SceneLayout:
     """What a scene instance consists of."""
 
     placements: tuple[Placement, ...]
@@ -97,7 +97,7 @@ def load_composed_scene(instance: Path, scene_id: str) -> Scene:
     """Load a NAME.scene_instance.json: its stage and objects as one mesh in world axes.
 
     A mesh that is placed many times is read once and its textures are shared. Articulated objects
-    are left out (Layout.left_out names them). Raises SceneError naming the file that is no good.
+    are left out (SceneLayout.left_out names them). Raises SceneError naming the file that is bad.
     """
     layout = read_layout(instance)
     meshes = {path: read_mesh(path, scene_id) for path in layout.mesh_paths}
@@ -107,7 +107,7 @@ def load_composed_scene(instance: Path, scene_id: str) -> Scene:
         raise SceneError(f"{instance}: {error}") from None
 
 
-def read_layout(instance: Path) -> Layout:
+def read_layout(instance: Path) -> SceneLayout:
     """Read a scene instance and the configurations that it names, no meshes.
 
     Raises SceneError where a file is missing or does not make sense.
@@ -127,7 +127,7 @@ def read_layout(instance: Path) -> Layout:
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise SceneError(f"{instance}: not a scene instance: {error}") from error
     asset_files = dict.fromkeys(file for each in placements for file in each.asset.files)
-    return Layout(
+    return SceneLayout(
         placements=tuple(placements),
         left_out=tuple(articulated),
         config_files=(instance, config_path, *asset_files),

@@ -22,7 +22,7 @@ _STEP_M, _HEADROOM_M = 0.06, 1.9
 
 
 @dataclass(eq=False)
-class Layout:
+class RoomLayout:
     """A room that fills up."""
 
     plan: FloorPlan

@@ -10,7 +10,7 @@ import numpy as np
 from generation.scenes.procedural import decor, groups, seats, storage, tables
 from generation.scenes.procedural.finishes import Finishes
 from generation.scenes.procedural.floor_plan import FloorPlan, random_floor_plan
-from generation.scenes.procedural.layout import Layout
+from generation.scenes.procedural.layout import RoomLayout
 from generation.scenes.procedural.light import AreaLight, bake_light
 from generation.scenes.procedural.meshing import assemble
 from generation.scenes.procedural.pieces import Piece
@@ -104,7 +104,7 @@ class Room:
     """Where daylight comes in."""
     shell: Piece
     """Floor, walls and ceiling."""
-    layout: Layout
+    layout: RoomLayout
     """Everything in it."""
 
     @property
@@ -146,9 +146,9 @@ def furnish(
     plan: FloorPlan,
     windows: list[Window],
     doors: list[Door],
-) -> Layout:
+) -> RoomLayout:
     """Place doors, curtains, furniture, lamps and pictures."""
-    layout = Layout(plan, rng)
+    layout = RoomLayout(plan, rng)
     for door in doors:
         wall = plan.walls[door.wall]
         piece = build_door(rng, finishes)
@@ -175,7 +175,7 @@ def furnish(
 
 
 def _dress_window(
-    rng: np.random.Generator, finishes: Finishes, layout: Layout, window: Window
+    rng: np.random.Generator, finishes: Finishes, layout: RoomLayout, window: Window
 ) -> None:
     """Add curtains and a radiator to a window, and keep other things away from it."""
     wall = layout.plan.walls[window.wall]
@@ -201,7 +201,7 @@ def _dress_window(
     layout.keep_clear(wall, low, (window.right_m + side + 0.05, layout.plan.height_m, 0.3))
 
 
-def _hang_pictures(rng: np.random.Generator, finishes: Finishes, layout: Layout) -> None:
+def _hang_pictures(rng: np.random.Generator, finishes: Finishes, layout: RoomLayout) -> None:
     """Cover free wall with pictures at eye height, shelves and a clock."""
     perimeter = sum(wall.length_m for wall in layout.plan.walls)
     for _ in range(int(rng.integers(1, 4))):
