@@ -270,7 +270,7 @@ def import_habitat_sim() -> Any:
     except ImportError as error:
         raise RendererError(
             f"renderer habitat: habitat_sim cannot be imported ({error}); pip has no package of "
-            "it, build version 0.3.3 from its sources (the README says how), or take --renderer gl "
-            "or embree"
+            "it, build version 0.3.3 from its sources (docs/pairs.md says how), or take --renderer "
+            "gl or embree"
         ) from error
     return habitat_sim

@@ -81,7 +81,7 @@ def gl_finding(device: Answer, gpu_there: bool, files: list[str]) -> Finding:
 def check_habitat() -> Finding:
     """Check whether habitat-sim is there and which it is."""
     if util.find_spec("habitat_sim") is None:
-        advice = "optional; pip has no package of it: the README says how to build it"
+        advice = "optional; pip has no package of it: docs/pairs.md says how to build it"
         return Finding(MISSING, "habitat_sim is not installed", advice)
     return habitat_finding(ask("habitat_version"))
 
@@ -107,4 +107,4 @@ def habitat_advice(error: str) -> str:
         return "its compiled part is missing or of another Python: build it again with this one"
     if missing:
         return f"it needs {missing[1]}: pip install {missing[1].partition('.')[0]}"
-    return "build habitat-sim 0.3.3 from its sources with this Python, as the README says"
+    return "build habitat-sim 0.3.3 from its sources with this Python, as docs/pairs.md says"

@@ -102,7 +102,7 @@ def test_a_scene_instance_goes_in_with_its_dataset(
     importlib.util.find_spec("habitat_sim") is not None, reason="habitat_sim is installed"
 )
 def test_without_habitat_sim_the_error_says_what_to_do(box_room: Scene):
-    with pytest.raises(RendererError, match=r"cannot be imported .* or take --renderer"):
+    with pytest.raises(RendererError, match=r"docs/pairs.md says how.* or take --renderer"):
         open_renderer("habitat", box_room)
 
 

@@ -216,7 +216,7 @@ class TestHabitat:
                 "ModuleNotFoundError: No module named 'habitat_sim._ext.habitat_sim_bindings'",
                 "build it again with this one",
             ),
-            ("crashed (SIGILL)", "from its sources"),
+            ("crashed (SIGILL)", "from its sources with this Python, as docs/pairs.md says"),
         ],
     )
     def test_an_import_that_fails_says_what_to_do(self, error: str, advice: str):
