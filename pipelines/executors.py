@@ -34,9 +34,9 @@ ONE_THREAD = {
 # Ray's own choice, 30 % of the memory, does not fit the /dev/shm of most containers.
 OBJECT_STORE_BYTES = 128 * 2**20
 MAX_FALSE_STARTS = 3
-"""After so many workers in a row that ended before they could take a task, no more are hired before
-another one answers; where there is none left, the run ends. A machine may be of no use while the
-others work."""
+"""After so many workers in a row that ended before they could take a task, no more are started
+before another one answers; where there is none left, the run ends. A machine may be of no use while
+the others work."""
 PATIENCE_SECONDS = 60.0
 """Without any worker for so long, the run says that it waits."""
 PAUSE_SECONDS = 60.0
@@ -102,13 +102,13 @@ class SerialExecutor:
         recycle: bool = False,
     ) -> Generator[Outcome[Task, Report], None, None]:
         """See Executor."""
-        agenda = Agenda(tasks, group, attempts=self.limits.attempts)
-        last: Errand[Task] | None = None
-        while errand := agenda.take(last):
-            fresh = recycle and not errand.goes_on_from(last)
-            reply = self._worker.do(errand.message(function), fresh=fresh)
-            yield from agenda.settle(errand, reply)
-            last = errand
+        queue = TaskQueue(tasks, group, attempts=self.limits.attempts)
+        last: QueueEntry[Task] | None = None
+        while entry := queue.take(last):
+            fresh = recycle and not entry.goes_on_from(last)
+            reply = self._worker.do(entry.request(function), fresh=fresh)
+            yield from queue.resolve(entry, reply)
+            last = entry
 
     def close(self) -> None:
         """End the worker, which otherwise waits for the next run, with its scene loaded."""
@@ -146,59 +146,59 @@ class RayExecutor:
     ) -> Generator[Outcome[Task, Report], None, None]:
         """See Executor. Raises CrossviewError also where Ray, or its workers, do not start."""
         several = self.address is not None
-        agenda = Agenda(tasks, group, attempts=self.limits.attempts, several_machines=several)
+        queue = TaskQueue(tasks, group, attempts=self.limits.attempts, several_machines=several)
         # A local cluster takes seconds to start, which a run with nothing to do need not wait for.
-        if not agenda.num_open:
+        if not queue.num_open:
             return
         self._connect()
         import ray
 
         # Retries are ours: Ray's own do not bound those after running out of memory.
-        hire: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Seat).remote
+        actor_class: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_WorkerActor)
         # What each worker is at: a task, or, without one, its own start. One task a worker: the way
         # to the next is a millisecond, and so it is known what each has loaded.
-        busy: dict[Any, tuple[Any, Errand[Task] | None]] = {}
+        busy: dict[Any, tuple[Any, QueueEntry[Task] | None]] = {}
         false_starts: list[str] = []  # why, since a worker answered
         # On machines that could not do what another is asked to do now, and when they are asked
         # again. They keep their CPUs, so that Ray starts nobody else there.
-        parked: dict[Any, float] = {}
+        backing_off: dict[Any, float] = {}
         refusals: Counter[Any] = Counter()  # of each, in a row
         try:
-            while agenda.num_open:
+            while queue.num_open:
                 if len(false_starts) < MAX_FALSE_STARTS:
-                    num_seats = min(self._num_seats(), agenda.num_open + len(parked))
-                    for _ in range(num_seats - len(busy) - len(parked)):
-                        seat = hire(self.limits)
-                        busy[seat.start.remote()] = (seat, None)
-                elif not (busy or parked):
+                    num_actors = min(self._num_actors(), queue.num_open + len(backing_off))
+                    for _ in range(num_actors - len(busy) - len(backing_off)):
+                        actor = actor_class.remote(self.limits)
+                        busy[actor.start.remote()] = (actor, None)
+                elif not (busy or backing_off):
                     raise CrossviewError(f"Ray's workers do not start: {false_starts[-1]}")
                 now = time.monotonic() if busy else math.inf  # else nobody is left
-                for seat in [seat for seat, due in parked.items() if due <= now]:
-                    del parked[seat]
-                    busy[seat.start.remote()] = (seat, None)
+                for actor in [actor for actor, due in backing_off.items() if due <= now]:
+                    del backing_off[actor]
+                    busy[actor.start.remote()] = (actor, None)
                 done = _first_done(busy)
-                seat, errand = busy.pop(done)
+                actor, entry = busy.pop(done)
                 reply, lost = _collect(done)
-                false_starts = [*false_starts, reply.error] if lost and not errand else []
-                outcomes = list(agenda.settle(errand, reply)) if errand else []
+                false_starts = [*false_starts, reply.error] if lost and not entry else []
+                outcomes = list(queue.resolve(entry, reply)) if entry else []
                 if reply.fault is Fault.MACHINE and not outcomes:
-                    pause = PAUSE_SECONDS * 2 ** refusals[seat]
-                    parked[seat] = time.monotonic() + pause
-                    refusals[seat] += 1
+                    pause = PAUSE_SECONDS * 2 ** refusals[actor]
+                    backing_off[actor] = time.monotonic() + pause
+                    refusals[actor] += 1
                     continue
-                if errand:
-                    del refusals[seat]
-                last = None if reply.fault is Fault.DEATH else errand  # another may live through it
-                if not lost and (following := agenda.take(last)):
-                    fresh = recycle and not following.goes_on_from(errand)
-                    busy[seat.do.remote(following.message(function), fresh)] = (seat, following)
+                if entry:
+                    del refusals[actor]
+                last = None if reply.fault is Fault.DEATH else entry  # another may live through it
+                if not lost and (following := queue.take(last)):
+                    fresh = recycle and not following.goes_on_from(entry)
+                    busy[actor.do.remote(following.request(function), fresh)] = (actor, following)
                 else:
-                    ray.kill(seat)
+                    ray.kill(actor)
                 yield from outcomes
         finally:
             if ray.is_initialized():
-                for seat in [*parked, *(seat for seat, _ in busy.values())]:
-                    ray.kill(seat)
+                for actor in [*backing_off, *(actor for actor, _ in busy.values())]:
+                    ray.kill(actor)
 
     def close(self) -> None:
         """End what this executor started."""
@@ -219,7 +219,7 @@ class RayExecutor:
             log_to_driver=False,
         )
 
-    def _num_seats(self) -> int:
+    def _num_actors(self) -> int:
         """As many as asked for, be there room or not: a cluster that scales makes room."""
         import ray
 
@@ -261,24 +261,24 @@ EXECUTORS: dict[str, Callable[[str | None, int | None, Limits], SerialExecutor |
 
 
 @dataclass(eq=False)
-class Errand(Generic[Task]):
-    """A task on its way."""
+class QueueEntry(Generic[Task]):
+    """A task, from the queue to its outcome."""
 
     task: Task
     group: Hashable
     attempts: int = 0
 
-    def message(self, function: Callable[[Task], Any]) -> bytes:
+    def request(self, function: Callable[[Task], Any]) -> bytes:
         """Return what a worker is sent."""
         self.attempts += 1
         return pickle.dumps((function, self.task))
 
-    def goes_on_from(self, last: Errand[Task] | None) -> bool:
+    def goes_on_from(self, last: QueueEntry[Task] | None) -> bool:
         """Return whether a worker that has done `last` stays with its group."""
         return last is not None and last.group == self.group
 
 
-class Agenda(Generic[Task]):
+class TaskQueue(Generic[Task]):
     """The tasks that are left, and who does which next.
 
     A worker stays with its group. Without one it begins the longest that nobody has begun, and
@@ -296,15 +296,15 @@ class Agenda(Generic[Task]):
     ) -> None:
         self._attempts = attempts
         self._tried_again = {Fault.DEATH, *([Fault.MACHINE] if several_machines else [])}
-        self._left: dict[Hashable, deque[Errand[Task]]] = {}
+        self._left: dict[Hashable, deque[QueueEntry[Task]]] = {}
         for number, task in enumerate(tasks):
             key = group(task) if group else number
-            self._left.setdefault(key, deque()).append(Errand(task, key))
+            self._left.setdefault(key, deque()).append(QueueEntry(task, key))
         self.num_open = sum(map(len, self._left.values()))
         """Tasks without an outcome."""
         self._unbegun = deque(sorted(self._left, key=lambda key: -len(self._left[key])))
 
-    def take(self, last: Errand[Task] | None) -> Errand[Task] | None:
+    def take(self, last: QueueEntry[Task] | None) -> QueueEntry[Task] | None:
         """Return the next task for a worker that has done `last`, or None where none is left."""
         while self._unbegun and self._unbegun[0] not in self._left:
             self._unbegun.popleft()
@@ -316,40 +316,40 @@ class Agenda(Generic[Task]):
             key = max(self._left, key=lambda key: len(self._left[key]))
         else:
             return None
-        errands = self._left[key]
-        errand = errands.popleft()
-        if not errands:
+        entries = self._left[key]
+        entry = entries.popleft()
+        if not entries:
             del self._left[key]
-        return errand
+        return entry
 
-    def settle(self, errand: Errand[Task], reply: Reply) -> Iterator[Outcome[Task, Any]]:
+    def resolve(self, entry: QueueEntry[Task], reply: Reply) -> Iterator[Outcome[Task, Any]]:
         """Yield the outcomes that a reply decides: none where the task is to be tried again.
 
         Raises CrossviewError where no task can go on.
         """
         error: str | None = reply.error
         if reply.fault in self._tried_again:
-            if errand.attempts < self._attempts:
-                logger.warning("%s while it did %s; trying again", error, _short(errand.task))
-                self._left.setdefault(errand.group, deque()).append(errand)
+            if entry.attempts < self._attempts:
+                logger.warning("%s while it did %s; trying again", error, _short(entry.task))
+                self._left.setdefault(entry.group, deque()).append(entry)
                 return
-            error = f"{error}, {errand.attempts} times"
+            error = f"{error}, {entry.attempts} times"
         if reply.fault is Fault.DISK:
             raise CrossviewError(
                 f"{error}; what is finished stays. Make room and give the same command again"
             )
         self.num_open -= 1
         if reply.fault is None:
-            yield Outcome(errand.task, report=pickle.loads(reply.report))
+            yield Outcome(entry.task, report=pickle.loads(reply.report))
             return
-        yield Outcome(errand.task, error=error, fault=reply.fault)
+        yield Outcome(entry.task, error=error, fault=reply.fault)
         if reply.fault is Fault.TIME:
-            for other in self._left.pop(errand.group, ()):
+            for other in self._left.pop(entry.group, ()):
                 self.num_open -= 1
                 yield Outcome(other.task, error=error, fault=reply.fault)
 
 
-class _Seat:
+class _WorkerActor:
     """A Ray actor: the parent of one worker. It imports little, and no task can hurt it."""
 
     def __init__(self, limits: Limits) -> None:
@@ -359,9 +359,9 @@ class _Seat:
         """Say that this process is there."""
         return Reply()
 
-    def do(self, errand: bytes, fresh: bool) -> Reply:
+    def do(self, request: bytes, fresh: bool) -> Reply:
         """See Worker."""
-        return self._worker.do(errand, fresh=fresh)
+        return self._worker.do(request, fresh=fresh)
 
 
 def connect(address: str | None, *, num_cpus: int | None, **options: Any) -> bool:
@@ -399,7 +399,7 @@ def _check_that_it_listens(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _first_done(busy: dict[Any, tuple[Any, Errand[Any] | None]]) -> Any:
+def _first_done(busy: dict[Any, tuple[Any, QueueEntry[Any] | None]]) -> Any:
     """Wait for a worker; say so now and then while there is none."""
     import ray
 
@@ -407,7 +407,7 @@ def _first_done(busy: dict[Any, tuple[Any, Errand[Any] | None]]) -> Any:
         done, _ = ray.wait(list(busy), num_returns=1, timeout=PATIENCE_SECONDS)
         if done:
             return done[0]
-        if not any(errand for _, errand in busy.values()):
+        if not any(entry for _, entry in busy.values()):
             logger.warning("no Ray worker yet: the cluster has no CPU free; still waiting")
 
 

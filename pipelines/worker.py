@@ -67,7 +67,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What became of an errand; unpickled only by who knows the report's class."""
+    """What became of a request; unpickled only by who knows the report's class."""
 
     report: bytes = b""
     """What the function returned, pickled; empty where there is a fault."""
@@ -77,15 +77,15 @@ class Reply:
 
 
 class Worker:
-    """One child process, started by the first errand; it lives until it dies or close()."""
+    """One child process, started by the first request; it lives until it dies or close()."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
-    def do(self, errand: bytes, *, fresh: bool = False) -> Reply:
-        """Do an errand, (function, task) pickled, once; whatever it does becomes a reply.
+    def do(self, request: bytes, *, fresh: bool = False) -> Reply:
+        """Answer a request, (function, task) pickled, once; whatever it does becomes a reply.
 
         fresh: in a new child.
         """
@@ -93,7 +93,7 @@ class Worker:
             self.close()
         pipe = self._pipe or self._start()
         try:
-            pipe.send_bytes(errand)
+            pipe.send_bytes(request)
             reply: Reply | None = None
             while reply is None:  # first None: the task begins
                 if not pipe.poll(self._limits.seconds):
@@ -148,7 +148,7 @@ def import_path() -> dict[str, str]:
 
 
 def serve(pipe_fd: int, parent: int, memory_bytes: int) -> None:
-    """Do the errands that come through a pipe, until it is closed; the child's whole life."""
+    """Answer the requests that come through a pipe, until it is closed; the child's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     _die_with(parent)
     if sys.platform == "linux":  # elsewhere the kernel takes no notice of it
@@ -158,10 +158,10 @@ def serve(pipe_fd: int, parent: int, memory_bytes: int) -> None:
     with Connection(pipe_fd) as pipe:
         while True:
             try:
-                errand = pipe.recv_bytes()
+                request = pipe.recv_bytes()
             except EOFError:
                 return
-            pipe.send(_attempt(errand, pipe, memory_bytes))
+            pipe.send(_attempt(request, pipe, memory_bytes))
 
 
 def _die_with(parent: int) -> None:
@@ -175,10 +175,10 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _attempt(errand: bytes, pipe: Connection, memory_bytes: int) -> Reply:
+def _attempt(request: bytes, pipe: Connection, memory_bytes: int) -> Reply:
     """Call the function; the one border at which any exception becomes a reply."""
     try:
-        function, task = pickle.loads(errand)
+        function, task = pickle.loads(request)
         pipe.send(None)
         return Reply(report=pickle.dumps(function(task)))
     except Exception as error:

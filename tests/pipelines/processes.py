@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 CHILD = "pipelines.worker"
 """In the command line of the process that does the tasks."""
-SEAT = "ray::_Seat"
+ACTOR = "ray::_WorkerActor"
 """In that of its parent, where Ray runs it."""
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import errands
 import pytest
+import task_functions
 from processes import alive, below, crossview, kill, tree, wait_for
 from test_faults import SMALL, assert_undisturbed, at_work, config_of, finish, undisturbed
 
@@ -28,7 +28,7 @@ from generation.render_task import render_shards
 from pipelines import executors
 from pipelines.cli import _parser
 from pipelines.config import load_yaml
-from pipelines.executors import Agenda, Errand, RayExecutor
+from pipelines.executors import QueueEntry, RayExecutor, TaskQueue
 from pipelines.render_pairs import plan_tasks, render_pairs
 from pipelines.tables import format_table
 from pipelines.worker import Limits, Reply, Worker
@@ -103,14 +103,14 @@ def test_a_machine_that_lacks_something_leaves_its_tasks_to_the_others_until_it_
 ):
     monkeypatch.setattr(executors, "PAUSE_SECONDS", 0.5)
     scans = tmp_path / "scans"
-    environment = {"PYTHONPATH": str(Path(errands.__file__).parent), "SCANS": str(scans)}
+    environment = {"PYTHONPATH": str(Path(task_functions.__file__).parent), "SCANS": str(scans)}
     cluster.add_node(num_cpus=2, env_vars=environment | {"LATE": "yes"})
     with closing(RayExecutor(address=cluster.address)) as executor:
-        errors = {outcome.error for outcome in executor.run(errands.need_scans, range(3))}
+        errors = {outcome.error for outcome in executor.run(task_functions.need_scans, range(3))}
         assert errors == {f"on {socket.gethostname()}: no scans here, 3 times"}
         cluster.add_node(num_cpus=1, env_vars=environment)
         reports = []
-        for outcome in executor.run(errands.need_scans, range(600)):
+        for outcome in executor.run(task_functions.need_scans, range(600)):
             reports.append(outcome.report)
             if len(reports) == 10:
                 scans.mkdir()
@@ -128,11 +128,11 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path):
 def test_only_a_few_kilobytes_of_a_task_travel(tmp_path: Path):
     """What a Ray worker is sent, and what it answers; images are in neither."""
     task = plan_tasks(config_of(num_pairs=3), tmp_path)[0]
-    message = Errand(task, "scene").message(render_shards)
+    request = QueueEntry(task, "scene").request(render_shards)
     with closing(Worker(Limits())) as worker:
-        reply = worker.do(message)
+        reply = worker.do(request)
     assert reply.fault is None
-    assert len(message) < 4096
+    assert len(request) < 4096
     assert len(pickle.dumps(reply)) < 2048
 
 
@@ -159,26 +159,26 @@ def shards_of(scenes: list[Pairs]) -> list[tuple[Scene, Pairs]]:
 
 
 def simulated(scenes: list[Pairs], num_workers: int, group: Callable | None = None) -> Schedule:
-    """Let the agenda deal a dataset's tasks to workers that take as long as was measured."""
+    """Let the queue deal a dataset's tasks to workers that take as long as was measured."""
     tasks = shards_of(scenes)
-    agenda = Agenda(tasks, group, attempts=1)
+    queue = TaskQueue(tasks, group, attempts=1)
     order = count()
     now, loads, loaded = 0.0, 0, dict.fromkeys(range(num_workers), -1)
-    events: list[tuple[float, int, int, Errand | None]]
+    events: list[tuple[float, int, int, QueueEntry | None]]
     events = [(0.0, next(order), worker, None) for worker in range(num_workers)]
     while events:
         now, _, worker, done = heapq.heappop(events)
         if done:
-            assert len(list(agenda.settle(done, Reply(report=b"N.")))) == 1
-        errand = agenda.take(done)
-        if errand:
-            scene, pairs = errand.task
+            assert len(list(queue.resolve(done, Reply(report=b"N.")))) == 1
+        entry = queue.take(done)
+        if entry:
+            scene, pairs = entry.task
             load = LOAD_SECONDS if loaded[worker] != scene else 0.0
             loads += load > 0
             loaded[worker] = scene
             end = now + load + pairs / PAIRS_PER_SECOND
-            heapq.heappush(events, (end, next(order), worker, errand))
-    assert agenda.num_open == 0
+            heapq.heappush(events, (end, next(order), worker, entry))
+    assert queue.num_open == 0
     return Schedule(now, loads, sum(scenes) / PAIRS_PER_SECOND / (now * num_workers))
 
 
@@ -218,7 +218,7 @@ def plan_of_the_published_set() -> str:
     )
 
 
-def test_the_plan_in_the_docs_is_what_the_agenda_gives():
+def test_the_plan_in_the_docs_is_what_the_queue_gives():
     plan = plan_of_the_published_set()
     print(plan)
     text = DOCS.read_text()

@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import errands
 import pytest
+import task_functions
 
 from generation.errors import CrossviewError
 from pipelines import executors as module
 from pipelines.executors import (
     EXECUTORS,
-    Agenda,
-    Errand,
     Executor,
     Outcome,
+    QueueEntry,
     RayExecutor,
     SerialExecutor,
+    TaskQueue,
     make_executor,
 )
 from pipelines.worker import GIB, Fault, Limits, Reply
@@ -56,23 +56,23 @@ def by_task(outcome: Outcome) -> int:
 
 
 def test_every_task_gets_one_outcome_and_a_failed_one_says_why(executor: Executor):
-    outcomes = sorted(executor.run(errands.square, range(7)), key=by_task)
+    outcomes = sorted(executor.run(task_functions.square, range(7)), key=by_task)
     assert [outcome.task for outcome in outcomes] == list(range(7))
     assert [outcome.report for outcome in outcomes] == [0, 1, 4, None, 16, None, 36]
     errors = {outcome.task: outcome.error for outcome in outcomes if outcome.error}
     assert errors.keys() == {3, 5}
     assert errors[3] == "scene three has no floor"
-    assert errors[5].startswith("KeyError: 'five' (errands.py:")
+    assert errors[5].startswith("KeyError: 'five' (task_functions.py:")
 
 
 def test_no_tasks_give_no_outcomes(executor: Executor):
-    assert list(executor.run(errands.square, [])) == []
+    assert list(executor.run(task_functions.square, [])) == []
 
 
 def test_a_task_whose_worker_always_dies_fails_and_the_others_finish(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ):
-    outcomes = sorted(executor.run(errands.die_on_one, range(6)), key=by_task)
+    outcomes = sorted(executor.run(task_functions.die_on_one, range(6)), key=by_task)
     assert [outcome.report for outcome in outcomes] == [0, None, 2, 3, 4, 5]
     assert outcomes[1].error == "the worker process was killed (SIGKILL), 2 times"
     assert outcomes[1].fault is Fault.DEATH
@@ -83,18 +83,18 @@ def test_a_task_whose_worker_always_dies_fails_and_the_others_finish(
 
 def test_a_task_whose_worker_dies_once_succeeds(executor: Executor, tmp_path: Path):
     tasks = [(number, str(tmp_path / "died")) for number in range(3)]
-    outcomes = sorted(executor.run(errands.die_unless_marked, tasks), key=lambda o: o.task)
+    outcomes = sorted(executor.run(task_functions.die_unless_marked, tasks), key=lambda o: o.task)
     assert outcomes == [Outcome(task, report=task[0]) for task in tasks]
 
 
 def test_a_crash_in_native_code_is_named():
     with closing(SerialExecutor(limits=LIMITS)) as executor:
-        (outcome,) = executor.run(errands.crash, [0])
+        (outcome,) = executor.run(task_functions.crash, [0])
     assert outcome.error == "the worker process crashed (SIGABRT), 2 times"
 
 
 def test_a_report_that_does_not_pickle_fails_its_task(executor: Executor):
-    (outcome,) = executor.run(errands.unpicklable, [0])
+    (outcome,) = executor.run(task_functions.unpicklable, [0])
     assert outcome.report is None
     assert "generator" in (outcome.error or "")
 
@@ -102,7 +102,9 @@ def test_a_report_that_does_not_pickle_fails_its_task(executor: Executor):
 @pytest.mark.parametrize("recycle", [False, True])
 def test_a_recycled_worker_process_does_one_group(executor: Executor, recycle: bool):
     tasks = [10, 11, 12, 20, 21, 22, 30, 31, 32]
-    outcomes = executor.run(errands.process, tasks, group=lambda task: task // 10, recycle=recycle)
+    outcomes = executor.run(
+        task_functions.process, tasks, group=lambda task: task // 10, recycle=recycle
+    )
     groups_of: dict[int, set[int]] = {}
     for outcome in outcomes:
         assert outcome.report
@@ -113,7 +115,7 @@ def test_a_recycled_worker_process_does_one_group(executor: Executor, recycle: b
         assert len(groups_of) <= NUM_WORKERS
 
 
-@pytest.mark.parametrize("function", [errands.allocate, errands.parse_memory])
+@pytest.mark.parametrize("function", [task_functions.allocate, task_functions.parse_memory])
 def test_a_task_that_needs_too_much_memory_fails_and_the_others_finish(executor, function):
     outcomes = sorted(executor.run(function, [1, 2, 4 * GIB]), key=by_task)
     assert [outcome.report for outcome in outcomes] == [1, 2, None]
@@ -124,7 +126,7 @@ def test_a_task_that_needs_too_much_memory_fails_and_the_others_finish(executor,
 def test_a_task_that_hangs_is_ended_with_its_group_and_the_others_finish(executor: Executor):
     tasks = [("slow", 0), ("slow", 1), ("slow", 2), ("quick", 3), ("quick", 4)]
     began = time.monotonic()
-    outcomes = list(executor.run(errands.sleep_if_marked, tasks, group=lambda task: task[0]))
+    outcomes = list(executor.run(task_functions.sleep_if_marked, tasks, group=lambda task: task[0]))
     assert time.monotonic() - began < 40
     assert sorted(outcome.task for outcome in outcomes) == sorted(tasks)
     for outcome in outcomes:
@@ -137,15 +139,17 @@ def test_a_task_that_hangs_is_ended_with_its_group_and_the_others_finish(executo
             )
 
 
-@pytest.mark.parametrize("work", [errands.write_to_full_disk, errands.fetch_to_full_disk])
+@pytest.mark.parametrize(
+    "work", [task_functions.write_to_full_disk, task_functions.fetch_to_full_disk]
+)
 def test_a_full_disk_ends_the_run_at_once(executor: Executor, work):
     with pytest.raises(CrossviewError, match=r"No space left on device; .* Make room"):
         list(executor.run(work, range(100)))
-    assert len(list(executor.run(errands.square, range(3)))) == 3
+    assert len(list(executor.run(task_functions.square, range(3)))) == 3
 
 
 def test_what_one_machine_alone_cannot_do_is_told_at_once(executor: Executor):
-    outcomes = list(executor.run(errands.write_where_nothing_is, range(3)))
+    outcomes = list(executor.run(task_functions.write_where_nothing_is, range(3)))
     assert len(outcomes) == 3
     for outcome in outcomes:
         assert outcome.fault is Fault.MACHINE
@@ -155,7 +159,7 @@ def test_what_one_machine_alone_cannot_do_is_told_at_once(executor: Executor):
 
 
 def test_workers_live_on_between_tasks_and_keep_to_one_core(ray_executor: RayExecutor):
-    reports = [outcome.report for outcome in ray_executor.run(errands.process, range(40))]
+    reports = [outcome.report for outcome in ray_executor.run(task_functions.process, range(40))]
     assert len(reports) == 40
     assert len({pid for pid, _, _ in reports}) <= NUM_WORKERS
     assert {threads for _, _, threads in reports} == {"1"}
@@ -163,7 +167,7 @@ def test_workers_live_on_between_tasks_and_keep_to_one_core(ray_executor: RayExe
 
 def test_a_ray_worker_that_is_killed_is_replaced(ray_executor: RayExecutor):
     # The process that Ray knows, not the one that does the task: its parent.
-    running = ray_executor.run(errands.process, range(200))
+    running = ray_executor.run(task_functions.process, range(200))
     outcomes = list(itertools.islice(running, 20))
     os.kill(outcomes[-1].report[1], signal.SIGKILL)
     outcomes += running
@@ -172,10 +176,10 @@ def test_a_ray_worker_that_is_killed_is_replaced(ray_executor: RayExecutor):
     assert len({outcome.report[1] for outcome in outcomes}) == NUM_WORKERS + 1
 
 
-def seats_of_which_die(folder: Path, good: Callable[[int], bool]) -> type:
-    """Return seats that die when they start, but for those of some numbers."""
+def actors_of_which_die(folder: Path, good: Callable[[int], bool]) -> type:
+    """Return actors that die when they start, but for those of some numbers."""
 
-    class Seat(module._Seat):
+    class Mortal(module._WorkerActor):
         def start(self) -> Reply:
             number = 0
             while True:
@@ -188,7 +192,7 @@ def seats_of_which_die(folder: Path, good: Callable[[int], bool]) -> type:
                 os._exit(1)
             return super().start()
 
-    return Seat
+    return Mortal
 
 
 @pytest.mark.slow
@@ -196,7 +200,9 @@ def test_a_machine_on_which_no_worker_starts_leaves_the_others_at_work(
     ray_executor: RayExecutor, tmp_path: Path, monkeypatch
 ):
     """One worker starts; those beside it die at once while its first task takes long."""
-    monkeypatch.setattr(module, "_Seat", seats_of_which_die(tmp_path, lambda number: number == 0))
+    monkeypatch.setattr(
+        module, "_WorkerActor", actors_of_which_die(tmp_path, lambda number: number == 0)
+    )
     monkeypatch.setattr(module, "MAX_FALSE_STARTS", 1)
     outcomes = list(ray_executor.run(time.sleep, [2.5, 0.0, 0.0]))
     assert [outcome.error for outcome in outcomes] == [None] * 3
@@ -208,17 +214,19 @@ def test_a_machine_on_which_no_worker_starts_leaves_the_others_at_work(
 def test_workers_that_never_start_end_the_run(
     ray_executor: RayExecutor, tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr(module, "_Seat", seats_of_which_die(tmp_path, lambda number: False))
+    monkeypatch.setattr(module, "_WorkerActor", actors_of_which_die(tmp_path, lambda number: False))
     with pytest.raises(CrossviewError, match="Ray's workers do not start: the worker was lost"):
         list(ray_executor.run(time.sleep, [0.0] * 9))
     assert len(list(tmp_path.iterdir())) < module.MAX_FALSE_STARTS + NUM_WORKERS
 
 
 def test_a_run_that_is_given_up_leaves_no_process_at_work(executor: Executor, tmp_path: Path):
-    running = executor.run(errands.begin_and_hang, [str(tmp_path)])
+    running = executor.run(task_functions.begin_and_hang, [str(tmp_path)])
     if isinstance(executor, RayExecutor):
         # A second task makes the generator come to a yield while the first one hangs.
-        running = executor.run(errands.begin_and_hang, [str(tmp_path), str(tmp_path / "gone")])
+        running = executor.run(
+            task_functions.begin_and_hang, [str(tmp_path), str(tmp_path / "gone")]
+        )
         assert "No such file or directory" in next(running).error
         (pid,) = wait_for(lambda: [int(path.name) for path in tmp_path.iterdir()])
     else:
@@ -259,51 +267,51 @@ def test_executors_check_their_fields():
                 Limits(**{name: float("inf")})
 
 
-def done(errand: Errand, agenda: Agenda) -> None:
-    errand.attempts += 1
-    assert len(list(agenda.settle(errand, Reply(report=b"N.")))) == 1
+def done(entry: QueueEntry, queue: TaskQueue) -> None:
+    entry.attempts += 1
+    assert len(list(queue.resolve(entry, Reply(report=b"N.")))) == 1
 
 
 def test_one_worker_takes_tasks_in_their_order_group_by_group():
-    agenda = Agenda(["a1", "b1", "a2", "b2"], lambda task: task[0], attempts=1)
+    queue = TaskQueue(["a1", "b1", "a2", "b2"], lambda task: task[0], attempts=1)
     taken = []
-    errand = None
-    while errand := agenda.take(errand):
-        taken.append(errand.task)
-        done(errand, agenda)
+    entry = None
+    while entry := queue.take(entry):
+        taken.append(entry.task)
+        done(entry, queue)
     assert taken == ["a1", "a2", "b1", "b2"]
-    assert agenda.num_open == 0
+    assert queue.num_open == 0
 
 
 def test_the_longest_group_is_begun_first_and_the_longest_left_gets_help():
     tasks = ["a1", "b1", "b2", "b3", "b4", "c1", "c2"]
-    agenda = Agenda(tasks, lambda task: task[0], attempts=1)
-    first, second = agenda.take(None), agenda.take(None)
+    queue = TaskQueue(tasks, lambda task: task[0], attempts=1)
+    first, second = queue.take(None), queue.take(None)
     assert (first.task, second.task) == ("b1", "c1")
-    assert agenda.take(second).task == "c2"
-    assert agenda.take(second).task == "a1"  # nobody has begun it
-    assert agenda.take(second).task == "b2"  # all are begun: help
-    assert agenda.take(first).task == "b3"
+    assert queue.take(second).task == "c2"
+    assert queue.take(second).task == "a1"  # nobody has begun it
+    assert queue.take(second).task == "b2"  # all are begun: help
+    assert queue.take(first).task == "b3"
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_dies_and_hangs_every_task_is_settled_once(seed: int):
+def test_whatever_dies_and_hangs_every_task_is_resolved_once(seed: int):
     rng = random.Random(seed)
     tasks = [(scene, number) for scene in range(20) for number in range(rng.randint(1, 8))]
-    agenda = Agenda(tasks, lambda task: task[0], attempts=3)
-    seats: list[Errand | None] = [None] * 5
-    settled = Counter()
-    while agenda.num_open:
-        seat = rng.randrange(len(seats))
-        if seats[seat] is None:
-            seats[seat] = agenda.take(None)
+    queue = TaskQueue(tasks, lambda task: task[0], attempts=3)
+    workers: list[QueueEntry | None] = [None] * 5
+    resolved = Counter()
+    while queue.num_open:
+        worker = rng.randrange(len(workers))
+        if workers[worker] is None:
+            workers[worker] = queue.take(None)
             continue
-        seats[seat].attempts += 1
+        workers[worker].attempts += 1
         fault = rng.choice([None, None, Fault.DEATH, Fault.TIME, Fault.ERROR])
         reply = Reply(fault=fault, error="e") if fault else Reply(report=b"N.")
-        settled.update(outcome.task for outcome in agenda.settle(seats[seat], reply))
-        seats[seat] = None if fault is Fault.DEATH else agenda.take(seats[seat])
-    assert settled == Counter(tasks)
+        resolved.update(outcome.task for outcome in queue.resolve(workers[worker], reply))
+        workers[worker] = None if fault is Fault.DEATH else queue.take(workers[worker])
+    assert resolved == Counter(tasks)
 
 
 INTERRUPTED = """

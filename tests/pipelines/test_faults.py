@@ -22,7 +22,7 @@ from elsewhere import ElsewhereExecutor
 from folders import digests
 from one_worker import SERIAL
 from PIL import Image
-from processes import CHILD, SEAT, alive, below, crossview, kill, parent_of, tree, wait_for
+from processes import ACTOR, CHILD, alive, below, crossview, kill, parent_of, tree, wait_for
 
 from generation.render_task import RenderTask, render_shards
 from generation.shards.reader import ShardIndex
@@ -107,7 +107,7 @@ def test_after_the_driver_is_killed_the_next_run_starts_at_once(
     words = ["--executor", executor, *(["--workers", "2"] if executor == "ray" else [])]
     process = render(out, *words)
     wait_for(lambda: at_work(out))
-    orphans = [*below(process, CHILD), *below(process, SEAT)]
+    orphans = [*below(process, CHILD), *below(process, ACTOR)]
     kill([process.pid, *(tree(process.pid) if victims == "tree" else [])])
     following = render(out, *words)
     # The kernel, and Ray, end the dead driver's workers.
@@ -130,11 +130,11 @@ function(task)
 @pytest.mark.parametrize("moment", ["before it writes", "while it writes"])
 def test_an_orphan_that_goes_on_late_does_no_harm(out: Path, undisturbed: Path, moment: str):
     task = replace(plan_tasks(config_of(), out)[0], count=4)
-    errand = out.with_name("errand")
-    errand.write_bytes(pickle.dumps((render_shards, task)))
+    request = out.with_name("request")
+    request.write_bytes(pickle.dumps((render_shards, task)))
     out.mkdir()
     orphan = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, str(errand)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", ORPHAN, str(request)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert orphan.stdout
     assert orphan.stdout.readline() == b"ready\n"
@@ -166,7 +166,7 @@ def test_a_run_that_is_killed_ten_times_loses_nothing(out: Path):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.3))
         if kind in ("worker", "its parent"):
-            victims = [rng.choice(below(process, CHILD if kind == "worker" else SEAT))]
+            victims = [rng.choice(below(process, CHILD if kind == "worker" else ACTOR))]
         else:
             victims = [process.pid, *(tree(process.pid) if kind == "tree" else [])]
         kill(victims)
