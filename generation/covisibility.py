@@ -10,7 +10,7 @@ import numpy as np
 
 from generation.geometry import Camera, Float32, Float64, compose
 from generation.raycast import RayCaster
-from generation.renderers.protocol import View
+from generation.view import View
 from generation.visibility import DEPTH_TOLERANCE, seen_pixels
 
 OFFICIAL_RADIUS_M = 0.05

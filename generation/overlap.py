@@ -16,7 +16,7 @@ from generation.covisibility import (
     official_covisibility,
 )
 from generation.errors import CrossviewError
-from generation.renderers.protocol import View
+from generation.view import View
 
 FLAT_WIDTH = 0.1
 """Of a flat band, the share of its width within which a pair must meet the number drawn for it."""

@@ -24,10 +24,11 @@ from generation.overlap import OverlapBand
 from generation.raycast import RayCaster
 from generation.renderers.choice import KINDS, open_renderer
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import Renderer, View
+from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
+from generation.view import View
 from generation.view_proposals import FirstView, JudgedPath, SecondView, ViewLimits, ViewProposer
 from generation.viewpoints import HasFloors, ViewpointConfig, ViewpointSampler, find_floors
 

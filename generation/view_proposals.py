@@ -21,7 +21,7 @@ from generation.covisibility import estimate_a_in_b, estimate_official_a_in_b, s
 from generation.geometry import Camera, Float32, Float64
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import View
+from generation.view import View
 from generation.viewpoints import CameraPath, ViewpointSampler
 
 PROBE_SIZE = 24

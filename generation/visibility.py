@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from generation.geometry import Bool, compose
-from generation.renderers.protocol import View
+from generation.view import View
 
 DEPTH_TOLERANCE = 0.01
 """Relative depth difference below which two pixels show the same surface point."""

@@ -15,7 +15,6 @@ from generation.errors import CrossviewError
 from generation.geometry import Bool, Float32, UInt8
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import View
 from generation.scenes.digest import scene_digest
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
@@ -27,6 +26,7 @@ from generation.shards.schema import (
     Sidecar,
     sidecar_path,
 )
+from generation.view import View
 from generation.visibility import seen_pixels
 from pipelines.dataset_folder import scenes_of
 from pipelines.pair_table import PairTable

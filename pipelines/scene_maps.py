@@ -19,9 +19,9 @@ from scipy.ndimage import gaussian_filter
 from generation.covisibility import surface_points
 from generation.geometry import Camera, Float32, Float64, UInt8
 from generation.raycast import RayCaster
-from generation.renderers.protocol import View
 from generation.renderers.texturing import SurfaceColors
 from generation.scenes.scene import Scene
+from generation.view import View
 from pipelines.figures import BLUE, ORANGE
 
 STOREY_GAP_M = 1.0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from generation.geometry import Camera, Float32, Float64
-from generation.renderers.protocol import View
+from generation.view import View
 from generation.visibility import seen_pixels
 from training.model.positions import grid_places
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from generation.bounds import require
 from generation.errors import CrossviewError
 from generation.geometry import Float32, UInt8
-from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, ShardError
+from generation.view import View
 from training.augment import denormalise, normalise, to_unit_range
 from training.correspondence import geometry_counts, geometry_metrics, true_places
 from training.cross_attention import cross_attention_map

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from generation.geometry import Camera, Float32
 from generation.raycast import RayCaster
-from generation.renderers.protocol import NEAR_M, View
+from generation.renderers.protocol import NEAR_M
 from generation.renderers.texturing import SurfaceColors
 from generation.scenes.scene import Scene
+from generation.view import View
 
 
 class EmbreeRenderer:

@@ -19,8 +19,9 @@ import numpy as np
 
 from generation.errors import RendererError
 from generation.geometry import Camera, Float32, Float64
-from generation.renderers.protocol import FAR_M, NEAR_M, View
+from generation.renderers.protocol import FAR_M, NEAR_M
 from generation.scenes.scene import WRAP_MODES, Scene, SceneError, Texture
+from generation.view import View
 
 ANISOTROPY = 1.0
 """Samples along a grazing footprint. habitat-sim takes one: with 8 the colour PSNR against its

@@ -22,13 +22,14 @@ from scipy.spatial.transform import Rotation
 from generation.errors import RendererError
 from generation.geometry import HABITAT_FROM_OPENCV, Camera, Float64
 from generation.renderers.egl import current_device, has_cuda_device
-from generation.renderers.protocol import FAR_M, NEAR_M, View
+from generation.renderers.protocol import FAR_M, NEAR_M
 from generation.scenes.asset_config import STAGE_CONFIG_ENDING, AssetConfig, asset_config_of
 from generation.scenes.composed import SCENE_DATASET_ENDING, SCENE_INSTANCE_ENDING, read_layout
 from generation.scenes.export import export_glb
 from generation.scenes.navmesh import navmesh_beside, places_on
 from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
+from generation.view import View
 from generation.viewpoints import Floors
 
 _NO_LIGHTS = "no_lights"

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
-from generation.geometry import Camera, Float32, UInt8
+from generation.geometry import Camera
+from generation.view import View
 
 NEAR_M = 0.01
 """Nothing nearer is drawn: habitat-sim's near plane."""
 FAR_M = 1000.0
 """Nothing further is drawn by renderers with a depth buffer: habitat-sim's far plane."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class View:
-    """What a camera sees."""
-
-    camera: Camera
-    """The camera that was asked for."""
-    color: UInt8
-    """(H, W, 3) RGB; black where nothing was hit."""
-    depth_m: Float32
-    """(H, W) along the optical axis; 0 where nothing was hit."""
 
 
 class Renderer(Protocol):

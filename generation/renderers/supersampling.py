@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 
 from generation.geometry import Camera
-from generation.renderers.protocol import Renderer, View
+from generation.renderers.protocol import Renderer
+from generation.view import View
 
 
 def supersampled(renderer: Renderer, factor: int) -> Renderer:

@@ -14,10 +14,10 @@ from PIL import Image
 from generation.covisibility import covisibility_a_in_b, official_covisibility
 from generation.geometry import Camera, intrinsics_from_hfov
 from generation.overlap import OverlapBand
-from generation.renderers.protocol import View
 from generation.shards.cameras import cameras_of
 from generation.shards.images import FARTHEST_M, decode_depth_png, decode_jpeg
 from generation.shards.schema import DEPTHS, META, VIEWS, ShardError
+from generation.view import View
 from generation.visibility import seen_pixels
 
 REMEASURED_TOLERANCE = 0.01

@@ -15,8 +15,8 @@ from generation.covisibility import (
 from generation.geometry import Camera, look_at, transform_points
 from generation.raycast import RayCaster
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import View
 from generation.scenes.scene import Scene
+from generation.view import View
 
 
 def plane_view(x: float, *, depth_m: float = 2.0, turn: float = 0.0) -> View:

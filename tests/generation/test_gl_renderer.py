@@ -13,10 +13,10 @@ from generation.geometry import Camera, look_at
 from generation.renderers import choice
 from generation.renderers.choice import chosen_renderer, open_renderer
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import View
 from generation.renderers.supersampling import supersampled
 from generation.scenes.procedural import make_room
 from generation.scenes.scene import Material, Scene, SceneError, Texture
+from generation.view import View
 
 pytestmark = pytest.mark.usefixtures("opengl")
 

@@ -16,9 +16,10 @@ from generation.geometry import Camera, rotation_from_wxyz
 from generation.raycast import RayCaster
 from generation.renderers.choice import open_renderer
 from generation.renderers.gpu import is_gpu
-from generation.renderers.protocol import Renderer, View
+from generation.renderers.protocol import Renderer
 from generation.scenes.mesh_files import load_mesh_scene
 from generation.scenes.sources import SceneSource
+from generation.view import View
 
 HABITAT_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
 HABITAT_NEAR_M = 0.01

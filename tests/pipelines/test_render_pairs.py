@@ -21,13 +21,13 @@ from generation.errors import CrossviewError
 from generation.geometry import Camera
 from generation.render_task import render_shards
 from generation.renderers.embree import EmbreeRenderer
-from generation.renderers.protocol import View
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
 from generation.shard_task import remove_other_sidecar
 from generation.shards.images import decode_depth_png
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardError, Sidecar, sidecar_path
+from generation.view import View
 from pipelines.config import build
 from pipelines.executors import RayExecutor, SerialExecutor
 from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs, summary_table

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from generation.geometry import Camera
-from generation.renderers.protocol import View
 from generation.shards.images import encode_depth_png, encode_jpeg
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
 from generation.shards.writer import open_shard
+from generation.view import View
 
 HFOV_DEG = 60.0
 

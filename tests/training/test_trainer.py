@@ -442,6 +442,7 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
     assert {name.split(".")[1] for name in of_generation} <= {
         "bounds",
         "errors",
+        "files",
         "folder_lock",
         "geometry",
         "locations",
@@ -449,6 +450,8 @@ def test_training_imports_neither_ray_nor_yaml_nor_pipelines():
         "plain",
         "retries",
         "shards",
+        "view",
+        "visibility",
     }
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from generation.geometry import Bool, Float32
-from generation.renderers.protocol import View
 from generation.shards.reader import SampleError, ShardIndex
 from generation.shards.schema import DEPTHS, MEND
+from generation.view import View
 from generation.visibility import seen_pixels
 from training.correspondence import places_in
 from training.data import DataConfig, open_split, without_rooms_of
