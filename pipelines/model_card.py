@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from generation.files import write_text_whole
-from generation.shards.schema import CONFIG_NAME, ShardError, read_config
+from generation.files import file_sha256, write_text_whole
+from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
 from pipelines.config import dump_yaml
 from pipelines.dataset_card import CARD_NAME, GENERATED, MARK, scene_licences
 from pipelines.tables import facts_table
@@ -145,20 +145,30 @@ def _number(value: float) -> str:
 def _licences(pretrained: Pretrained) -> list[str]:
     if pretrained.kind != "run":
         return ["That of the weights it was made from; CroCo's own are under CC BY-NC-SA 4.0."]
-    data = pretrained.run["config"]["data"]
-    folders = [data["path"], *(part["path"] for part in data.get("mixture", ()))]
-    lines = [line for folder in folders for line in _licences_of(folder)]
+    data, digests = pretrained.run["config"]["data"], pretrained.run["digests"]
+    folders = [data["path"], *(source["path"] for source in data.get("mixture", ()))]
+    names = ["data", *(f"data {number}" for number in range(2, len(folders) + 1))]
+    lines = [
+        line
+        for name, folder in zip(names, folders)
+        for line in _licences_of(Path(folder), digests.get(name))
+    ]
     if pretrained.run["config"].get("init"):
         lines.append("That of the weights it began with; CroCo's own are under CC BY-NC-SA 4.0.")
     return list(dict.fromkeys(lines))
 
 
-def _licences_of(dataset: str) -> list[str]:
-    """Return what holds of a dataset's scenes; where it does not name them, who does."""
+def _licences_of(dataset: Path, digest: str | None) -> list[str]:
+    """Return what holds of a dataset's scenes, if its index is still the one with this digest.
+
+    Where it is not, or does not name its scenes: who does.
+    """
     try:
-        return scene_licences(read_config(Path(dataset) / CONFIG_NAME)["scenes"])
-    except (ShardError, KeyError):
-        return ["That of the scenes it was trained on, which the dataset's card names."]
+        if file_sha256(dataset / INDEX_NAME) == digest:
+            return scene_licences(read_config(dataset / CONFIG_NAME)["scenes"])
+    except (OSError, ShardError, KeyError):
+        pass
+    return ["That of the scenes it was trained on, which the dataset's card names."]
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

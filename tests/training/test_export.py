@@ -12,7 +12,7 @@ from micro import micro_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from generation.errors import CrossviewError
-from generation.shards.schema import CONFIG_NAME, SCHEMA_VERSION
+from generation.shards.schema import CONFIG_NAME, INDEX_NAME, SCHEMA_VERSION
 from pipelines.cli import main
 from pipelines.config import load_yaml
 from pipelines.dataset_card import CARD_NAME, scene_licences
@@ -209,6 +209,22 @@ def test_the_licences_are_those_of_the_datasets_scenes(run, dataset, tmp_path):
         (dataset / CONFIG_NAME).unlink()
     lines = "\n".join(f"- {line}" for line in scene_licences(scenes))
     assert f"## Licence\n\n{lines}\n\n" in (tmp_path / CARD_NAME).read_text()
+
+
+def test_the_licences_are_not_those_of_what_lies_there_now(run, dataset, tmp_path):
+    index = dataset / INDEX_NAME
+    before = index.read_text()
+    document = {"schema_version": SCHEMA_VERSION, "config": {"scenes": ["procedural:0-9"]}}
+    (dataset / CONFIG_NAME).write_text(json.dumps(document))
+    index.write_text(before + " ")
+    try:
+        assert export(run, tmp_path) == 0
+    finally:
+        index.write_text(before)
+        (dataset / CONFIG_NAME).unlink()
+    text = (tmp_path / CARD_NAME).read_text()
+    assert "That of the scenes it was trained on, which the dataset's card names." in text
+    assert "license: other" in text
 
 
 def test_weights_that_a_run_began_with_are_named_and_keep_their_licence(run, dataset, tmp_path):
