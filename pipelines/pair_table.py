@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from generation.geometry import Float64
 from generation.locations import is_remote
 from generation.shards.reader import ShardIndex, ShardReader, read_each
+from generation.shards.schema import META
 
 REMOTE_ROWS = 4000
 """Most pairs read of a dataset behind a URL, where each is a request of its own."""
@@ -40,7 +41,7 @@ class PairTable:
         """Read all pairs, or at most max_rows of them, evenly spread over the dataset.
 
         Of a dataset behind a URL at most REMOTE_ROWS. Raises ShardError where a shard is not what
-        the index lists.
+        the index lists, or a record is damaged.
         """
         count = min(index.num_pairs, max_rows or index.num_pairs)
         if is_remote(index.folder):
@@ -50,9 +51,13 @@ class PairTable:
         of_shards = np.array([scene_numbers[entry.scene] for entry in index.shards])
         numbers = np.empty((count, 2))
         poses = np.empty((count, 2, 4, 4))
-        for row, record in enumerate(read_each(ShardReader(index).record, positions.tolist())):
-            numbers[row] = record["covisibility"], record["covisibility_official"]
-            poses[row] = record["world_from_camera1"], record["world_from_camera2"]
+        reader = ShardReader(index)
+        for row, record in enumerate(read_each(reader.record, positions.tolist())):
+            try:
+                numbers[row] = record["covisibility"], record["covisibility_official"]
+                poses[row] = record["world_from_camera1"], record["world_from_camera2"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise reader.damaged(int(positions[row]), META, repr(error)) from error
         return cls(
             index=index,
             positions=positions,

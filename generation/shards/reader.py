@@ -273,7 +273,7 @@ class ShardReader:
             if not isinstance(record, dict):
                 raise ValueError(f"expected a JSON object, got {record!r}")
         except ValueError as error:
-            raise self._damaged(number, META, error) from error
+            raise self.damaged(number, META, error) from error
         return record
 
     def cameras(self, number: int) -> tuple[Camera, Camera]:
@@ -282,8 +282,7 @@ class ShardReader:
         try:
             return cameras_of(record)
         except (KeyError, TypeError, ValueError) as error:
-            what = f"{self.where(number)}, {META}: damaged ({error!r}); {MEND}"
-            raise SampleError(what) from error
+            raise self.damaged(number, META, repr(error)) from error
 
     def images(self, number: int) -> tuple[UInt8, UInt8]:
         """Return both images of a pair, (H, W, 3) each. Raises SampleError where one is damaged."""
@@ -306,9 +305,10 @@ class ShardReader:
             try:
                 yield decode(data)
             except (ValueError, OSError, SyntaxError) as error:
-                raise self._damaged(number, ending, error) from error
+                raise self.damaged(number, ending, error) from error
 
-    def _damaged(self, number: int, ending: str, error: Exception) -> SampleError:
+    def damaged(self, number: int, ending: str, error: object) -> SampleError:
+        """Return the error that says what is wrong with a pair's member, and how to mend it."""
         mend = self.index.dataset(self.index.place_of(number)[0]).mend
         return SampleError(f"{self.where(number)}, {ending}: damaged ({error}); {mend}")
 

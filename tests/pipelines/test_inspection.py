@@ -258,16 +258,19 @@ def look_at(folder: Path):
     return inspect_scene(table, table.rows_of_scene(0), RecordedScenes(table.index))
 
 
-def test_a_damaged_image_is_named(scan: tuple[Path, Path], capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize(("member", "content"), [("view2.jpg", b"?"), ("meta.json", b"{}")])
+def test_a_damaged_member_is_named(
+    scan: tuple[Path, Path], capsys: pytest.CaptureFixture, member: str, content: bytes
+):
     _, folder = scan
     (tar,) = folder.glob("*.tar")
     data = bytearray(tar.read_bytes())
     for members in Sidecar.read(sidecar_path(tar)).samples.values():
-        offset, size = members["view2.jpg"]
-        data[offset : offset + size] = b"?" * size
+        offset, size = members[member]
+        data[offset : offset + size] = content.ljust(size)
     tar.write_bytes(data)
     assert main(["inspect", str(folder)]) == 2
-    assert re.search(r"tar: sample 'scan-00000\d', view2.jpg: damaged", capsys.readouterr().err)
+    assert re.search(rf"tar: sample 'scan-00000\d', {member}: damaged", capsys.readouterr().err)
 
 
 def test_without_stored_depth_the_tint_is_rendered_anew(scan: tuple[Path, Path]):
