@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from generation.bounds import require
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.files import file_sha256
 from generation.retries import retried
 from generation.shards.cache import ShardCache
@@ -217,19 +217,25 @@ def require_cache(config: DataConfig, index: ShardIndex) -> None:
 
 
 _SCANNET = re.compile(r"(scene\d{4})_\d{2}(_vh_clean(_2)?)?")
-_REPLICA_CAD = re.compile(
-    r"(Baked|(remake_v0_)?v\d)_sc\d+_staging_\d+|(apt|frl_apartment)_[0-5]|empty_stage"
-)
+_REPLICA_CAD = re.compile(r"(Baked|(remake_v0_)?v\d)_sc\d+_staging_\d+|frl_apartment_[0-5]")
 
 
 def room_of(scene: str) -> str:
     """Return what a scene shows: itself, but of ScanNet's rescans, sceneNNNN_NN..., one room.
 
-    ReplicaCAD's scenes are one apartment, furnished anew; Replica has six scans of the same one.
+    ReplicaCAD's stagings are one apartment, furnished anew; Replica has six scans of the same one,
+    frl_apartment_0 to 5. ReplicaCAD's apt_N and empty_stage do not count: others name flats so.
     """
     if scan := _SCANNET.fullmatch(scene):
         return scan[1]
     return "frl_apartment" if _REPLICA_CAD.fullmatch(scene) else scene
+
+
+def _room_rule(scenes: Sequence[str]) -> str:
+    """Say by which rule these scenes are one room."""
+    if _SCANNET.fullmatch(scenes[0]):
+        return f"{first_few(scenes)}: ScanNet's scans of {room_of(scenes[0])}"
+    return f"{first_few(scenes)}: ReplicaCAD's stagings and Replica's frl_apartment are one"
 
 
 def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:
@@ -248,10 +254,10 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
     for scene in scenes:
         rooms.setdefault(room_of(scene), []).append(scene)
     if len(rooms) < 2:
+        only = f"scene ({scenes[0]})" if len(scenes) == 1 else f"room ({_room_rule(scenes)})"
         raise CrossviewError(
-            f"{where}: pairs of only one {'scene' if len(scenes) == 1 else 'room'} ({scenes[0]}), "
-            "so none can be held out for validation; take more scenes (or tars from elsewhere), or "
-            "name another folder as data.val_path"
+            f"{where}: pairs of only one {only}, so none can be held out for validation; take more "
+            "scenes (or tars from elsewhere), or name another folder as data.val_path"
         )
     count = count or min(MOST_HELD_OUT, max(1, round(0.1 * len(scenes))))
     require(count < len(scenes), "data.val_scenes", count, f"below the {len(scenes)} of {where}")
