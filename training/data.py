@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,8 @@ class DataConfig:
     """Another folder of shards to validate on; then all scenes train."""
     val_scenes: int | None = None
     """Scenes of path held out for validation, and of a mixture that shows them too; None: a tenth,
-    1 to 32."""
+    1 to 32. Rooms of several scans are held out whole or not at all, so it may be fewer; or more,
+    where every room has more."""
     random_crop: bool = True
     """Crop each view at a place of its own, anew in every epoch; else all in the middle."""
     resize: float | None = 1.2
@@ -231,13 +232,6 @@ def room_of(scene: str) -> str:
     return "frl_apartment" if _REPLICA_CAD.fullmatch(scene) else scene
 
 
-def _room_rule(scenes: Sequence[str]) -> str:
-    """Say by which rule these scenes are one room."""
-    if _SCANNET.fullmatch(scenes[0]):
-        return f"{first_few(scenes)}: ScanNet's scans of {room_of(scenes[0])}"
-    return f"{first_few(scenes)}: ReplicaCAD's stagings and Replica's frl_apartment are one"
-
-
 def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:
     """Return the part of a dataset that shows no room of these scenes."""
     rooms = set(map(room_of, scenes))
@@ -245,16 +239,21 @@ def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:
 
 
 def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> set[str]:
-    """Choose count validation scenes: those of the rooms whose names have the smallest SHA-256.
+    """Choose count validation scenes, or fewer: whole rooms, by the SHA-256 of their names.
 
-    They are more where the last room has more scans. A room keeps its place in this order when
-    others are added.
+    Rooms that would make them more are passed over; where each would, it is the smallest. A room
+    keeps its place in this order when others are added. So no less than half of
+    the scenes train, unless count says so. Raises CrossviewError where there is only one room.
     """
     rooms: dict[str, list[str]] = {}
     for scene in scenes:
         rooms.setdefault(room_of(scene), []).append(scene)
     if len(rooms) < 2:
-        only = f"scene ({scenes[0]})" if len(scenes) == 1 else f"room ({_room_rule(scenes)})"
+        rule = "ReplicaCAD's stagings and Replica's frl_apartment are one"
+        if _SCANNET.fullmatch(scenes[0]):
+            rule = f"ScanNet's scans of {room_of(scenes[0])}"
+        several = f"room ({first_few(scenes)}: {rule})"
+        only = f"scene ({scenes[0]})" if len(scenes) == 1 else several
         raise CrossviewError(
             f"{where}: pairs of only one {only}, so none can be held out for validation; take more "
             "scenes (or tars from elsewhere), or name another folder as data.val_path"
@@ -262,11 +261,11 @@ def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> 
     count = count or min(MOST_HELD_OUT, max(1, round(0.1 * len(scenes))))
     require(count < len(scenes), "data.val_scenes", count, f"below the {len(scenes)} of {where}")
     held_out: set[str] = set()
-    for room in sorted(rooms, key=lambda room: hashlib.sha256(room.encode()).digest()):
-        held_out.update(rooms[room])
-        if len(held_out) >= count:
-            break
-    return held_out
+    in_order = sorted(rooms, key=lambda room: hashlib.sha256(room.encode()).digest())
+    for room in in_order:
+        if len(held_out) + len(rooms[room]) <= count:
+            held_out.update(rooms[room])
+    return held_out or {*min((rooms[room] for room in in_order), key=len)}
 
 
 def require_large_enough(split: Split, crop_size: int, config: DataConfig) -> None:
