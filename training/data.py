@@ -116,9 +116,18 @@ class DataConfig:
         return PairReader(index, crop_size, self.cache, largest=largest, max_open=most)
 
     def shards_of_two_windows(self, index: ShardIndex) -> int:
-        """Return about how many shards the pairs of two windows lie in: all that is in use."""
-        pairs = index.num_pairs / len(index.shards)
-        return math.ceil(len(self.sources) * (2 * self.window / pairs + 2))
+        """Return about how many shards two windows of each dataset lie in: all that is in use."""
+        return sum(map(self.shards_in_use, _datasets(index)))
+
+    def shards_in_use(self, dataset: ShardIndex) -> int:
+        """Return the same of one dataset."""
+        count = len(dataset.shards)
+        return min(count, math.ceil(2 * self.window * count / dataset.num_pairs + 2))
+
+
+def _datasets(index: ShardIndex) -> list[ShardIndex]:
+    """Return the datasets that are joined in an index, each once."""
+    return [*{id(each): each for each in index.datasets or (index,)}.values()]
 
 
 def _check_weights(where: str, source: Source | DataConfig) -> None:
@@ -206,9 +215,11 @@ def _check_sizes(index: ShardIndex) -> None:
 
 def require_cache(config: DataConfig, index: ShardIndex) -> None:
     """Raise CrossviewError for a cache below a window's shards: each would come many times."""
-    sizes = [e.size_bytes for i, e in enumerate(index.shards) if index.is_remote(i)]
-    shards = min(len(sizes), config.shards_of_two_windows(index))
-    needed = shards * sum(sizes) / max(1, len(sizes)) / 1e9
+    needed = 0.0
+    for dataset in _datasets(index):
+        if dataset.is_remote(0):
+            mean_gb = sum(entry.size_bytes for entry in dataset.shards) / len(dataset.shards) / 1e9
+            needed += config.shards_in_use(dataset) * mean_gb
     require(
         config.cache_gb >= needed,
         "data.cache_gb",

@@ -117,6 +117,16 @@ def test_no_more_shards_stay_open_than_two_windows_take(tmp_path):
     assert num_open(tmp_path) == 6
 
 
+def test_each_dataset_of_a_mixture_has_the_shards_of_its_own_windows_open():
+    config = DataConfig(path="large", mixture=(Source(path="small"),))
+    large, small = index_of([10_000] * 100), index_of([200] * 300)
+    assert config.shards_of_two_windows(large) == 6
+    assert config.shards_of_two_windows(small) == 166
+    assert config.shards_of_two_windows(ShardIndex.joined([large, small])) == 6 + 166
+    few = index_of([200] * 30)
+    assert config.shards_of_two_windows(ShardIndex.joined([large, few, small])) == 6 + 30 + 166
+
+
 def num_open(folder):
     opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
     return sum(path.startswith(str(folder)) for path in opened)
