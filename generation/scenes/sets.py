@@ -41,8 +41,9 @@ class SceneSplit:
 class SceneSet:
     """A set of scenes that is published, or yours.
 
-    Validation takes each scene for a room of its own, but for ScanNet's sceneNNNN_NN (training's
-    room_of). A set with several scans of a room wants splits by room, and a dataset of each.
+    Validation takes each scene for a room of its own, but for ScanNet's sceneNNNN_NN, and for
+    ReplicaCAD's stagings with Replica's frl_apartment (training's room_of). Another set with
+    several scans of a room wants splits by room, and a dataset of each.
     """
 
     name: str
