@@ -252,9 +252,9 @@ def without_rooms_of(scenes: Iterable[str], index: ShardIndex) -> ShardIndex:
 def held_out_scenes(scenes: tuple[str, ...], count: int | None, where: Path) -> set[str]:
     """Choose count validation scenes, or fewer: whole rooms, by the SHA-256 of their names.
 
-    Rooms that would make them more are passed over; where each would, it is the smallest, so that no
-    less than half of the scenes train unless count says so. A room keeps its place in this order
-    when others are added. Raises CrossviewError where there is only one room.
+    Rooms that would make them more are passed over; where each would, it is the smallest: no less
+    than half of the scenes train, unless count says so. A room keeps its place in this order when
+    others are added. Raises CrossviewError where there is only one room.
     """
     rooms: dict[str, list[str]] = {}
     for scene in scenes:
