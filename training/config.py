@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from generation.bounds import require, require_choices
 from generation.locations import is_remote
@@ -83,7 +84,8 @@ FREE_ON_EACH_MACHINE = (
     "data.cache_dir",
     "data.cache_gb",
 )
-# What may change when a run is resumed: where and how fast it runs, not what comes out.
+# What may change when a run is resumed: where and how fast it runs and how often it is judged, not
+# the weights that come out.
 FREE_ON_RESUME = (
     *FREE_ON_EACH_MACHINE,
     "device",
@@ -91,6 +93,7 @@ FREE_ON_RESUME = (
     "parallel",
     "activation_checkpointing",
     "optim.accumulate",
+    "validation.every_steps",
     "checkpoint_every_steps",
     "keep_checkpoints",
 )
@@ -104,11 +107,35 @@ def differences(
     A field that the version which recorded it had not yet counts as what that version did: as its
     default, but views were not scaled before there was data.resize.
     """
+    lines = diff_plain(*_comparable(before, now))
+    return [line for line in lines if line.split(":")[0] not in free]
+
+
+def settings_before(before: Plain, now: PretrainConfig) -> list[str]:
+    """Return what --set takes to have a recorded config's values again where they differ.
+
+    Lists, and fields that there are no more, are left out.
+    """
+    recorded, _ = _comparable(before, now)
+    settings = []
+    for line in differences(before, now):
+        name = line.split(":")[0]
+        value: Any = recorded
+        for key in name.split("."):
+            value = value.get(key)
+        if not isinstance(value, (dict, list)) and not line.endswith(", absent now"):
+            text = value if isinstance(value, str) else json.dumps(value)
+            if isinstance(value, float) and "." not in text:
+                text = text.replace("e", ".0e")  # YAML takes 1e-05 for text
+            settings.append(f"{name}={text}")
+    return settings
+
+
+def _comparable(before: Plain, now: PretrainConfig) -> tuple[Plain, Plain]:
     defaults = to_plain(PretrainConfig(data=DataConfig(path=now.data.path)))
     if before:
         defaults["data"]["resize"] = None
-    plain = [merge(defaults, before), to_plain(now)]
+    plain = (merge(defaults, before), to_plain(now))
     for each in plain:  # of a mixture too, datasets may move: their digests must still agree
         each["data"]["mixture"] = [{**part, "path": ""} for part in each["data"]["mixture"]]
-    lines = diff_plain(*plain)
-    return [line for line in lines if line.split(":")[0] not in free]
+    return plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from generation.files import VISIBLE_SECONDS, write_text_whole
 from generation.folder_lock import locked
 from generation.plain import diff_plain, to_plain
 from training import checkpoint
-from training.config import FREE_ON_EACH_MACHINE, PretrainConfig, differences
+from training.config import FREE_ON_EACH_MACHINE, PretrainConfig, differences, settings_before
 from training.distributed import Process
 from training.model.croco import CroCo
 from training.model.weights import weights_digest
@@ -68,11 +69,14 @@ def earlier_run(
     if state is None:
         return None
     lines = differences(state["config"], config)
-    lines += diff_plain(state["digests"], digests, "SHA-256 of the index of ")
-    if lines:
+    other_data = diff_plain(state["digests"], digests, "SHA-256 of the index of ")
+    if lines or other_data:
+        settings = [] if other_data else settings_before(state["config"], config)
         raise CrossviewError(
             f"{out} holds a run that was configured otherwise; take another folder or the same "
-            "configuration:\n  " + "\n  ".join(lines)
+            "configuration:\n  "
+            + "\n  ".join(lines + other_data)
+            + (f"\nto go on with it, add --set {shlex.join(settings)}" if settings else "")
         )
     return state
 

@@ -22,11 +22,12 @@ from synthetic import write_dataset
 import training
 from generation.errors import CrossviewError
 from generation.folder_lock import locked
-from generation.plain import to_plain
+from generation.plain import merge, to_plain
+from pipelines.config import parse_overrides
 from training import checkpoint
 from training.augment import draw_jitter
 from training.checkpoint import load_model
-from training.config import differences
+from training.config import differences, settings_before
 from training.device import device_name
 from training.distributed import Process
 from training.metrics_log import read_lines
@@ -272,11 +273,15 @@ def test_only_damaged_checkpoints_are_an_error(run, dataset, tmp_path):
 def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
     out = copy_run(run, tmp_path)
     before = (out / "run.json").read_bytes()
-    other = micro_config(dataset, optim={"base_lr": 1.0e-3}, model={"enc_depth": 1})
+    other = {"optim": {"base_lr": 1.0e-3}, "model": {"enc_depth": 1}}
     with pytest.raises(CrossviewError) as caught:
-        pretrain(other, out)
+        pretrain(micro_config(dataset, **other), out)
     assert "model.enc_depth: 2 before, 1 now" in str(caught.value)
     assert "optim.base_lr: " in str(caught.value)
+    words = str(caught.value).partition("\nto go on with it, add --set ")[2].split()
+    assert [word.partition("=")[0] for word in words] == ["model.enc_depth", "optim.base_lr"]
+    again = micro_config(dataset, **merge(other, parse_overrides(words)))
+    assert again == micro_config(dataset)
     assert (out / "run.json").read_bytes() == before
     rendered_again = write_dataset(tmp_path / "data", pairs=11)
     with pytest.raises(CrossviewError, match="SHA-256 of the index of data"):
@@ -319,6 +324,19 @@ def test_a_field_that_an_older_version_had_not_counts_as_its_default(dataset):
     assert differences(older, config) == ["data.random_crop: true before, false now"]
     del older["data"]["resize"]  # which changed what older versions did
     assert "data.resize: null before, 1.2 now" in differences(older, config)
+
+
+def test_recorded_values_are_said_as_they_are_set(dataset):
+    config = micro_config(dataset, optim={"base_lr": 1.0}, precision="tf32")
+    older = to_plain(config)
+    older["optim"] |= {"base_lr": 1e-05, "ema": 0.5}
+    older |= {"precision": "auto", "gone": 1, "init": None}
+    older["augment"]["unrelated"] = True
+    older["data"]["mixture"] = [{"path": "a", "weight": 1.0, "weight_end": None}]
+    older["validation"]["every_steps"] = 1000  # decides no weight
+    assert settings_before(older, config) == [
+        "optim.base_lr=1.0e-05", "optim.ema=0.5", "augment.unrelated=true", "precision=auto",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
