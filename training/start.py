@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.files import VISIBLE_SECONDS, write_text_whole
 from generation.folder_lock import locked
 from generation.plain import diff_plain, to_plain
 from training import checkpoint
 from training.config import FREE_ON_EACH_MACHINE, PretrainConfig, differences, settings_before
+from training.data import Split
 from training.distributed import Process
 from training.model.croco import CroCo
 from training.model.weights import weights_digest
@@ -58,18 +59,17 @@ def begin_with(model: CroCo, path: Path | None, earlier: Mapping[str, Any] | Non
     return digest
 
 
-def earlier_run(
-    config: PretrainConfig, digests: Mapping[str, str], out: Path
-) -> dict[str, Any] | None:
+def earlier_run(config: PretrainConfig, split: Split, out: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint that a run left in out; None where there is none.
 
-    Raises CrossviewError where that run was another one, or none of its checkpoints can be read.
+    Raises CrossviewError where that run was another one or on another split, or none of its
+    checkpoints can be read.
     """
     state = checkpoint.load_newest(out)
     if state is None:
         return None
     lines = differences(state["config"], config)
-    other_data = diff_plain(state["digests"], digests, "SHA-256 of the index of ")
+    other_data = diff_plain(state["digests"], split.digests, "SHA-256 of the index of ")
     if lines or other_data:
         settings = [] if other_data else settings_before(state["config"], config)
         raise CrossviewError(
@@ -78,7 +78,37 @@ def earlier_run(
             + "\n  ".join(lines + other_data)
             + (f"\nto go on with it, add --set {shlex.join(settings)}" if settings else "")
         )
+    _require_same_split(split, out)
     return state
+
+
+def _require_same_split(split: Split, out: Path) -> None:
+    """Raise CrossviewError unless the scenes are split as run.json says, where it does.
+
+    They are by rules of the code (training.data.held_out_scenes), which no digest knows.
+    """
+    try:
+        run = json.loads((out / "run.json").read_text())
+    except FileNotFoundError:
+        return
+    now = {"train_scenes": split.train.scenes, "val_scenes": split.val.scenes}
+    lines = [
+        f"{name}: {what} {first_few(sorted(scenes))}"
+        for name in now
+        if name in run
+        for what, scenes in (
+            ("only before", {*run[name]} - {*now[name]}),
+            ("only now", {*now[name]} - {*run[name]}),
+        )
+        if scenes
+    ]
+    if lines:
+        raise CrossviewError(
+            f"{out} holds a run of a version that held other scenes out for validation; take "
+            "another folder (with data.val_path, the scenes that are validated on stay the same), "
+            f"or go on with that version ({run.get('git_commit') or 'see run.json'}):\n  "
+            + "\n  ".join(lines)
+        )
 
 
 def require_agreement(

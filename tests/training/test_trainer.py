@@ -288,6 +288,31 @@ def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
         pretrain(micro_config(rendered_again), out)
 
 
+@pytest.mark.parametrize("validated_elsewhere", [False, True])
+def test_a_run_that_held_out_other_scenes_is_not_continued(
+    run, dataset, tmp_path, validated_elsewhere
+):
+    out, config = tmp_path / "run", micro_config(dataset)
+    if validated_elsewhere:
+        config = micro_config(dataset, data={"val_path": str(dataset)})
+        pretrain(config, out, stopping_after(1))
+    else:
+        copy_run(run, tmp_path)
+    path = out / "run.json"
+    recorded = json.loads(path.read_text())
+    held_out = recorded["val_scenes"]
+    path.write_text(json.dumps(recorded | {"val_scenes": ["other", *held_out[1:]]}))
+    with pytest.raises(CrossviewError, match="held other scenes out") as caught:
+        pretrain(config, out)
+    assert "\n  val_scenes: only before other\n" in str(caught.value)
+    assert f"\n  val_scenes: only now {held_out[0]}" in str(caught.value)
+    del recorded["val_scenes"], recorded["train_scenes"]
+    path.write_text(json.dumps(recorded))
+    pretrain(config, out, stopping_after(1))
+    path.unlink()
+    pretrain(config, out, stopping_after(1))
+
+
 def test_a_run_begins_with_the_weights_it_is_given_and_goes_on_with_its_own(
     run, dataset, tmp_path, caplog
 ):
