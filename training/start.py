@@ -59,11 +59,13 @@ def begin_with(model: CroCo, path: Path | None, earlier: Mapping[str, Any] | Non
     return digest
 
 
-def earlier_run(config: PretrainConfig, split: Split, out: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint that a run left in out; None where there is none.
+def earlier_run(
+    config: PretrainConfig, split: Split, num_steps: int, out: Path
+) -> dict[str, Any] | None:
+    """Return the newest checkpoint that a run of num_steps left in out; None where there is none.
 
-    Raises CrossviewError where that run was another one or on another split, or none of its
-    checkpoints can be read.
+    Raises CrossviewError where that run was another one or, with steps left, on another split, or
+    none of its checkpoints can be read.
     """
     state = checkpoint.load_newest(out)
     if state is None:
@@ -78,7 +80,8 @@ def earlier_run(config: PretrainConfig, split: Split, out: Path) -> dict[str, An
             + "\n  ".join(lines + other_data)
             + (f"\nto go on with it, add --set {shlex.join(settings)}" if settings else "")
         )
-    _require_same_split(split, out)
+    if state["step"] < num_steps:
+        _require_same_split(split, out)
     return state
 
 
@@ -105,9 +108,9 @@ def _require_same_split(split: Split, out: Path) -> None:
     if lines:
         raise CrossviewError(
             f"{out} holds a run of a version that held other scenes out for validation; take "
-            "another folder (with data.val_path, the scenes that are validated on stay the same), "
-            f"or go on with that version ({run.get('git_commit') or 'see run.json'}):\n  "
-            + "\n  ".join(lines)
+            "another folder, or remove it (with data.val_path, the scenes that are validated on "
+            "stay the same), or go on with that version "
+            f"({run.get('git_commit') or 'see run.json'}):\n  " + "\n  ".join(lines)
         )
 
 

@@ -139,7 +139,7 @@ class _Run:
         self.model = CroCo(config.model)
         initialise(self.model, torch.Generator().manual_seed(weights_seed(config.seed)))
         self.found = checkpoint.stored(out)
-        earlier = earlier_run(config, self.split, out)
+        earlier = earlier_run(config, self.split, self.num_steps, out)
         self.init_sha256 = begin_with(self.model, config.init, earlier)
         step = earlier["step"] if earlier else 0
         require_agreement(process, step, config, self.split.digests, self.init_sha256)

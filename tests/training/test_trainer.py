@@ -289,15 +289,10 @@ def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("validated_elsewhere", [False, True])
-def test_a_run_that_held_out_other_scenes_is_not_continued(
-    run, dataset, tmp_path, validated_elsewhere
-):
-    out, config = tmp_path / "run", micro_config(dataset)
-    if validated_elsewhere:
-        config = micro_config(dataset, data={"val_path": str(dataset)})
-        pretrain(config, out, stopping_after(1))
-    else:
-        copy_run(run, tmp_path)
+def test_a_run_that_held_out_other_scenes_is_not_continued(dataset, tmp_path, validated_elsewhere):
+    data = {"val_path": str(dataset)} if validated_elsewhere else {}
+    out, config = tmp_path / "begun", micro_config(dataset, data=data)
+    pretrain(config, out, stopping_after(1))
     path = out / "run.json"
     recorded = json.loads(path.read_text())
     held_out = recorded["val_scenes"]
@@ -311,6 +306,14 @@ def test_a_run_that_held_out_other_scenes_is_not_continued(
     pretrain(config, out, stopping_after(1))
     path.unlink()
     pretrain(config, out, stopping_after(1))
+
+
+def test_a_run_that_is_done_stays_so_whatever_is_held_out_now(run, dataset, tmp_path):
+    out = copy_run(run, tmp_path)
+    path = out / "run.json"
+    recorded = json.loads(path.read_text())
+    path.write_text(json.dumps(recorded | {"val_scenes": ["other"]}))
+    assert pretrain(micro_config(dataset), out).checkpoint == checkpoint.stored(out)[0]
 
 
 def test_a_run_begins_with_the_weights_it_is_given_and_goes_on_with_its_own(
@@ -358,7 +361,7 @@ def test_recorded_values_are_said_as_they_are_set(dataset):
     older |= {"precision": "auto", "gone": 1, "init": None}
     older["augment"]["unrelated"] = True
     older["data"]["mixture"] = [{"path": "a", "weight": 1.0, "weight_end": None}]
-    older["validation"]["every_steps"] = 1000  # decides no weight
+    older["checkpoint_every_steps"] = 1000  # decides no weight
     assert settings_before(older, config) == [
         "optim.base_lr=1.0e-05", "optim.ema=0.5", "augment.unrelated=true", "precision=auto",
     ]  # fmt: skip
