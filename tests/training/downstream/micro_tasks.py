@@ -16,6 +16,7 @@ from training.downstream.tasks import TASKS
 from training.model.croco import CroCo, ModelConfig
 
 MODEL = ModelConfig(**MICRO["model"], pos_embed="rope100")
+CPU = torch.device("cpu")
 MAE = replace(MODEL, decoder="self")
 RECIPE = Recipe(max_steps=2, batch_size=2, lr=2e-3, head_width=16, precision="float32")
 
@@ -27,6 +28,7 @@ def fitted(
     model: CroCo | None = None,
     recipe: Recipe = RECIPE,
     seed: int = 0,
+    device: torch.device = CPU,
     report=lambda step, loss: None,
     **changes,
 ) -> Fitted:
@@ -37,7 +39,7 @@ def fitted(
         splits,
         replace(recipe, **changes),
         seed=seed,
-        device=torch.device("cpu"),
+        device=device,
         num_workers=0,
         report=report,
         snapshot=None,

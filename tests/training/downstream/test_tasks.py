@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from micro_tasks import MAE, MODEL, RECIPE, judged
+from pretended_device import pretended_device
 from timm.layers.drop import DropPath
 from tiny_images import save_image
 from tiny_layouts import LAYOUTS, nyuv2_labeled
@@ -98,6 +99,14 @@ def test_every_recipe_trains_and_predicts(opened, task, layout):
         assert outcome.fitted.num_steps == 1
         assert outcome.fitted.recipe.lr == recipe.lr
         assert np.isfinite(list(outcome.metrics.values())).all()
+
+
+@pytest.mark.parametrize(("task", "layout"), [*ONE_OF_EACH, ("correspondence", "shards")])
+def test_a_device_of_its_own_says_what_the_cpu_says(opened, task, layout):
+    splits, epochs = opened(task, layout), 0 if task == "correspondence" else 1
+    here = judged(task, splits, epochs=epochs).metrics
+    with pretended_device() as device:
+        assert judged(task, splits, epochs=epochs, device=device).metrics == here
 
 
 @pytest.mark.parametrize("task", TASKS)
