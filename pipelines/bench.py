@@ -28,7 +28,8 @@ from generation.scenes.procedural import make_room
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource, resolve_scenes
 from generation.shard_task import ShardConfig, ShardReport
-from pipelines.executors import Outcome, RayExecutor
+from pipelines.executors.on_ray import RayExecutor
+from pipelines.executors.protocol import Outcome
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
 

@@ -20,7 +20,7 @@ from generation.plain import merge
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import META, VIEWS, Sidecar
 from generation.shards.writer import open_shard
-from pipelines.executors import make_executor
+from pipelines.executors.choice import make_executor
 from pipelines.recipe import pretrain_config
 from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.tables import format_table

@@ -15,9 +15,9 @@ import torch
 
 from generation.errors import CrossviewError
 from generation.locations import is_remote
-from pipelines.executors import connect
+from pipelines.executors.on_ray import connect
+from pipelines.executors.worker import import_path
 from pipelines.log import log_to_stderr
-from pipelines.worker import import_path
 from training.bad_step import forget_bad_step, refuse_to_repeat
 from training.config import PretrainConfig
 from training.run_folder import writing

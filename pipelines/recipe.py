@@ -28,7 +28,7 @@ from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
 from pipelines.config import MANIFESTS, build, load_named
-from pipelines.executors import Executor
+from pipelines.executors.protocol import Executor
 from pipelines.launch import train_here
 from pipelines.render_pairs import (
     RenderPairsConfig,

@@ -31,7 +31,7 @@ from generation.shards.schema import (
 )
 from pipelines.dataset_card import write_card
 from pipelines.dataset_folder import claimed, scenes_of, warn_of_unlisted
-from pipelines.executors import Executor
+from pipelines.executors.protocol import Executor
 from pipelines.run_log import append_run
 from pipelines.shard_tasks import make_missing
 from pipelines.tables import format_table

@@ -34,7 +34,7 @@ from pipelines.dataset_folder import (
     require_recipe,
     warn_of_unlisted,
 )
-from pipelines.executors import Executor
+from pipelines.executors.protocol import Executor
 from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
 from pipelines.shard_tasks import Made, make_missing

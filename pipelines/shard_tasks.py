@@ -18,7 +18,7 @@ from generation.scenes.sources import SceneSource
 from generation.shard_task import ShardReport
 from generation.shards.reader import read_each
 from generation.versions import other_versions, versions
-from pipelines.executors import Executor
+from pipelines.executors.protocol import Executor
 from pipelines.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipelines.executors import SerialExecutor
+from pipelines.executors.serial import SerialExecutor
 
 SERIAL = SerialExecutor()

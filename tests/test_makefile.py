@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from generation.renderers.choice import RENDERERS
-from pipelines.executors import EXECUTORS
+from pipelines.executors.choice import EXECUTORS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from generation.errors import CrossviewError
 from generation.plain import merge
 from generation.renderers.choice import KINDS
 from pipelines.config import MANIFESTS, load_yaml, parse_overrides
-from pipelines.executors import EXECUTORS
+from pipelines.executors.choice import EXECUTORS
 
 WEIGHTS = (
     "a run's folder or one of its checkpoints, a published checkpoint, or a folder of "
@@ -138,8 +138,8 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 def executor_of(options: argparse.Namespace) -> Any:
     """Return the context manager of the executor that add_executor's options ask for."""
-    from pipelines.executors import make_executor
-    from pipelines.worker import Limits
+    from pipelines.executors.choice import make_executor
+    from pipelines.executors.worker import Limits
 
     given = {"seconds": options.task_timeout, "memory_gib": options.worker_memory}
     return make_executor(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from pipelines.worker import OWN_PATH, import_path
+from pipelines.executors.worker import OWN_PATH, import_path
 
 PROBE_SECONDS = 120
 """A probe that has not answered by then hangs; the slowest, importing everything, takes 10 s."""
@@ -125,7 +125,7 @@ def habitat_version() -> None:
 
 def start_ray() -> None:
     """Start a local Ray cluster of one worker and run a task on it."""
-    from pipelines.executors import make_executor
+    from pipelines.executors.choice import make_executor
 
     with make_executor("ray", num_workers=1) as executor:
         (outcome,) = executor.run(abs, [-1])

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-CHILD = "pipelines.worker"
+CHILD = "pipelines.executors.worker"
 """In the command line of the process that does the tasks."""
 ACTOR = "ray::_WorkerActor"
 """In that of its parent, where Ray runs it."""

@@ -21,7 +21,8 @@ from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.shards.schema import read_config
 from pipelines.config import ConfigError
-from pipelines.executors import Executor, make_executor
+from pipelines.executors.choice import make_executor
+from pipelines.executors.protocol import Executor
 from pipelines.inspection import read_accounts
 from pipelines.recipe import RECIPES, Recipe, _digest_of, load_recipe, run_recipe
 from pipelines.scene_sets import scene_sets

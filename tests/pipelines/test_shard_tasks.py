@@ -12,7 +12,7 @@ from generation.renderers.habitat import HabitatRenderer
 from generation.scenes.sources import SceneSource
 from generation.shard_task import ShardReport
 from generation.versions import versions
-from pipelines.executors import Outcome
+from pipelines.executors.protocol import Outcome
 from pipelines.shard_tasks import make_missing
 
 

@@ -19,18 +19,13 @@ import pytest
 import task_functions
 
 from generation.errors import CrossviewError
-from pipelines import executors as module
-from pipelines.executors import (
-    EXECUTORS,
-    Executor,
-    Outcome,
-    QueueEntry,
-    RayExecutor,
-    SerialExecutor,
-    TaskQueue,
-    make_executor,
-)
-from pipelines.worker import GIB, Fault, Limits, Reply
+from pipelines.executors import on_ray as module
+from pipelines.executors.choice import EXECUTORS, make_executor
+from pipelines.executors.on_ray import RayExecutor
+from pipelines.executors.protocol import Executor, Outcome
+from pipelines.executors.serial import SerialExecutor
+from pipelines.executors.task_queue import QueueEntry, TaskQueue
+from pipelines.executors.worker import GIB, Fault, Limits, Reply
 
 NUM_WORKERS = 2
 LIMITS = Limits(seconds=6, memory_gib=1, attempts=2)
@@ -317,7 +312,7 @@ def test_whatever_dies_and_hangs_every_task_is_resolved_once(seed: int):
 INTERRUPTED = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-from pipelines.executors import make_executor
+from pipelines.executors.choice import make_executor
 try:
     with make_executor(sys.argv[1]) as executor:
         assert not list(executor.run(time.sleep, []))

@@ -29,7 +29,7 @@ from generation.errors import CrossviewError, MachineError
 GIB = 2**30
 OWN_PATH = "import sys; sys.path = list(filter(None, sys.path)); "
 """What a `python -c` begins with that is to import the same as this one, not what lies around."""
-_CHILD = f"{OWN_PATH}from pipelines.worker import serve; serve(*map(int, sys.argv[1:]))"
+_CHILD = f"{OWN_PATH}from pipelines.executors.worker import serve; serve(*map(int, sys.argv[1:]))"
 _PR_SET_PDEATHSIG = 1
 
 

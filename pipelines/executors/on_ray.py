@@ -1,22 +1,22 @@
-"""Run independent tasks: in one process, or by Ray on all cores and machines. Ray's one door."""
+"""Run tasks by Ray, on all cores and machines. Ray's one door."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-import pickle
 import socket
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from generation.bounds import require
 from generation.errors import CrossviewError
-from pipelines.worker import Fault, Limits, Reply, Worker, import_path
+from pipelines.executors.protocol import Outcome
+from pipelines.executors.task_queue import QueueEntry, TaskQueue
+from pipelines.executors.worker import Fault, Limits, Reply, Worker, import_path
 
 logger = logging.getLogger(__name__)
 
@@ -43,76 +43,6 @@ PAUSE_SECONDS = 60.0
 """A machine that could not do its task is asked again after so long, each time twice as long."""
 CONNECT_SECONDS = 20.0
 """A cluster's head that does not answer for so long is not there."""
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Task, Report]):
-    """What became of a task: a report, or an error."""
-
-    task: Task
-    """As it was given."""
-    report: Report | None = None
-    """What the function returned."""
-    error: str | None = None
-    """Why there is no report."""
-    fault: Fault | None = None
-    """What kind of error."""
-
-
-class Executor(Protocol):
-    """Something that runs tasks."""
-
-    def run(
-        self,
-        function: Callable[[Task], Report],
-        tasks: Iterable[Task],
-        *,
-        group: Callable[[Task], Hashable] | None = None,
-        recycle: bool = False,
-    ) -> Generator[Outcome[Task, Report], None, None]:
-        """Yield one outcome for every task, in any order; closing the generator ends the work.
-
-        function must stand at a module's top level, and tasks and reports must pickle. group names
-        what several tasks have in common that a worker keeps, such as a loaded scene: a worker
-        stays with a group while it lasts, and once a task of it has taken too long the rest of the
-        group is not begun. recycle gives every group worker processes of its own, for a function
-        that cannot clean up after itself. Raises CrossviewError where nothing can be written any
-        more.
-        """
-        ...
-
-
-@dataclass(kw_only=True)
-class SerialExecutor:
-    """One task after the other, in one worker process on this machine."""
-
-    limits: Limits = Limits()
-    """What a task may cost."""
-    _worker: Worker = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self._worker = Worker(self.limits)
-
-    def run(
-        self,
-        function: Callable[[Task], Report],
-        tasks: Iterable[Task],
-        *,
-        group: Callable[[Task], Hashable] | None = None,
-        recycle: bool = False,
-    ) -> Generator[Outcome[Task, Report], None, None]:
-        """See Executor."""
-        queue = TaskQueue(tasks, group, attempts=self.limits.attempts)
-        last: QueueEntry[Task] | None = None
-        while entry := queue.take(last):
-            fresh = recycle and not entry.goes_on_from(last)
-            reply = self._worker.do(entry.request(function), fresh=fresh)
-            yield from queue.resolve(entry, reply)
-            last = entry
-
-    def close(self) -> None:
-        """End the worker, which otherwise waits for the next run, with its scene loaded."""
-        self._worker.close()
 
 
 @dataclass(kw_only=True)
@@ -226,129 +156,6 @@ class RayExecutor:
         return self.num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def make_executor(
-    name: str,
-    *,
-    address: str | None = None,
-    num_workers: int | None = None,
-    limits: Limits | None = None,
-) -> AbstractContextManager[Executor]:
-    """Return the executor of that name; what it started ends with the block.
-
-    Raises CrossviewError for another name, and for an address or workers of serial, which has one.
-    """
-    if name not in EXECUTORS:
-        raise CrossviewError(f"executor {name!r}: expected {' or '.join(EXECUTORS)}")
-    return closing(EXECUTORS[name](address, num_workers, limits or Limits()))
-
-
-def _serial(address: str | None, num_workers: int | None, limits: Limits) -> SerialExecutor:
-    for given, what in ((address, "a Ray address"), (num_workers, "a number of workers")):
-        if given is not None:
-            raise CrossviewError(f"executor serial: {what}, {given}, needs --executor ray")
-    return SerialExecutor(limits=limits)
-
-
-def _ray(address: str | None, num_workers: int | None, limits: Limits) -> RayExecutor:
-    return RayExecutor(address=address, num_workers=num_workers, limits=limits)
-
-
-EXECUTORS: dict[str, Callable[[str | None, int | None, Limits], SerialExecutor | RayExecutor]] = {
-    "ray": _ray,
-    "serial": _serial,
-}
-"""Name -> how one is made of an address, a number of workers, and what a task may cost."""
-
-
-@dataclass(eq=False)
-class QueueEntry(Generic[Task]):
-    """A task, from the queue to its outcome."""
-
-    task: Task
-    group: Hashable
-    attempts: int = 0
-
-    def request(self, function: Callable[[Task], Any]) -> bytes:
-        """Return what a worker is sent."""
-        self.attempts += 1
-        return pickle.dumps((function, self.task))
-
-    def goes_on_from(self, last: QueueEntry[Task] | None) -> bool:
-        """Return whether a worker that has done `last` stays with its group."""
-        return last is not None and last.group == self.group
-
-
-class TaskQueue(Generic[Task]):
-    """The tasks that are left, and who does which next.
-
-    A worker stays with its group. Without one it begins the longest that nobody has begun, and
-    where all are begun it helps with the one that has most left: so each group is loaded about
-    once, and no worker is left alone with a long one at the end.
-    """
-
-    def __init__(
-        self,
-        tasks: Iterable[Task],
-        group: Callable[[Task], Hashable] | None,
-        *,
-        attempts: int,
-        several_machines: bool = False,
-    ) -> None:
-        self._attempts = attempts
-        self._tried_again = {Fault.DEATH, *([Fault.MACHINE] if several_machines else [])}
-        self._left: dict[Hashable, deque[QueueEntry[Task]]] = {}
-        for number, task in enumerate(tasks):
-            key = group(task) if group else number
-            self._left.setdefault(key, deque()).append(QueueEntry(task, key))
-        self.num_open = sum(map(len, self._left.values()))
-        """Tasks without an outcome."""
-        self._unbegun = deque(sorted(self._left, key=lambda key: -len(self._left[key])))
-
-    def take(self, last: QueueEntry[Task] | None) -> QueueEntry[Task] | None:
-        """Return the next task for a worker that has done `last`, or None where none is left."""
-        while self._unbegun and self._unbegun[0] not in self._left:
-            self._unbegun.popleft()
-        if last and last.group in self._left:
-            key = last.group
-        elif self._unbegun:
-            key = self._unbegun.popleft()
-        elif self._left:
-            key = max(self._left, key=lambda key: len(self._left[key]))
-        else:
-            return None
-        entries = self._left[key]
-        entry = entries.popleft()
-        if not entries:
-            del self._left[key]
-        return entry
-
-    def resolve(self, entry: QueueEntry[Task], reply: Reply) -> Iterator[Outcome[Task, Any]]:
-        """Yield the outcomes that a reply decides: none where the task is to be tried again.
-
-        Raises CrossviewError where no task can go on.
-        """
-        error: str | None = reply.error
-        if reply.fault in self._tried_again:
-            if entry.attempts < self._attempts:
-                logger.warning("%s while it did %s; trying again", error, _short(entry.task))
-                self._left.setdefault(entry.group, deque()).append(entry)
-                return
-            error = f"{error}, {entry.attempts} times"
-        if reply.fault is Fault.DISK:
-            raise CrossviewError(
-                f"{error}; what is finished stays. Make room and give the same command again"
-            )
-        self.num_open -= 1
-        if reply.fault is None:
-            yield Outcome(entry.task, report=pickle.loads(reply.report))
-            return
-        yield Outcome(entry.task, error=error, fault=reply.fault)
-        if reply.fault is Fault.TIME:
-            for other in self._left.pop(entry.group, ()):
-                self.num_open -= 1
-                yield Outcome(other.task, error=error, fault=reply.fault)
-
-
 class _WorkerActor:
     """A Ray actor: the parent of one worker. It imports little, and no task can hurt it."""
 
@@ -425,8 +232,3 @@ def _collect(reference: Any) -> tuple[Reply, bool]:
     except ray.exceptions.RayError as error:
         reason = str(error).splitlines()[0]
         return Reply(fault=Fault.DEATH, error=f"the worker was lost: {reason}"), True
-
-
-def _short(task: object) -> str:
-    text = str(getattr(task, "name", task))
-    return text if len(text) <= 120 else text[:117] + "..."

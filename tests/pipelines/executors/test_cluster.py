@@ -25,17 +25,18 @@ from processes import alive, below, crossview, kill, tree, wait_for
 from test_faults import SMALL, assert_undisturbed, at_work, config_of, finish, undisturbed
 
 from generation.render_task import render_shards
-from pipelines import executors
 from pipelines.cli import _parser
 from pipelines.config import load_yaml
-from pipelines.executors import QueueEntry, RayExecutor, TaskQueue
+from pipelines.executors import on_ray
+from pipelines.executors.on_ray import RayExecutor
+from pipelines.executors.task_queue import QueueEntry, TaskQueue
+from pipelines.executors.worker import Limits, Reply, Worker
 from pipelines.render_pairs import plan_tasks, render_pairs
 from pipelines.tables import format_table
-from pipelines.worker import Limits, Reply, Worker
 
 __all__ = ["undisturbed"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 DOCS = ROOT / "docs" / "clusters.md"
 
@@ -101,7 +102,7 @@ def test_several_machines_load_each_scene_about_once(cluster, undisturbed, tmp_p
 def test_a_machine_that_lacks_something_leaves_its_tasks_to_the_others_until_it_has_it(
     cluster, tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr(executors, "PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(on_ray, "PAUSE_SECONDS", 0.5)
     scans = tmp_path / "scans"
     environment = {"PYTHONPATH": str(Path(task_functions.__file__).parent), "SCANS": str(scans)}
     cluster.add_node(num_cpus=2, env_vars=environment | {"LATE": "yes"})

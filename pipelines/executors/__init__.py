@@ -1,0 +1,1 @@
+"""Who runs independent tasks: one process, or Ray on all cores and machines."""
