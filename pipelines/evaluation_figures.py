@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from generation.geometry import UInt8
-from pipelines.figures import LIGHT, colours_of, save_figure, standard_error, strip
+from pipelines.figures.charts import LIGHT, colours_of, save_figure, standard_error, strip
 
 _COLUMNS = 2
 

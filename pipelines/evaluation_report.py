@@ -16,7 +16,7 @@ from pipelines.contenders import CONSTANT, Contender
 from pipelines.evaluate import Cell, Failure
 from pipelines.evaluation_benchmarks import Benchmark, task_and_label
 from pipelines.evaluation_figures import Bars, bars_figure
-from pipelines.figures import save_figure
+from pipelines.figures.charts import save_figure
 from pipelines.tables import markdown_table
 from training.downstream.metrics import mean_rank
 from training.downstream.task import Metric, Task

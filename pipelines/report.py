@@ -23,7 +23,7 @@ from generation.shards.cameras import cameras_of
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.visibility import seen_pixels
 from pipelines.dataset_card import MAX_ROWS
-from pipelines.figures import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
+from pipelines.figures.charts import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
 from pipelines.inspection import evenly, read_accounts
 from pipelines.pages import data_url, render_page
 from pipelines.pair_table import PairTable

@@ -22,7 +22,7 @@ from generation.raycast import RayCaster
 from generation.renderers.texturing import SurfaceColors
 from generation.scenes.scene import Scene
 from generation.view import View
-from pipelines.figures import BLUE, ORANGE
+from pipelines.figures.charts import BLUE, ORANGE
 
 STOREY_GAP_M = 1.0
 """Cameras stand 1.2 to 1.8 m above their floor: heights this far apart are two storeys'."""

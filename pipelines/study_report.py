@@ -26,7 +26,7 @@ from pipelines.evaluation_report import (
     heading,
     parts_of,
 )
-from pipelines.figures import (
+from pipelines.figures.charts import (
     LIGHT,
     OTHER_COLOURS,
     colours_of,

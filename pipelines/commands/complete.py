@@ -49,8 +49,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the pictures, say how the images were cut and where the figure is."""
-    from pipelines.completion_figure import complete_views, write_completion
-    from pipelines.square_view import SquareView
+    from pipelines.figures.completion import complete_views, write_completion
+    from pipelines.figures.square_view import SquareView
     from training.checkpoint import load_model
 
     model = load_model(options.weights)

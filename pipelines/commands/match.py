@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the drawing and the JSON, say how the images were cut and how many were found."""
-    from pipelines.match_figure import match_views, write_matches
-    from pipelines.square_view import SquareView
+    from pipelines.figures.matches import match_views, write_matches
+    from pipelines.figures.square_view import SquareView
     from training.checkpoint import load_model
 
     if options.out.suffix != ".png":

@@ -16,8 +16,8 @@ from torch import Tensor
 from generation.errors import CrossviewError
 from generation.files import write_text_whole
 from generation.geometry import Float64
-from pipelines.figures import LIGHT, save_figure
-from pipelines.square_view import SquareView
+from pipelines.figures.charts import LIGHT, save_figure
+from pipelines.figures.square_view import SquareView
 from training.cross_attention import match
 from training.model.croco import CroCo
 from training.pictures import colours_of_places

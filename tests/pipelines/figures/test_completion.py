@@ -9,7 +9,7 @@ from appearance_model import IMAGE_SIZE, PATCH_SIZE, SIDE, appearance_model, noi
 from PIL import Image, PngImagePlugin
 
 from pipelines.cli import main
-from pipelines.square_view import SquareView
+from pipelines.figures.square_view import SquareView
 from training.model_folder import write_model_folder
 
 

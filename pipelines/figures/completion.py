@@ -15,8 +15,8 @@ from torch import Tensor
 
 from generation.bounds import require
 from generation.geometry import UInt8
-from pipelines.figures import LIGHT, save_figure, save_png
-from pipelines.square_view import SquareView
+from pipelines.figures.charts import LIGHT, save_figure, save_png
+from pipelines.figures.square_view import SquareView
 from training.augment import to_unit_range
 from training.cross_attention import cross_attention_map
 from training.losses import completion_losses

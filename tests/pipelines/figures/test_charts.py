@@ -1,6 +1,6 @@
 """What plots have in common."""
 
-from pipelines.figures import MODEL_COLOURS, OTHER_COLOURS, colours_of, shades_of
+from pipelines.figures.charts import MODEL_COLOURS, OTHER_COLOURS, colours_of, shades_of
 
 
 def test_a_model_has_one_colour_in_every_plot_and_its_variants_a_lighter_one():
