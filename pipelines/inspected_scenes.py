@@ -28,8 +28,8 @@ from generation.shards.schema import (
 )
 from generation.view import View
 from generation.visibility import seen_pixels
-from pipelines.dataset_folder import scenes_of
-from pipelines.pair_table import PairTable
+from pipelines.datasets.folder import scenes_of
+from pipelines.datasets.pair_table import PairTable
 from pipelines.scene_maps import PlanDrawer, StoreyPlan, map_figure, plan_of_views, split_storeys
 
 MAX_MAPPED = 40

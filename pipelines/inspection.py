@@ -24,12 +24,12 @@ from generation.overlap import OverlapBand
 from generation.shards.images import encode_jpeg
 from generation.shards.reader import ShardIndex, read_each
 from generation.shards.schema import ShardError, Sidecar, sidecar_path, sidecars_in
+from pipelines.datasets.pair_table import PairTable
+from pipelines.datasets.run_log import SceneWork, read_runs, work_by_scene
 from pipelines.figures.charts import DARK, LIGHT, histogram_of, save_figure, save_png, tinted
 from pipelines.inspected_scenes import InspectedPair, InspectedScene, RecordedScenes, inspect_scene
 from pipelines.pages import data_url, render_page
-from pipelines.pair_table import PairTable
 from pipelines.progress import Progress
-from pipelines.run_log import SceneWork, read_runs, work_by_scene
 
 THUMBNAIL = 256
 """Longest side in pixels of a view on the page."""

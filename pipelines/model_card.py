@@ -15,7 +15,7 @@ from typing import Any
 from generation.files import file_sha256, write_text_whole
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
 from pipelines.config import dump_yaml
-from pipelines.dataset_card import CARD_NAME, GENERATED, MARK, scene_licences
+from pipelines.datasets.card import CARD_NAME, GENERATED, MARK, scene_licences
 from pipelines.tables import facts_table
 from training.checkpoint import Pretrained
 from training.model.croco import CroCo

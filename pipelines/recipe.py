@@ -28,9 +28,7 @@ from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
 from pipelines.config import MANIFESTS, build, load_named
-from pipelines.executors.protocol import Executor
-from pipelines.launch import train_here
-from pipelines.render_pairs import (
+from pipelines.datasets.render_pairs import (
     RenderPairsConfig,
     RenderResult,
     another_configuration,
@@ -38,6 +36,8 @@ from pipelines.render_pairs import (
     render_pairs,
     summary_table,
 )
+from pipelines.executors.protocol import Executor
+from pipelines.launch import train_here
 from pipelines.report import ReportConfig, write_report
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored

@@ -22,11 +22,11 @@ from generation.scenes.sources import SceneSource
 from generation.shards.cameras import cameras_of
 from generation.shards.reader import ShardIndex, ShardReader
 from generation.visibility import seen_pixels
-from pipelines.dataset_card import MAX_ROWS
+from pipelines.datasets.card import MAX_ROWS
+from pipelines.datasets.pair_table import PairTable
 from pipelines.figures.charts import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
 from pipelines.inspection import evenly, read_accounts
 from pipelines.pages import data_url, render_page
-from pipelines.pair_table import PairTable
 from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model
 from training.config import PretrainConfig

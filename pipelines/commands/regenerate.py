@@ -73,7 +73,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render what is missing, print how every scene agrees with the record."""
-    from pipelines.regenerate import RegenerateConfig, agreement_table, regenerate
+    from pipelines.datasets.regenerate import RegenerateConfig, agreement_table, regenerate
 
     values = shared.nested(
         {

@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render what is missing, print the table of scenes."""
-    from pipelines.render_pairs import RenderPairsConfig, render_pairs, summary_table
+    from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs, summary_table
 
     size = options.image_size
     values = shared.config_values(

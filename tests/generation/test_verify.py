@@ -31,7 +31,7 @@ from generation.shards.verify import (
 )
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 
 CONFIG = {
     "scenes": ["procedural:0-1"],

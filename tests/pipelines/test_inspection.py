@@ -24,6 +24,9 @@ from generation.shards.schema import Sidecar, sidecar_path
 from generation.versions import versions
 from pipelines.cli import main
 from pipelines.config import build
+from pipelines.datasets.pair_table import PairTable
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.datasets.run_log import read_runs, work_by_scene
 from pipelines.inspected_scenes import RecordedScenes, inspect_scene
 from pipelines.inspection import (
     InspectConfig,
@@ -31,9 +34,6 @@ from pipelines.inspection import (
     read_accounts,
     write_inspection,
 )
-from pipelines.pair_table import PairTable
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
-from pipelines.run_log import read_runs, work_by_scene
 from pipelines.scene_maps import PlanDrawer, plan_of_views, split_storeys
 
 PAIRS = 30

@@ -15,7 +15,7 @@ from generation.errors import CrossviewError
 from generation.shards.schema import CONFIG_NAME, INDEX_NAME, SCHEMA_VERSION
 from pipelines.cli import main
 from pipelines.config import load_yaml
-from pipelines.dataset_card import CARD_NAME, scene_licences
+from pipelines.datasets.card import CARD_NAME, scene_licences
 from pipelines.recipe import pretrain_config
 from training.checkpoint import load_model, load_pretrained, stored
 from training.export import timm_arguments, timm_weights, write_timm

@@ -27,11 +27,11 @@ from test_faults import SMALL, assert_undisturbed, at_work, config_of, finish, u
 from generation.render_task import render_shards
 from pipelines.cli import _parser
 from pipelines.config import load_yaml
+from pipelines.datasets.render_pairs import plan_tasks, render_pairs
 from pipelines.executors import on_ray
 from pipelines.executors.on_ray import RayExecutor
 from pipelines.executors.task_queue import QueueEntry, TaskQueue
 from pipelines.executors.worker import Limits, Reply, Worker
-from pipelines.render_pairs import plan_tasks, render_pairs
 from pipelines.tables import format_table
 
 __all__ = ["undisturbed"]

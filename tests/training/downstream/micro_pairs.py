@@ -10,7 +10,7 @@ from synthetic import plane_pair, view_of
 
 from generation.shards.cameras import cameras_of
 from pipelines.config import build
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 from training.downstream.datasets.shards import reprojected
 from training.downstream.example import Chosen, Example, Splits
 

@@ -23,9 +23,9 @@ from generation.shards.schema import (
     read_json,
 )
 from generation.versions import other_versions, versions
-from pipelines.run_log import RUN_LOG_NAME
+from pipelines.datasets.run_log import RUN_LOG_NAME
+from pipelines.datasets.shard_tasks import ShardTask
 from pipelines.scene_sets import scene_sets
-from pipelines.shard_tasks import ShardTask
 
 logger = logging.getLogger(__name__)
 

@@ -25,11 +25,16 @@ from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import REGENERATED_NAME, ShardError
 from generation.shards.verify import verify_dataset
-from pipelines import shard_tasks
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.regenerate import RegenerateConfig, RegenerateResult, agreement_table, regenerate
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.datasets import shard_tasks
+from pipelines.datasets.regenerate import (
+    RegenerateConfig,
+    RegenerateResult,
+    agreement_table,
+    regenerate,
+)
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 from training.pair_reader import PairReader
 
 MADE_OF = {

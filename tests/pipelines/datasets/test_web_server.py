@@ -18,7 +18,7 @@ from generation.shards.schema import Sidecar
 from generation.shards.sidecar_flaws import sidecar_flaws
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 
 pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'crossview[http]'")
 

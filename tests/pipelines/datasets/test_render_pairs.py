@@ -29,10 +29,15 @@ from generation.shards.reader import ShardIndex
 from generation.shards.schema import ShardError, Sidecar, sidecar_path
 from generation.view import View
 from pipelines.config import build
+from pipelines.datasets.render_pairs import (
+    RenderPairsConfig,
+    plan_tasks,
+    render_pairs,
+    summary_table,
+)
 from pipelines.executors.on_ray import RayExecutor
 from pipelines.executors.serial import SerialExecutor
 from pipelines.executors.worker import Limits
-from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs, summary_table
 
 SMALL = {
     "scenes": ["procedural:0-1"],

@@ -26,9 +26,9 @@ from processes import ACTOR, CHILD, alive, below, crossview, kill, parent_of, tr
 
 from generation.render_task import RenderTask, render_shards
 from generation.shards.reader import ShardIndex
-from pipelines import shard_tasks
 from pipelines.config import build
-from pipelines.render_pairs import RenderPairsConfig, plan_tasks, render_pairs
+from pipelines.datasets import shard_tasks
+from pipelines.datasets.render_pairs import RenderPairsConfig, plan_tasks, render_pairs
 
 SMALL = {
     "scenes": ["procedural:0-2"],

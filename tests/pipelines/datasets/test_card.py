@@ -14,8 +14,8 @@ from generation.shards.reader import ShardIndex
 from generation.shards.schema import META, Sidecar, sidecar_path
 from pipelines.cli import main
 from pipelines.config import build
-from pipelines.dataset_card import CARD_NAME, card_text, scene_licences
-from pipelines.render_pairs import RenderPairsConfig, render_command, render_pairs
+from pipelines.datasets.card import CARD_NAME, card_text, scene_licences
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_command, render_pairs
 
 SMALL = {
     "scenes": ["procedural:0-1"],

@@ -19,7 +19,7 @@ from generation.overlap import OverlapBand
 from generation.scenes.sources import PROCEDURAL
 from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.config import dump_yaml
-from pipelines.pair_table import PairTable
+from pipelines.datasets.pair_table import PairTable
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import facts_table
 

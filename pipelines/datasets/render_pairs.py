@@ -27,17 +27,17 @@ from generation.shard_task import ShardConfig, ShardReport
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
 from pipelines.config import dump_yaml
-from pipelines.dataset_card import write_card
-from pipelines.dataset_folder import (
+from pipelines.datasets.card import write_card
+from pipelines.datasets.folder import (
     claimed,
     other_configuration,
     require_recipe,
     warn_of_unlisted,
 )
+from pipelines.datasets.run_log import append_run
+from pipelines.datasets.shard_tasks import Made, make_missing
 from pipelines.executors.protocol import Executor
-from pipelines.run_log import append_run
 from pipelines.scene_sets import scene_sets
-from pipelines.shard_tasks import Made, make_missing
 from pipelines.tables import format_table
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from generation.renderers.habitat import HabitatRenderer
 from generation.scenes.sources import SceneSource
 from generation.shard_task import ShardReport
 from generation.versions import versions
+from pipelines.datasets.shard_tasks import make_missing
 from pipelines.executors.protocol import Outcome
-from pipelines.shard_tasks import make_missing
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex, ShardReader
 from pipelines.cli import main
 from pipelines.config import build
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.executors.choice import make_executor
-from pipelines.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.scene_sets import scene_sets
 
 SMALL = {

@@ -29,11 +29,11 @@ from generation.shards.schema import (
     REGENERATED_NAME,
     Sidecar,
 )
-from pipelines.dataset_card import write_card
-from pipelines.dataset_folder import claimed, scenes_of, warn_of_unlisted
+from pipelines.datasets.card import write_card
+from pipelines.datasets.folder import claimed, scenes_of, warn_of_unlisted
+from pipelines.datasets.run_log import append_run
+from pipelines.datasets.shard_tasks import make_missing
 from pipelines.executors.protocol import Executor
-from pipelines.run_log import append_run
-from pipelines.shard_tasks import make_missing
 from pipelines.tables import format_table
 
 logger = logging.getLogger(__name__)
