@@ -10,7 +10,7 @@ import jinja2
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill in a template of this package; every name in it must be given."""
+    """Fill in a template, by its path in pipelines; every name in it must be given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

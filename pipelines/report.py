@@ -25,7 +25,7 @@ from generation.visibility import seen_pixels
 from pipelines.datasets.card import MAX_ROWS
 from pipelines.datasets.pair_table import PairTable
 from pipelines.figures.charts import BLUE, GREY, ORANGE, save_figure, save_png, strip, tinted
-from pipelines.inspection import evenly, read_accounts
+from pipelines.inspection.page import evenly, read_accounts
 from pipelines.pages import data_url, render_page
 from training.augment import normalise, to_unit_range
 from training.checkpoint import load_model

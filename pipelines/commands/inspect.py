@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page, say where it is."""
-    from pipelines.inspection import InspectConfig, write_inspection
+    from pipelines.inspection.page import InspectConfig, write_inspection
 
     given = {"max_pairs": options.max_pairs, "max_scenes": options.max_scenes}
     config = InspectConfig(**{name: value for name, value in given.items() if value is not None})

@@ -23,7 +23,7 @@ from generation.shards.schema import read_config
 from pipelines.config import ConfigError
 from pipelines.executors.choice import make_executor
 from pipelines.executors.protocol import Executor
-from pipelines.inspection import read_accounts
+from pipelines.inspection.page import read_accounts
 from pipelines.recipe import RECIPES, Recipe, _digest_of, load_recipe, run_recipe
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored

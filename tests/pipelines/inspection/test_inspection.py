@@ -27,14 +27,14 @@ from pipelines.config import build
 from pipelines.datasets.pair_table import PairTable
 from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.datasets.run_log import read_runs, work_by_scene
-from pipelines.inspected_scenes import RecordedScenes, inspect_scene
-from pipelines.inspection import (
+from pipelines.inspection.page import (
     InspectConfig,
     choose_rows,
     read_accounts,
     write_inspection,
 )
-from pipelines.scene_maps import PlanDrawer, plan_of_views, split_storeys
+from pipelines.inspection.scene_maps import PlanDrawer, plan_of_views, split_storeys
+from pipelines.inspection.scenes import RecordedScenes, inspect_scene
 
 PAIRS = 30
 

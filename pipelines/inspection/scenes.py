@@ -30,7 +30,13 @@ from generation.view import View
 from generation.visibility import seen_pixels
 from pipelines.datasets.folder import scenes_of
 from pipelines.datasets.pair_table import PairTable
-from pipelines.scene_maps import PlanDrawer, StoreyPlan, map_figure, plan_of_views, split_storeys
+from pipelines.inspection.scene_maps import (
+    PlanDrawer,
+    StoreyPlan,
+    map_figure,
+    plan_of_views,
+    split_storeys,
+)
 
 MAX_MAPPED = 40
 """Pairs drawn on the maps of one scene."""

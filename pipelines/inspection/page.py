@@ -27,7 +27,7 @@ from generation.shards.schema import ShardError, Sidecar, sidecar_path, sidecars
 from pipelines.datasets.pair_table import PairTable
 from pipelines.datasets.run_log import SceneWork, read_runs, work_by_scene
 from pipelines.figures.charts import DARK, LIGHT, histogram_of, save_figure, save_png, tinted
-from pipelines.inspected_scenes import InspectedPair, InspectedScene, RecordedScenes, inspect_scene
+from pipelines.inspection.scenes import InspectedPair, InspectedScene, RecordedScenes, inspect_scene
 from pipelines.pages import data_url, render_page
 from pipelines.progress import Progress
 
@@ -101,7 +101,7 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
     pairs = [pair for turn in in_turn for pair in turn if pair]
     _save_sheet(pictures / "pairs.png", pairs)
     page = render_page(
-        "inspection.html",
+        "inspection/page.html",
         title=f"Pairs in {(folder if is_remote(folder) else folder.resolve()).name}",
         index=index,
         table=table,

@@ -1,0 +1,1 @@
+"""A dataset, looked at: its pairs, their numbers, its scenes from above."""
