@@ -37,7 +37,7 @@ from pipelines.datasets.render_pairs import (
     summary_table,
 )
 from pipelines.executors.protocol import Executor
-from pipelines.launch import train_here
+from pipelines.pretraining.launch import train_here
 from pipelines.report import ReportConfig, write_report
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored

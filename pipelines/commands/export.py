@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, print how to load it."""
-    from pipelines.model_card import write_documented_folder
+    from pipelines.pretraining.model_card import write_documented_folder
     from training.checkpoint import load_pretrained
     from training.export import timm_arguments, write_timm
     from training.published import write_published

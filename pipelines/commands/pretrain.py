@@ -130,12 +130,12 @@ def config_of(options: argparse.Namespace) -> PretrainConfig:
 
 def run(options: argparse.Namespace) -> int:
     """Train, print the last metrics."""
-    from pipelines.launch import print_result, train_here, train_in_processes
+    from pipelines.pretraining.launch import print_result, train_here, train_in_processes
 
     config = config_of(options)
     for_launcher = _for_launcher(options)
     if options.launcher == "ray":
-        from pipelines.ray_train import train_on_ray
+        from pipelines.pretraining.ray_train import train_on_ray
 
         print_result(train_on_ray(config, options.out, **for_launcher))
     elif options.launcher == "torchrun":

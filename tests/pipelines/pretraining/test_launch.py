@@ -21,12 +21,12 @@ from torch.distributed.launcher import api
 
 from generation.errors import CrossviewError
 from generation.plain import merge
-from pipelines.launch import train_in_processes
+from pipelines.pretraining.launch import train_in_processes
 from training import checkpoint
 from training.metrics_log import read_lines
 from training.trainer import pretrain
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 
 STEPS = 150
 OF_THE_MACHINE = ("pairs_per_s", "data_wait_share", "memory_gib")

@@ -11,7 +11,7 @@ from processes import alive, kill, tree, wait_for
 from test_launch import LONG, STEPS, command, config_file, data, micro_config, reach, steps
 
 from generation.locations import location
-from pipelines.ray_train import _scaling, _wherever_it_runs
+from pipelines.pretraining.ray_train import _scaling, _wherever_it_runs
 from training import checkpoint
 from training.config import PretrainConfig
 from training.data import DataConfig, Source

@@ -1,0 +1,1 @@
+"""Pre-training as commands do it: here, in several processes, on a Ray cluster."""
