@@ -16,9 +16,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from generation.files import write_text_whole
-from pipelines.evaluation_benchmarks import task_and_label
-from pipelines.evaluation_figures import bars_figure
-from pipelines.evaluation_report import (
+from pipelines.evaluation.benchmarks import task_and_label
+from pipelines.evaluation.figures import bars_figure
+from pipelines.evaluation.report import (
     MISSING,
     Summary,
     bars_of,

@@ -11,7 +11,7 @@ from pipelines.commands import options as shared
 from pipelines.config import build, parse_overrides
 
 if TYPE_CHECKING:
-    from pipelines.evaluation_benchmarks import Benchmark
+    from pipelines.evaluation.benchmarks import Benchmark
 
 
 def add(commands: Any) -> None:
@@ -98,9 +98,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print the table."""
-    from pipelines.contenders import contenders
-    from pipelines.evaluate import evaluate_all
-    from pipelines.evaluation_report import write_report
+    from pipelines.evaluation.cells import evaluate_all
+    from pipelines.evaluation.contenders import contenders
+    from pipelines.evaluation.report import write_report
 
     for name, least in (("seeds", 1), ("num_train", 1), ("num_val", 1), ("num_workers", 0)):
         value = getattr(options, name)
@@ -127,7 +127,7 @@ def chosen_benchmarks(options: argparse.Namespace) -> list[Benchmark]:
     """Return what the command's options ask for; nothing is opened."""
     from generation.locations import location
     from generation.plain import merge, to_plain
-    from pipelines.evaluation_benchmarks import (
+    from pipelines.evaluation.benchmarks import (
         SHARDS,
         Source,
         benchmarks,

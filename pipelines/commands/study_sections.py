@@ -11,8 +11,8 @@ from typing import NoReturn
 from generation.bounds import require
 from generation.errors import CrossviewError
 from pipelines.commands import evaluate
-from pipelines.contenders import CONSTANT, named_weights
-from pipelines.evaluation_benchmarks import Benchmark
+from pipelines.evaluation.benchmarks import Benchmark
+from pipelines.evaluation.contenders import CONSTANT, named_weights
 from pipelines.study import Job, Section, Study, jobs_of, makers_of
 
 

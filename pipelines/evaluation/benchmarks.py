@@ -13,7 +13,7 @@ from generation.files import file_sha256
 from generation.locations import location
 from generation.plain import Plain
 from generation.shards.schema import INDEX_NAME
-from pipelines.labels import label_and_path, require_folder_name
+from pipelines.evaluation.labels import label_and_path, require_folder_name
 from training.downstream.datasets.shards import open_all, open_shards
 from training.downstream.example import Splits, at_most
 from training.downstream.recipe import Recipe

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from generation.errors import CrossviewError
-from pipelines.labels import label_and_path, require_folder_name
+from pipelines.evaluation.labels import label_and_path, require_folder_name
 from training.checkpoint import load_model
 from training.downstream.evaluation import untrained
 from training.model.croco import CroCo, ModelConfig

@@ -27,13 +27,13 @@ from tiny_layouts import (
 
 from generation.errors import CrossviewError
 from generation.shards.schema import Sidecar, sidecar_path
-from pipelines import contenders as contenders_module
-from pipelines import evaluate as module
 from pipelines.cli import main
-from pipelines.contenders import CONSTANT, Contender, Weights, contenders
-from pipelines.evaluate import Cell, evaluate_all
-from pipelines.evaluation_benchmarks import Benchmark, Source
-from pipelines.evaluation_report import Summary, parts_of, write_report
+from pipelines.evaluation import cells as module
+from pipelines.evaluation import contenders as contenders_module
+from pipelines.evaluation.benchmarks import Benchmark, Source
+from pipelines.evaluation.cells import Cell, evaluate_all
+from pipelines.evaluation.contenders import CONSTANT, Contender, Weights, contenders
+from pipelines.evaluation.report import Summary, parts_of, write_report
 from training.data import DataConfig, open_split
 from training.device import device_name
 from training.distributed import Process

@@ -18,9 +18,9 @@ from generation.errors import CrossviewError
 from generation.files import write_text_whole
 from generation.machine import processor
 from generation.plain import Plain, diff_plain, to_plain
-from pipelines.contenders import CONSTANT, Contender
-from pipelines.evaluation_benchmarks import SHARDS, Benchmark
-from pipelines.evaluation_figures import save_panels
+from pipelines.evaluation.benchmarks import SHARDS, Benchmark
+from pipelines.evaluation.contenders import CONSTANT, Contender
+from pipelines.evaluation.figures import save_panels
 from training.device import device_name, resolved_precision
 from training.distributed import join, processes_that_read
 from training.downstream import baselines

@@ -12,10 +12,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from generation.files import write_text_whole
-from pipelines.contenders import CONSTANT, Contender
-from pipelines.evaluate import Cell, Failure
-from pipelines.evaluation_benchmarks import Benchmark, task_and_label
-from pipelines.evaluation_figures import Bars, bars_figure
+from pipelines.evaluation.benchmarks import Benchmark, task_and_label
+from pipelines.evaluation.cells import Cell, Failure
+from pipelines.evaluation.contenders import CONSTANT, Contender
+from pipelines.evaluation.figures import Bars, bars_figure
 from pipelines.figures.charts import save_figure
 from pipelines.tables import markdown_table
 from training.downstream.metrics import mean_rank

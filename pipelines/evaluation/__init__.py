@@ -1,0 +1,1 @@
+"""Models judged beside each other on downstream tasks."""
