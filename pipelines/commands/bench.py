@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table."""
-    from pipelines.bench import bench
+    from pipelines.bench.pairs import bench
 
     print(bench(options.scenes, options.num_pairs, options.renderer))
     return 0

@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables."""
-    from pipelines.bench_data import bench_data
+    from pipelines.bench.data import bench_data
 
     print(bench_data(options.data, options.num_pairs))
     return 0

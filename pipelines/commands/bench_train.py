@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables."""
-    from pipelines.bench_train import bench_train
+    from pipelines.bench.training import bench_train
 
     values = shared.config_values(
         options,

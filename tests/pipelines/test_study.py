@@ -17,7 +17,7 @@ from processes import crossview, wait_for
 from synthetic import write_dataset
 
 from generation.errors import CrossviewError
-from pipelines.bench_train import flops_a_pair
+from pipelines.bench.training import flops_a_pair
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.commands.study_sections import require_sections

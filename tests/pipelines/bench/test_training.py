@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.bench_train import bench_train, flops_a_pair, peak_tflops
+from pipelines.bench.training import bench_train, flops_a_pair, peak_tflops
 from pipelines.cli import main
 from pipelines.recipe import pretrain_config
 
-README = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+README = " ".join((Path(__file__).parents[3] / "README.md").read_text().split())
 
 SMALL = {
     "model": {"image_size": 32, "enc_dim": 48, "enc_depth": 2, "enc_heads": 3, "dec_dim": 32,

@@ -5,7 +5,7 @@ import pytest
 from synthetic import write_dataset
 
 from generation.errors import CrossviewError
-from pipelines.bench_data import bench_data, describe_shuffling, neighbour_distances
+from pipelines.bench.data import bench_data, describe_shuffling, neighbour_distances
 from training.data import DataConfig
 from training.order import epoch_order
 

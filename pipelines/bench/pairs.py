@@ -33,7 +33,7 @@ from pipelines.executors.protocol import Outcome
 from pipelines.scene_sets import scene_sets
 from pipelines.tables import format_table
 
-REAL_SCENES = Path(__file__).resolve().parents[2] / "shared" / "scenes"
+REAL_SCENES = Path(__file__).resolve().parents[3] / "shared" / "scenes"
 SCAN_TRIANGLES = 1_700_000
 STAGES = ("renders", "proposals", "covisibility", "encoding")
 NEAR_HALF = OverlapBand()

@@ -24,7 +24,7 @@ from generation.bounds import require
 from generation.machine import processor
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import VIEWS, ShardEntry
-from pipelines.bench_train import write_repeated_pairs
+from pipelines.bench.training import write_repeated_pairs
 from pipelines.tables import format_table
 from training.data import DataConfig, open_split
 from training.loader import Requests, batches
@@ -150,7 +150,7 @@ def _large_index() -> str:
     return format_table(rows, ("pairs", "shards", "s to check and order", "peak MB of the process"))
 
 
-_OPEN = "import sys; from pipelines.bench_data import open_and_order; open_and_order(sys.argv[1])"
+_OPEN = "import sys; from pipelines.bench.data import open_and_order; open_and_order(sys.argv[1])"
 
 
 def open_and_order(folder: str) -> None:

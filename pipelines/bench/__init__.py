@@ -1,0 +1,1 @@
+"""Measurements of speed: of pairs, of the data path, of pre-training."""
