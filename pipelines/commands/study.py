@@ -47,8 +47,9 @@ def run(options: argparse.Namespace) -> int:
     """Do what is left, write the report."""
     from generation.plain import merge
     from pipelines.commands.study_sections import require_sections
-    from pipelines.study import load_study, run_study
-    from pipelines.study_report import write_study_report
+    from pipelines.study.plan import load_study
+    from pipelines.study.report import write_study_report
+    from pipelines.study.run import run_study
 
     out = None if options.out is None else str(options.out)
     overrides = merge(shared.nested({"out": out}), parse_overrides(options.set))

@@ -13,7 +13,7 @@ from generation.errors import CrossviewError
 from pipelines.commands import evaluate
 from pipelines.evaluation.benchmarks import Benchmark
 from pipelines.evaluation.contenders import CONSTANT, named_weights
-from pipelines.study import Job, Section, Study, jobs_of, makers_of
+from pipelines.study.plan import Job, Section, Study, jobs_of, makers_of
 
 
 def require_sections(study: Study) -> None:

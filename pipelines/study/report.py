@@ -35,18 +35,8 @@ from pipelines.figures.charts import (
     standard_error,
     strip,
 )
-from pipelines.study import (
-    Job,
-    Section,
-    Study,
-    is_done,
-    jobs_of,
-    lacks,
-    makers_of,
-    minutes_of,
-    record_of,
-    wall_minutes,
-)
+from pipelines.study.plan import Job, Section, Study, jobs_of, lacks, makers_of
+from pipelines.study.run import is_done, minutes_of, record_of, wall_minutes
 from pipelines.tables import markdown_table
 from training.downstream.task import Metric
 from training.metrics_log import read_lines

@@ -22,8 +22,9 @@ from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
 from pipelines.commands.study_sections import require_sections
 from pipelines.config import build
-from pipelines.study import STUDIES, Job, Study, jobs_of, load_study, run_study, stages_before
-from pipelines.study_report import write_study_report
+from pipelines.study.plan import STUDIES, Job, Study, jobs_of, load_study, stages_before
+from pipelines.study.report import write_study_report
+from pipelines.study.run import run_study
 from training.config import PretrainConfig
 from training.data import DataConfig
 from training.downstream.tasks import TASKS
@@ -107,7 +108,7 @@ def test_a_stage_waits_for_those_it_comes_after_and_for_no_other(tmp_path: Path,
             begun.append(job.name)
             return "broken" if job.name == "bad" else None
 
-        monkeypatch.setattr("pipelines.study._run", run)
+        monkeypatch.setattr("pipelines.study.run._run", run)
         assert run_study(build(Study, values, source="test")) == ["bad: broken"]
         return begun[1:]
 
@@ -164,7 +165,7 @@ def test_a_full_disk_is_a_failure_like_others(tmp_path: Path, monkeypatch):
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.study._status_of", full)
+    monkeypatch.setattr("pipelines.study.run._status_of", full)
     two = {"a": "verify", "b": "verify"}
     assert [text[:1] for text in run_study(study(tmp_path, two), 1)] == ["a", "b"]
 
@@ -182,7 +183,7 @@ def test_commands_run_at_once_as_far_as_their_threads_have_cores(tmp_path: Path,
         with lock:
             now.remove(job.threads)
 
-    monkeypatch.setattr("pipelines.study._run", busy)
+    monkeypatch.setattr("pipelines.study.run._run", busy)
     commands = dict.fromkeys("abcd", "verify")
     for cores, threads, expected in ((4, 1, 4), (4, 2, 4), (3, 2, 2), (1, 2, 2)):
         most.clear()
@@ -284,7 +285,7 @@ def test_a_result_names_all_commits_that_it_may_come_from(tmp_path: Path, monkey
     last = f"study {inner} --out {{out}}/inner"  # which there is not before the third go
     goes = (("verify {out}/nothing", "a"), (last, "b"), (last, "c"))
     for number, (command, commit) in enumerate(goes):
-        monkeypatch.setattr("pipelines.study.git_commit", lambda root, commit=commit: commit)
+        monkeypatch.setattr("pipelines.study.run.git_commit", lambda root, commit=commit: commit)
         if number == 2:
             stages = {"one": {"commands": {"help": "index --help"}}}
             inner.write_text(json.dumps({"title": "T", "stages": stages}))

@@ -1,0 +1,1 @@
+"""Studies: what one says is to be run, the runs, and what came out."""
