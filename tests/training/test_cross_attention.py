@@ -6,8 +6,14 @@ import torch
 from appearance_model import PATCH_SIZE, SIDE, appearance_model, noise
 
 from generation.errors import CrossviewError
+from training import cross_attention
 from training.augment import normalise
-from training.cross_attention import centred_peaks, cross_attention_either_way, match
+from training.cross_attention import (
+    centred_peaks,
+    cross_attention_either_way,
+    cross_attention_when_hidden,
+    match,
+)
 from training.model.positions import grid_places
 
 
@@ -41,6 +47,14 @@ def test_matches_are_mutual_and_no_patch_has_two():
     expected = {i for i in range(SIDE**2) if int(back[int(there[i].argmax())].argmax()) == i}
     assert {int(row * SIDE + column) for row, column in found.first} == expected
     assert 0 < len(expected) < SIDE**2
+
+
+def test_maps_that_are_too_large_together_are_made_one_after_the_other(monkeypatch):
+    images = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    together = cross_attention_when_hidden(appearance_model(), *images)
+    monkeypatch.setattr(cross_attention, "_MAPS_BYTES", 1)
+    apart = cross_attention_when_hidden(appearance_model(), *images)
+    assert torch.allclose(apart, together, atol=1e-6)
 
 
 def test_a_model_that_sees_no_reference_has_no_matches():
