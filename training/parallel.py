@@ -25,28 +25,32 @@ from training.distributed import Process
 from training.model.croco import CroCo
 
 
-def recompute_blocks(model: CroCo) -> None:
-    """Have the backward pass compute each block's activations again instead of keeping them."""
-    for block in (*model.enc_blocks, *model.dec_blocks):
-        # Nothing in a block is random, so there is no generator's state to keep.
-        block.forward = partial(
-            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-        )
-
-
 def trained_module(
-    model: CroCo, process: Process, kind: Literal["ddp", "fsdp"], *, compiled: bool
+    model: CroCo,
+    process: Process,
+    kind: Literal["ddp", "fsdp"],
+    *,
+    compiled: bool = False,
+    recomputed: bool = False,
 ) -> nn.Module:
     """Return what a training step calls; FSDP cuts the model's own parameters.
 
     FSDP gathers float32 parameters, a block at a time, and autocast rounds them as in one process.
+    recomputed: the backward pass computes each block's activations again instead of keeping them.
     """
-    if process.world_size > 1 and kind == "fsdp":
-        blocks = (*model.enc_blocks, *model.dec_blocks)
+    blocks = (*model.enc_blocks, *model.dec_blocks)
+    cut = process.world_size > 1 and kind == "fsdp"
+    for block in blocks:
+        if compiled and cut:  # before checkpoint, which keeps the compiler from what it calls
+            block.forward = torch.compile(block.forward)
+        if recomputed:
+            # Nothing in a block is random, so there is no generator's state to keep.
+            block.forward = partial(
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+            )
+    if cut:
         mesh = init_device_mesh(process.device.type, (process.world_size,))
         for block in blocks:
-            if compiled:
-                block.compile()
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         # Blocks hand the reference on as it is: a view, which nothing here changes in place.

@@ -43,7 +43,6 @@ from training.optim import make_optimizer, num_masked
 from training.order import Batches, Schedule, random_masks, rank_part, swapped_views, weights_seed
 from training.parallel import (
     load_optimizer,
-    recompute_blocks,
     sharing_gradients,
     total_norm,
     trained_module,
@@ -146,9 +145,13 @@ class _Run:
         if earlier:
             load_weights(self.model, earlier["model"], out)
         self.model.to(process.device)
-        if config.activation_checkpointing:
-            recompute_blocks(self.model)
-        self.module = trained_module(self.model, process, config.parallel, compiled=config.compile)
+        self.module = trained_module(
+            self.model,
+            process,
+            config.parallel,
+            compiled=config.compile,
+            recomputed=config.activation_checkpointing,
+        )
         self.optimizer = make_optimizer(self.model, config.optim)
         decay = config.optim.ema
         self.average = None if decay is None else WeightAverage(self.model, decay)
