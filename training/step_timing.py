@@ -33,15 +33,21 @@ class StepTimes:
             yield
             self._seconds.setdefault(name, []).append(time.perf_counter() - start)
 
-    def medians(self) -> dict[str, float]:
-        """Return each part's median in seconds; waits for the device."""
+    def a_step(self, num_steps: int) -> dict[str, float]:
+        """Return each part's seconds a step, of so many, by its median; waits for the device.
+
+        What a step does several times, as with optim.accumulate, counts as often.
+        """
         if self._cuda:
             torch.cuda.synchronize()
         for name, pairs in self._events.items():
             measured = [begin.elapsed_time(end) / 1000 for begin, end in pairs]
             self._seconds.setdefault(name, []).extend(measured)
         self._events.clear()
-        return {name: median(measured) for name, measured in self._seconds.items()}
+        return {
+            name: median(measured) * len(measured) / num_steps
+            for name, measured in self._seconds.items()
+        }
 
 
 _listening: list[StepTimes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import statistics
 import tempfile
 import time
@@ -48,6 +49,8 @@ PEAK_TFLOPS = {
     "RTX 4090": 165.0,
 }
 """Dense bfloat16 products by the vendors' data sheets, by a part of the device's name."""
+_LESS_THAN_ITS_NAME = re.compile(r"\b(MIG|Laptop|D)\b")
+"""Slices of a device, and weaker ones called after it."""
 
 
 def bench_train(values: dict[str, Any], num_steps: int) -> str:
@@ -81,9 +84,9 @@ def bench_train(values: dict[str, Any], num_steps: int) -> str:
         f"{rate * flops / 1e12 / peak:.1%}", f"{waited:.1%}", f"{peak_memory_gib(device):.1f}",
     )  # fmt: skip
     headers = ("pairs/s", "ms/step", "TFLOP/s", "of peak", "data wait", "peak GiB")
-    medians = times.medians()
-    total = sum(medians.values())
-    parts = [(part, f"{1000 * each:.4g}", f"{each / total:.1%}") for part, each in medians.items()]
+    seconds = times.a_step(num_steps)
+    total = sum(seconds.values())
+    parts = [(part, f"{1000 * each:.4g}", f"{each / total:.1%}") for part, each in seconds.items()]
     return "\n\n".join(
         (
             f"{values.get('preset', 'base')}: batch {config.optim.batch_size}, {precision}"
@@ -174,8 +177,8 @@ def peak_tflops(device: torch.device, precision: str) -> tuple[float, str]:
 
     By its data sheet where we have it, else the best of ten large matrix products.
     """
-    if device.type == "cuda" and precision == "bfloat16":
-        name = torch.cuda.get_device_name(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    if precision == "bfloat16" and not _LESS_THAN_ITS_NAME.search(name):
         for part, peak in PEAK_TFLOPS.items():
             if all(word in name for word in part.split()):
                 return peak, "data sheet"

@@ -2,17 +2,24 @@
 
 import itertools
 import shutil
+import time
 from contextlib import closing, nullcontext
+from functools import partial
 
 import pytest
 import torch
 from group import Job, train
-from micro import micro_config
+from micro import MICRO, micro_config
 from run_losses import losses
+from torch._dynamo.utils import counters
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from training.augment import AugmentConfig, apply_jitter, draw_jitter, normalise, to_unit_range
 from training.distributed import Process
+from training.model.croco import CroCo, ModelConfig
 from training.order import random_masks
+from training.parallel import trained_module
+from training.step_timing import StepTimes
 from training.trainer import _Run
 
 CPU = torch.device("cpu")
@@ -34,6 +41,25 @@ def test_a_compiled_run_that_recomputes_has_the_same_losses(dataset, tmp_path):
         plain, after = losses(tmp_path / "plain", kind), losses(tmp_path / "compiled", kind)
         assert list(after) == list(plain)
         assert list(after.values()) == pytest.approx(list(plain.values()), abs=1e-4)
+
+
+@pytest.fixture
+def pretended_group():
+    """A group of two processes, of which this is one and hears nothing of the other."""
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("kind", "world_size"), [("ddp", 1), ("fsdp", 2)])
+def test_what_is_recomputed_is_compiled(kind, world_size, pretended_group, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    counters.clear()
+    model, process = CroCo(ModelConfig(**MICRO["model"])), Process(0, world_size, CPU)
+    module = trained_module(model, process, kind, compiled=True, recomputed=True)
+    image, mask = torch.zeros(2, 3, 32, 32), (torch.arange(16) < 12).expand(2, 16)
+    module(image, image, mask, 4).sum().backward()
+    assert counters["stats"]["unique_graphs"] > 0
 
 
 def run_of(dataset, out, **overrides):
@@ -165,3 +191,14 @@ def test_no_step_waits_for_the_device(dataset, tmp_path, clip_norm):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert not any(verdict.bad for verdict in run.verdicts.due(all_of_them=True))
+
+
+def test_what_a_step_does_several_times_counts_as_often():
+    times = StepTimes(CPU)
+    for part in ("forward", "backward", "forward", "backward", "optimizer"):
+        with times.measure(part):
+            time.sleep(0.01)
+    seconds = times.a_step(1)
+    assert seconds["forward"] >= 0.02
+    assert seconds["backward"] >= 0.02
+    assert 0.01 <= times.a_step(2)["forward"] < seconds["forward"]

@@ -78,6 +78,14 @@ def test_a_peak_of_the_data_sheet_is_that_of_the_board(name, peak, monkeypatch):
     assert peak_tflops(torch.device("cuda", 0), "bfloat16") == (peak, "data sheet")
 
 
+def test_a_slice_of_a_board_has_not_its_peak(monkeypatch):
+    slice_of = "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: slice_of)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch, "randn", lambda *size, device: torch.ones(64, 64))
+    assert peak_tflops(torch.device("cuda", 0), "bfloat16")[1].startswith("product of")
+
+
 def test_too_few_steps_are_refused(capsys: pytest.CaptureFixture):
     assert main(["bench-train", "--preset", "tiny", "--steps", "2"]) == 2
     assert "expected at least 4" in capsys.readouterr().err
