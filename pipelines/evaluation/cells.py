@@ -34,7 +34,6 @@ from training.downstream.evaluation import (
 )
 from training.downstream.example import Example, Examples, Splits
 from training.downstream.finetune import Snapshot
-from training.downstream.recipe import Recipe
 from training.downstream.tasks import OF_MIDDLES
 from training.downstream.transforms import hfov_deg
 from training.model.croco import CroCo, ModelConfig
@@ -311,7 +310,7 @@ def _fitted(job: _Job, num_workers: int) -> Fitted | None:
     task, recipe = job.benchmark.task, job.benchmark.recipe
     if job.contender is None:
         return baseline(task, job.splits, recipe)
-    with _told_of_memory(recipe):
+    with _told_of_memory(f"batch_size = {recipe.batch_size}", "a smaller one, or a smaller crop"):
         return fine_tuned(
             task,
             job.contender.model(job.seed),
@@ -329,7 +328,7 @@ def _fitted(job: _Job, num_workers: int) -> Fitted | None:
 
 
 def _judged(job: _Job, fitted: Fitted, num_workers: int) -> Cell:
-    with _told_of_memory(fitted.recipe):
+    with _told_of_memory(f"crop = {fitted.recipe.crop}, judged", "a smaller one"):
         outcome = judged(
             job.benchmark.task,
             fitted,
@@ -345,13 +344,12 @@ def _judged(job: _Job, fitted: Fitted, num_workers: int) -> Cell:
 
 
 @contextmanager
-def _told_of_memory(recipe: Recipe) -> Iterator[None]:
+def _told_of_memory(what: str, instead: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise CrossviewError(
-            f"batch_size = {recipe.batch_size}: does not fit into the device's memory; take a "
-            "smaller one, or a smaller crop"
+            f"{what}: does not fit into the device's memory; take {instead}"
         ) from error
 
 

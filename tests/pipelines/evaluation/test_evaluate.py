@@ -534,14 +534,24 @@ class Hungry(Depth):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_too_little_memory_is_one_sentence(data, weights, tmp_path):
+class HungryLater(Depth):
+    """Runs out of the device's memory when it is judged."""
+
+    def predict(self, network, example, recipe):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("task", "named"), [(Hungry(), "batch_size = 2"), (HungryLater(), "crop = (32, 32), judged")]
+)
+def test_too_little_memory_is_one_sentence(data, weights, tmp_path, task, named):
     ours = Source(layout="shards", root=data)
     recipe = Recipe(max_steps=1, batch_size=2, head_width=8)
     models = contenders([str(weights / "one")], seeds=1, scratch=False)
-    benchmark = Benchmark(task=Hungry(), data=ours, recipe=recipe)
+    benchmark = Benchmark(task=task, data=ours, recipe=recipe)
     cells, failures = evaluate_all([benchmark], models, seeds=1, out=tmp_path, device="cpu")
     assert [cell.label for cell in cells] == ["constant"]
-    assert str(failures[0]).startswith("depth, one, seed 0: batch_size = 2: does not fit into")
+    assert str(failures[0]).startswith(f"depth, one, seed 0: {named}: does not fit into")
 
 
 def test_nothing_is_trained_before_all_can_be(data, weights, tmp_path, capsys):
