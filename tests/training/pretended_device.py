@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
+from training.augment import _channel_statistics
+from training.model.croco import _tables_on
 from training.verdicts import LAG
 
 _DEVICE = torch.device("meta")
@@ -33,8 +35,15 @@ def pretended_device() -> Iterator[torch.device]:
         patch.setattr(torch, "autocast", lambda _, *args, **rest: autocast("cpu", *args, **rest))
         patch.setattr(torch, "inference_mode", torch.no_grad)  # hides what an operation is made of
         patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: fused_on)
+        _forget_constants()
         with _Operations(), _Numbers():
             yield _DEVICE
+        _forget_constants()
+
+
+def _forget_constants() -> None:
+    _channel_statistics.cache_clear()
+    _tables_on.cache_clear()
 
 
 class _Away(Tensor):
