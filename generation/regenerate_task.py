@@ -60,9 +60,14 @@ class RegenerateTask:
         return self.recorded.name
 
     @property
-    def num_pairs(self) -> int:
+    def count(self) -> int:
         """Pairs asked for."""
         return len(self.recorded.keys)
+
+    @property
+    def num_pairs(self) -> int:
+        """As count: there are no levels."""
+        return self.count
 
     @property
     def shard_path(self) -> Path:

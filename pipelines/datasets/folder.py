@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from generation.errors import CrossviewError
+from generation.errors import CrossviewError, first_few
 from generation.files import remove_partial_files, write_text_whole
 from generation.folder_lock import locked
 from generation.plain import Plain, diff_plain
 from generation.scenes.sources import SceneSource, resolve_scenes
-from generation.shards.reader import read_each
+from generation.shards.reader import ShardIndex, read_each
 from generation.shards.schema import (
     CONFIG_NAME,
+    INDEX_NAME,
     SCHEMA_VERSION,
     ShardEntry,
+    ShardError,
     read_config,
     read_json,
 )
@@ -42,15 +45,15 @@ def other_configuration(out: Path, recipe: Plain) -> list[str]:
 
 
 @contextmanager
-def claimed(out: Path, config: Plain, recipe: Plain, tasks: Iterable[ShardTask]) -> Iterator[None]:
+def claimed(out: Path, config: Plain, recipe: Plain, tasks: Sequence[ShardTask]) -> Iterator[None]:
     """Hold a dataset's folder for one run; write the resolved configuration before any work.
 
     recipe is the part of config that decides a pair's bytes; tasks are all of the run's. Raises
-    CrossviewError where the folder holds a dataset of another recipe, or another run is writing to
-    it. Nothing half-written is left, before or after: an orphan of a killed run, on a machine that
-    was cut off, will find its file gone, and fail.
+    CrossviewError where require_continued does or another run is writing to the folder. Nothing
+    half-written is left, before or after: an orphan of a killed run, on a machine that was cut
+    off, will find its file gone, and fail.
     """
-    require_recipe(out, recipe)
+    require_continued(out, recipe, tasks)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,12 +67,26 @@ def claimed(out: Path, config: Plain, recipe: Plain, tasks: Iterable[ShardTask])
             remove_partial_files(out)
 
 
-def require_recipe(out: Path, recipe: Plain) -> None:
-    """Raise CrossviewError where a folder holds a dataset of another recipe."""
+def require_continued(out: Path, recipe: Plain, tasks: Sequence[ShardTask]) -> None:
+    """Raise CrossviewError where a folder holds a dataset of another recipe, or more than tasks."""
     if different := other_configuration(out, recipe):
         raise CrossviewError(
             f"{out} holds a dataset of another configuration; give what it was made with, choose "
             "another --out, or remove the folder:\n  " + "\n  ".join(different)
+        )
+    try:
+        listed = ShardIndex.open(out).shards
+    except ShardError:  # not finished once, without a pair, or damaged, and then made anew
+        return
+    asked = {f"{task.name}.tar": task.count for task in tasks}
+    lost: Counter[str] = Counter()
+    for entry in listed:
+        lost[entry.scene] += max(0, entry.count - asked.get(entry.name, 0))
+    if lost := +lost:
+        raise CrossviewError(
+            f"{out} holds {sum(entry.count for entry in listed)} pairs, and would lose "
+            f"{lost.total()}, of {first_few(lost)}: give all of its scenes and at least as many "
+            f"pairs of each, choose another --out or, to do without them, remove {INDEX_NAME} first"
         )
 
 

@@ -140,7 +140,7 @@ def regenerate(
     Scenes that are missing or fail are reported, the others finish. verify reads every shard that
     is there and makes those anew whose bytes are not what was written. Raises CrossviewError,
     before any work, where the record makes no sense, the folder holds a dataset of another
-    configuration, or another run is writing to it.
+    configuration or more than is recorded, or another run is writing to it.
     """
     record = read_record(config)
     tasks = plan_tasks(config, record, out)

@@ -31,7 +31,7 @@ from pipelines.datasets.card import write_card
 from pipelines.datasets.folder import (
     claimed,
     other_configuration,
-    require_recipe,
+    require_continued,
     warn_of_unlisted,
 )
 from pipelines.datasets.run_log import append_run
@@ -116,7 +116,7 @@ class RenderPairsConfig:
         return replace(self, pairs=replace(self.pairs, overlap=band))
 
     def recipe(self) -> dict[str, Any]:
-        """Return what decides a pair's bytes, as plain values; the rest may grow or shrink."""
+        """Return what decides a pair's bytes, as plain values; the rest may grow."""
         plain = to_plain(self)
         decisive = ("up", "seed", "pairs", "levels", "shards", "renderer", "supersampling")
         return {key: plain[key] for key in decisive}
@@ -216,8 +216,8 @@ def render_pairs(
 
     Scenes that fail are reported, the others finish. verify reads every shard that is there and
     makes those anew whose bytes are not what was written. Raises CrossviewError, before any work,
-    where the scenes match nothing, the folder holds a dataset of another configuration, or another
-    run is writing to it.
+    where the scenes match nothing, the folder holds a dataset of another configuration or more than
+    this one asks for, or another run is writing to it.
     """
     config = config.resolved()
     tasks = plan_tasks(config, out)
@@ -299,7 +299,7 @@ def _claimed(config: RenderPairsConfig, out: Path, tasks: list[RenderTask]) -> I
     datasets = config.datasets(out).items()
     levels = {folder: config.of_band(band) for folder, band in datasets if folder != out}
     for folder, level in levels.items():
-        require_recipe(folder, level.recipe())
+        require_continued(folder, level.recipe(), tasks)
     with ExitStack() as stack:
         stack.enter_context(claimed(out, to_plain(config), config.recipe(), tasks))
         for folder, level in levels.items():

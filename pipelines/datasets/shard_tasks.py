@@ -38,6 +38,11 @@ class ShardTask(Protocol):
         ...
 
     @property
+    def count(self) -> int:
+        """Pairs asked for, of each level."""
+        ...
+
+    @property
     def num_pairs(self) -> int:
         """Pairs asked for, of all levels."""
         ...

@@ -269,6 +269,29 @@ def test_a_dataset_grows_without_losing_what_it_has(dataset: Path, tmp_path: Pat
     assert result.index.num_pairs == 16
 
 
+@pytest.mark.parametrize(
+    ("fewer", "lost"),
+    [
+        ({"num_pairs": 13}, "1, of procedural-000001"),
+        ({"scenes": ["procedural:0"], "num_pairs": 7}, "7, of procedural-000001"),
+        ({"scenes": ["nowhere.glb"]}, "14, of procedural-000000, procedural-000001"),
+    ],
+)
+def test_a_dataset_does_not_shrink(dataset: Path, tmp_path: Path, fewer, lost):
+    copy_of(dataset, tmp_path)
+    with pytest.raises(CrossviewError, match=f"holds 14 pairs, and would lose {lost}: give all"):
+        render_pairs(config_of(**fewer), tmp_path, SERIAL)
+    assert digests(tmp_path) == digests(dataset)
+
+
+def test_a_dataset_without_its_index_does_without_a_scene(dataset: Path, tmp_path: Path):
+    copy_of(dataset, tmp_path)
+    (tmp_path / "index.json").unlink()
+    result = render_pairs(config_of(scenes=["procedural:1"], num_pairs=7), tmp_path, SERIAL)
+    assert {entry.scene for entry in result.index.shards} == {"procedural-000001"}
+    assert result.reports == []
+
+
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Path, tmp_path: Path):
     (tmp_path / "config.yaml").write_text(json.dumps(SMALL))
