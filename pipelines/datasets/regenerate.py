@@ -142,6 +142,8 @@ def regenerate(
     before any work, where the record makes no sense, the folder holds a dataset of another
     configuration or more than is recorded, or another run is writing to it.
     """
+    if out.absolute() in (config.metadata.absolute(), config.metadata.absolute().parent):
+        raise CrossviewError(f"{out} holds what is recorded; choose another --out")
     record = read_record(config)
     tasks = plan_tasks(config, record, out)
     resolved = _resolved(config, record, tasks)

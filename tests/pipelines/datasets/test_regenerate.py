@@ -392,6 +392,14 @@ def test_what_cannot_be_done_is_said_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("metadata", [".", "index.json"])
+def test_what_is_recorded_is_not_written_over(dataset: Path, metadata: str):
+    before = digests(dataset)
+    with pytest.raises(CrossviewError, match="holds what is recorded; choose another --out"):
+        again(dataset / metadata, dataset, resolution=32)
+    assert digests(dataset) == before
+
+
 def test_a_sidecar_of_another_kind_is_refused(dataset: Path, tmp_path: Path):
     for path in dataset.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
