@@ -44,6 +44,7 @@ from training.checkpoint import load_newest, stored
 from training.config import PretrainConfig, differences
 from training.data import held_out_scenes
 from training.presets import preset
+from training.provenance import described_run
 
 logger = logging.getLogger(__name__)
 
@@ -246,12 +247,8 @@ def _dataset(recipe: Recipe, executor: AbstractContextManager[Executor]) -> Rend
 
 def _is_trained(recipe: Recipe) -> bool:
     """Return whether the newest checkpoint that is whole is of the last step."""
-    run = recipe.pretrain_folder / "run.json"
-    state = load_newest(recipe.pretrain_folder)
-    if state is None or not run.exists():
-        return False
-    num_steps: int = json.loads(run.read_text())["num_steps"]
-    return num_steps == state["step"]
+    run, state = described_run(recipe.pretrain_folder), load_newest(recipe.pretrain_folder)
+    return run is not None and state is not None and run.get("num_steps") == state["step"]
 
 
 def _pretrain(recipe: Recipe) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import platform
 import shlex
 import subprocess
@@ -17,6 +19,9 @@ from training.device import device_name
 from training.distributed import Process
 from training.model.croco import CroCo
 
+logger = logging.getLogger(__name__)
+
+RUN_NAME = "run.json"
 _PACKAGES = ("crossview", "numpy", "simplejpeg", "timm", "torch")
 _PROGRAMS = ("crossview", "cli")  # as a console script, and as python -m pipelines.cli
 
@@ -50,6 +55,22 @@ def describe_run(
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in _PACKAGES},
     }
+
+
+def described_run(folder: Path) -> dict[str, Any] | None:
+    """Return what a run's run.json says; None where there is none, or, warned of, a damaged one."""
+    path = folder / RUN_NAME
+    try:
+        run = json.loads(path.read_bytes())
+        problem: object = "no JSON object"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        run, problem = None, error
+    if isinstance(run, dict):
+        return run
+    logger.warning("%s: damaged (%s); what it said of the run is lost", path, problem)
+    return None
 
 
 def command_line(arguments: list[str]) -> str | None:

@@ -24,6 +24,7 @@ from training.data import Split
 from training.distributed import Process
 from training.model.croco import CroCo
 from training.model.weights import weights_digest
+from training.provenance import described_run
 from training.run_folder import writing
 
 
@@ -86,14 +87,11 @@ def earlier_run(
 
 
 def _require_same_split(split: Split, out: Path) -> None:
-    """Raise CrossviewError unless the scenes are split as run.json says, where it does.
+    """Raise CrossviewError unless the scenes are split as run.json says, where it can be read.
 
     They are by rules of the code (training.data.held_out_scenes), which no digest knows.
     """
-    try:
-        run = json.loads((out / "run.json").read_text())
-    except FileNotFoundError:
-        return
+    run = described_run(out) or {}
     now = {"train_scenes": split.train.scenes, "val_scenes": split.val.scenes}
     lines = [
         f"{name}: {what} {first_few(sorted(scenes))}"

@@ -6,7 +6,6 @@ a model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipelines.tables import facts_table
 from training.checkpoint import Pretrained
 from training.model.croco import CroCo
 from training.model_folder import write_model_folder
+from training.provenance import RUN_NAME, described_run
 from training.run_card import validated_on
 
 RECIPE_NAME = "pretrain.yaml"
@@ -196,7 +196,6 @@ def _command(config: dict[str, Any]) -> str:
 def _described_run(weights: Path) -> dict[str, Any]:
     """Return what run.json says of the run that these weights lie in; nothing where none is."""
     for folder in (weights, weights.parent, weights.parent.parent):
-        if (folder / "run.json").is_file():
-            described: dict[str, Any] = json.loads((folder / "run.json").read_text())
-            return described
+        if (folder / RUN_NAME).is_file():
+            return described_run(folder) or {}
     return {}

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from itertools import count
 
 import pytest
@@ -186,6 +187,16 @@ def test_the_card_says_of_which_step_its_metrics_are(dataset, tmp_path, every):
 def test_a_folder_of_checkpoints_is_described_as_its_run(run, tmp_path):
     assert export(run / "checkpoints", tmp_path) == 0
     assert "| validated on |" in (tmp_path / CARD_NAME).read_text()
+
+
+def test_a_run_whose_record_is_damaged_has_a_card_without_it(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{")
+    assert export(tmp_path / "run", tmp_path / "model") == 0
+    assert "run.json: damaged" in capsys.readouterr().err
+    card = (tmp_path / "model" / CARD_NAME).read_text()
+    assert "| steps | 8 of 4 pairs |" in card
+    assert "| validated on |" not in card
 
 
 def test_no_place_of_a_mixture_is_told(dataset, tmp_path):
