@@ -49,7 +49,7 @@ from training.parallel import (
     whole,
     whole_state,
 )
-from training.provenance import describe_run
+from training.provenance import RUN_NAME, describe_run, described_run
 from training.run_card import write_run_card
 from training.run_folder import writing
 from training.start import begin_with, earlier_run, held, require_agreement, require_common_folder
@@ -201,7 +201,15 @@ class _Run:
 
     def _train(self) -> PretrainResult:
         first = self.process.is_first
-        log = self._open_log() if first and self.step < self.num_steps else None
+        log = None
+        if first and self.step < self.num_steps:
+            self._describe()
+            log = self._open_log()
+        elif first and described_run(self.out) is None:
+            logger.warning(
+                "%s: written anew, with the versions and device of this start", self.out / RUN_NAME
+            )
+            self._describe()
         try:
             keep = self.config.keep_checkpoints
             with checkpoint.Writer(self.out, keep) if first else nullcontext() as self.writer:
@@ -217,7 +225,8 @@ class _Run:
         metrics = {"step": self.step, **self.last_metrics}
         return PretrainResult(metrics=metrics, checkpoint=last, num_steps=self.num_steps)
 
-    def _open_log(self) -> MetricsLog:
+    def _describe(self) -> None:
+        """Write run.json and README.md."""
         run = describe_run(
             self.config,
             self.split,
@@ -228,8 +237,11 @@ class _Run:
             self.precision_name,
         )
         with writing(self.out):
-            write_text_whole(self.out / "run.json", json.dumps(run, indent=1) + "\n")
+            write_text_whole(self.out / RUN_NAME, json.dumps(run, indent=1) + "\n")
             write_run_card(self.out, run)
+
+    def _open_log(self) -> MetricsLog:
+        with writing(self.out):
             forget_bad_step(self.out)
         if shared := self.split.trained_on_too:
             logger.warning(

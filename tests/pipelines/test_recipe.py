@@ -154,6 +154,12 @@ def test_training_goes_on_until_its_last_checkpoint_is_there_and_whole(
     assert log() == ["render: up", "pretrain: up"]
     assert (recipe.pretrain_folder / "run.json").read_bytes() == started
 
+    for spoil in (lambda run: run.write_text("{"), lambda run: run.unlink()):
+        spoil(recipe.pretrain_folder / "run.json")
+        for state in ("running", "up"):
+            run_recipe(recipe, serial(), until="pretrain")
+            assert log() == ["render: up", f"pretrain: {state}"]
+
     last.unlink()
     run_recipe(recipe, serial(), until="pretrain")
     assert log() == ["render: up", "pretrain: running"]

@@ -241,6 +241,26 @@ def test_a_finished_run_keeps_the_record_of_the_machine_that_trained_it(run, dat
     assert (out / "run.json").read_text() == "{}"
 
 
+DAMAGED = {"half": b'{\n "config": {', "empty": b"", "NULs": bytes(100), "no object": b"[]"}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_warned_of_and_written_anew(run, dataset, tmp_path, caplog, damaged):
+    """With steps left and without."""
+    out = copy_run(run, tmp_path)
+    checkpoint.stored(out)[0].unlink()
+    for _ in range(2):
+        (out / "run.json").write_bytes(damaged)
+        caplog.clear()
+        pretrain(micro_config(dataset), out)
+        assert f"{out / 'run.json'}: damaged" in caplog.text
+        assert json.loads((out / "run.json").read_text())["num_steps"] == 8
+    (out / "run.json").unlink()
+    pretrain(micro_config(dataset), out)
+    assert (out / "run.json").exists()
+    assert losses(out) == losses(run[0])
+
+
 def test_two_runs_of_one_folder_are_refused(dataset, tmp_path):
     with locked(tmp_path), pytest.raises(CrossviewError, match="another run is writing"):
         pretrain(micro_config(dataset), tmp_path)
