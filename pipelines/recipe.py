@@ -26,8 +26,9 @@ from generation.plain import merge, to_plain
 from generation.renderers.choice import AUTO, chosen_renderer
 from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex
-from generation.shards.schema import CONFIG_NAME, INDEX_NAME, ShardError, read_config
+from generation.shards.schema import INDEX_NAME, ShardError
 from pipelines.config import MANIFESTS, build, load_named
+from pipelines.datasets.folder import recorded_configuration
 from pipelines.datasets.render_pairs import (
     RenderPairsConfig,
     RenderResult,
@@ -172,10 +173,10 @@ def _unmade(recipe: Recipe) -> list[str]:
 
 def _rendering(recipe: Recipe) -> RenderPairsConfig:
     """Return how pairs are rendered; auto means what it meant where they were begun."""
-    path = recipe.pairs_folder / CONFIG_NAME
-    if recipe.render.renderer != AUTO or not path.exists():
+    if recipe.render.renderer != AUTO:
         return recipe.render
-    return replace(recipe.render, renderer=read_config(path)["renderer"])
+    recorded = recorded_configuration(recipe.pairs_folder)
+    return replace(recipe.render, renderer=recorded["renderer"]) if recorded else recipe.render
 
 
 def _is_trained_on(recipe: Recipe) -> bool:

@@ -44,7 +44,6 @@ AS_WRITTEN = (
     "what is wrong with the pairs themselves was written like this, and rendering again gives the "
     "same bytes: leave out their scene, or use another seed"
 )
-BRING_BACK = f"bring {CONFIG_NAME} back from a copy; {INDEX_NAME} holds most of it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +267,7 @@ def _config_flaws(folder: Path, config: dict[str, Any]) -> Iterator[Problem]:
         run = read_config(path)
     except ShardError as error:
         what = str(error).removeprefix(f"{path}: ")
-        yield Problem(file=CONFIG_NAME, what=what, mend=BRING_BACK)
+        yield Problem(file=CONFIG_NAME, what=what)
         return
     differences = diff_plain({key: run.get(key) for key in config}, config)
     if differences:

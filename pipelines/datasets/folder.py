@@ -35,13 +35,31 @@ logger = logging.getLogger(__name__)
 
 def other_configuration(out: Path, recipe: Plain) -> list[str]:
     """Say, a line each, in what a folder's dataset differs from a recipe; empty: in nothing."""
-    path = out / CONFIG_NAME
-    if path.exists():
-        recorded = read_config(path)
+    if recorded := recorded_configuration(out):
         return diff_plain({key: recorded.get(key) for key in recipe}, recipe)
     if any(out.glob("*.tar")):
         return [f"its tar files are of something else (no {CONFIG_NAME})"]
     return []
+
+
+def recorded_configuration(out: Path) -> Plain | None:
+    """Return what a folder's dataset was made with; None where nothing in the folder says it.
+
+    Where config.json is lost or damaged, the index says what decided the pairs, which is warned of.
+    Raises ShardError where config.json is damaged and there is no index.
+    """
+    path = out / CONFIG_NAME
+    try:
+        return read_config(path)
+    except ShardError as error:
+        try:
+            config = ShardIndex.open(out).config
+        except ShardError:
+            if path.exists():
+                raise error from None
+            return None
+        logger.warning("%s; what decided the pairs is taken from %s", error, INDEX_NAME)
+        return config
 
 
 @contextmanager
@@ -125,10 +143,12 @@ def scenes_of(folder: Path) -> list[SceneSource]:
 
 def _versions_in(folder: Path, tasks: Iterable[ShardTask]) -> dict[str, str]:
     """Return the versions that a folder's shards are of: those here, or of the shards that stay."""
-    now, path = versions(), folder / CONFIG_NAME
-    if not path.exists():
+    now = versions()
+    try:
+        run = read_json(folder / CONFIG_NAME, "the configuration of a run")
+    except ShardError:
         return now
-    before: dict[str, str] = read_json(path, "the configuration of a run").get("versions", {})
+    before: dict[str, str] = run.get("versions", {})
     other = other_versions(before, now)
     if not other or not any(read_each(lambda task: task.finished(), tasks)):
         return now

@@ -169,6 +169,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
         lambda d: replace_text(d / "index.json", '"seed": 0', '"seed": 1'),
         {"index.json": "seed: 0 before, 1 now"},
     ),
+    "a damaged configuration": (
+        lambda d: (d / "config.json").write_text("{"),
+        {"config.json": "expected the configuration of a run"},
+    ),
     "a partial file": (
         lambda d: (d / f".{FIRST}.partial").write_bytes(b"half"),
         {f".{FIRST}.partial": "half-written"},

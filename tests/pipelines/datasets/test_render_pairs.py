@@ -402,8 +402,23 @@ def test_a_level_in_the_place_of_another_dataset_is_refused(tmp_path: Path):
 def test_a_configuration_that_is_none_is_told(dataset: Path, tmp_path: Path):
     copy_of(dataset, tmp_path)
     (tmp_path / "config.json").write_text('{"schema_version": 2}')
+    (tmp_path / "index.json").unlink()
     with pytest.raises(ShardError, match="it holds no configuration"):
         render_pairs(config_of(), tmp_path, SERIAL)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(bytes(99))])
+def test_a_lost_or_damaged_configuration_is_written_anew_where_the_index_has_it(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil
+):
+    path = copy_of(dataset, tmp_path) / "config.json"
+    before = path.read_bytes()
+    spoil(path)
+    with pytest.raises(CrossviewError, match=r"seed: 0 before, 1 now"):
+        render_pairs(config_of(seed=1), tmp_path, SERIAL)
+    assert render_pairs(config_of(), tmp_path, SERIAL).reports == []
+    assert "what decided the pairs is taken from index.json" in caplog.text
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_level_is_made_again_with_the_others_of_its_task(tmp_path: Path):
