@@ -61,6 +61,7 @@ _MANY_FILES = 1 << 16
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a crossview command; return its exit status."""
+    _have_stderr()
     try:
         options = _parser().parse_args(arguments)
         log_to_stderr()
@@ -82,6 +83,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("crossview: interrupted", file=sys.stderr)
         return 130
+
+
+def _have_stderr() -> None:
+    """Open a stderr that was closed (2>&-) on nothing: libraries, and other processes, write there.
+
+    Else they fail, or write into the file that has its number.
+    """
+    if sys.stderr is None:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.set_inheritable(descriptor, True)
+        sys.stderr = os.fdopen(descriptor, "w")
 
 
 def _allow_many_files() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,14 @@ def test_an_error_that_names_no_file_is_told(
     said = capsys.readouterr().err
     assert f"crossview: {type(error).__name__}: {error}" in said
     assert ("Traceback" in said) != ("of a bucket: is it reachable" in said) == of_a_bucket
+
+
+def test_a_closed_stderr_is_no_error(tmp_path: Path):
+    words = ["render-pairs", *TINY_ROOM, "--num-pairs", "1", "--out", "out"]
+    command = shlex.join([sys.executable, "-m", "pipelines.cli", *words])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(f"{command} 2>&-", shell=True, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "out" / "index.json").exists()
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
