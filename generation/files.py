@@ -55,9 +55,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
+    """Write a text file, UTF-8 in any locale, that appears whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(text)
+        # Where the locale is not UTF-8, names of files hold their other bytes as surrogates.
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def remove_partial_files(folder: Path) -> None:

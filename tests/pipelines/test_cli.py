@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from generation.machine import num_cores
+from generation.scenes.export import export_glb
+from generation.scenes.procedural import make_room
 from generation.shards.reader import ShardIndex
 from pipelines.cli import COMMANDS, main
 
@@ -202,6 +204,21 @@ def test_a_closed_stderr_is_no_error(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(f"{command} 2>&-", shell=True, cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "out" / "index.json").exists()
+
+
+def test_file_names_are_told_in_any_locale(tmp_path: Path):
+    name = "r\N{LATIN SMALL LETTER A WITH DIAERESIS}ume.glb"
+    export_glb(make_room(0), tmp_path / name)
+    words = ["render-pairs", "--scenes", name, *TINY_ROOM[2:], "--num-pairs", "1"]
+    environment = {
+        **os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pipelines.cli", *words, "--out", "out"]
+    for _ in range(2):  # the second reads what the first wrote
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"--scenes {name}" in card or f"--scenes '{name}'" in card
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
