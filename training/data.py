@@ -125,6 +125,11 @@ class DataConfig:
         return min(count, math.ceil(2 * self.window * count / dataset.num_pairs + 2))
 
 
+def source_names(count: int) -> list[str]:
+    """Return what so many datasets, as DataConfig.sources has them, are called in digests."""
+    return ["data", *(f"data {number}" for number in range(2, count + 1))]
+
+
 def _datasets(index: ShardIndex) -> list[ShardIndex]:
     """Return the datasets that are joined in an index, each once."""
     return [*{id(each): each for each in index.datasets or (index,)}.values()]
@@ -148,7 +153,7 @@ class Split:
     """Each dataset's part in train."""
     val: ShardIndex
     digests: dict[str, str]
-    """SHA-256 of each index.json: 'data', where there are more 'data 2' and so on, 'val_data'."""
+    """SHA-256 of each index.json: by source_names, and 'val_data'."""
 
     @property
     def trained_on_too(self) -> list[str]:
@@ -166,9 +171,9 @@ def open_split(config: DataConfig) -> Split:
     """
     digests: dict[str, str] = {}
     indices: list[ShardIndex] = []
-    for number, source in enumerate(config.sources, 1):
+    for name, source in zip(source_names(len(config.sources)), config.sources):
         indices.append(_open_index(source.path))
-        digests["data" if number == 1 else f"data {number}"] = _digest(source.path)
+        digests[name] = _digest(source.path)
     if config.val_path is not None:
         val = _open_index(config.val_path)
         digests["val_data"] = _digest(config.val_path)

@@ -17,6 +17,7 @@ from pipelines.config import dump_yaml
 from pipelines.datasets.card import CARD_NAME, GENERATED, MARK, scene_licences
 from pipelines.tables import facts_table
 from training.checkpoint import Pretrained
+from training.data import source_names
 from training.model.croco import CroCo
 from training.model_folder import write_model_folder
 from training.provenance import RUN_NAME, described_run
@@ -147,10 +148,9 @@ def _licences(pretrained: Pretrained) -> list[str]:
         return ["That of the weights it was made from; CroCo's own are under CC BY-NC-SA 4.0."]
     data, digests = pretrained.run["config"]["data"], pretrained.run["digests"]
     folders = [data["path"], *(source["path"] for source in data.get("mixture", ()))]
-    names = ["data", *(f"data {number}" for number in range(2, len(folders) + 1))]
     lines = [
         line
-        for name, folder in zip(names, folders)
+        for name, folder in zip(source_names(len(folders)), folders)
         for line in _licences_of(Path(folder), digests.get(name))
     ]
     if pretrained.run["config"].get("init"):
