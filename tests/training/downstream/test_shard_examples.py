@@ -216,23 +216,15 @@ def test_no_depth_is_unknown_and_what_lies_behind_the_second_camera_is_occluded(
     assert occluded.all()
 
 
-def test_depth_beyond_what_is_stored_is_nan(tmp_path):
-    far = np.full((36, 36), 2, np.float32)
-    far[4, 5] = 200
-    sample = good(**{"depth1.png": encode_depth_png(far), "depth2.png": encode_depth_png(far)})
+@pytest.mark.parametrize("depth_m", [0, 200], ids=["nothing hit", "beyond what is stored"])
+def test_depth_that_is_not_known_is_nan_in_either_view(tmp_path, depth_m):
+    depth = np.full((36, 36), 2, np.float32)
+    depth[4, 5] = depth_m
+    sample = good(**{"depth1.png": encode_depth_png(depth), "depth2.png": encode_depth_png(depth)})
     truth = open_shards(write_shards(tmp_path, [sample, sample])).val[0].truth
     for name in ("depth_m", "depth2_m"):
         assert np.argwhere(np.isnan(truth[name])).tolist() == [[4, 5]]
     assert np.isnan(truth["flow"][4, 5]).all()
-
-
-def test_depth_0_of_either_view_is_nan(tmp_path):
-    holes = np.full((36, 36), 2, np.float32)
-    holes[4, 5] = 0
-    sample = good(**{"depth1.png": encode_depth_png(holes), "depth2.png": encode_depth_png(holes)})
-    truth = open_shards(write_shards(tmp_path, [sample, sample])).val[0].truth
-    for name in ("depth_m", "depth2_m"):
-        assert np.argwhere(np.isnan(truth[name])).tolist() == [[4, 5]]
 
 
 def test_shards_without_depth_say_how_to_render_it(tmp_path):
