@@ -113,7 +113,8 @@ def differences(
 def settings_before(before: Plain, now: PretrainConfig) -> list[str]:
     """Return what --set takes to have a recorded config's values again where they differ.
 
-    Lists, and fields that there are no more, are left out.
+    Of the same datasets: those of a mixture lie where they lie now. Fields that there are no more
+    are left out.
     """
     recorded, _ = _comparable(before, now)
     settings = []
@@ -122,12 +123,24 @@ def settings_before(before: Plain, now: PretrainConfig) -> list[str]:
         value: Any = recorded
         for key in name.split("."):
             value = value.get(key)
-        if not isinstance(value, (dict, list)) and not line.endswith(", absent now"):
-            text = value if isinstance(value, str) else json.dumps(value)
-            if isinstance(value, float) and "." not in text:
-                text = text.replace("e", ".0e")  # YAML takes 1e-05 for text
-            settings.append(f"{name}={text}")
+        if name == "data.mixture":
+            parts = zip(value, now.data.mixture, strict=True)
+            value = [{**part, "path": str(source.path)} for part, source in parts]
+        if not line.endswith(", absent now"):
+            settings.append(f"{name}={value if isinstance(value, str) else _yaml_of(value)}")
     return settings
+
+
+def _yaml_of(value: Any) -> str:
+    """Return a plain value as YAML in one line."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_yaml_of(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml_of, value))}]"
+    text = json.dumps(value)
+    if isinstance(value, float) and "." not in text:
+        text = text.replace("e", ".0e")  # YAML takes 1e-05 for text
+    return text
 
 
 def _comparable(before: Plain, now: PretrainConfig) -> tuple[Plain, Plain]:

@@ -375,16 +375,23 @@ def test_a_field_that_an_older_version_had_not_counts_as_its_default(dataset):
 
 
 def test_recorded_values_are_said_as_they_are_set(dataset):
-    config = micro_config(dataset, optim={"base_lr": 1.0}, precision="tf32")
+    data = {"mixture": [{"path": "now", "weight": 2.0}]}
+    config = micro_config(dataset, optim={"base_lr": 1.0}, precision="tf32", data=data)
     older = to_plain(config)
-    older["optim"] |= {"base_lr": 1e-05, "ema": 0.5}
+    older["optim"] |= {"base_lr": 1e-05, "ema": 0.5, "betas": [1e-05, 0.9]}
     older |= {"precision": "auto", "gone": 1, "init": None}
     older["augment"]["unrelated"] = True
-    older["data"]["mixture"] = [{"path": "a", "weight": 1.0, "weight_end": None}]
+    older["data"]["mixture"] = [{"path": "before", "weight": 1e-05, "weight_end": None}]
     older["checkpoint_every_steps"] = 1000  # decides no weight
-    assert settings_before(older, config) == [
-        "optim.base_lr=1.0e-05", "optim.ema=0.5", "augment.unrelated=true", "precision=auto",
+    settings = settings_before(older, config)
+    assert settings == [
+        'data.mixture=[{path: "now", weight: 1.0e-05, weight_end: null}]',
+        "optim.base_lr=1.0e-05", "optim.betas=[1.0e-05, 0.9]", "optim.ema=0.5",
+        "augment.unrelated=true", "precision=auto",
     ]  # fmt: skip
+    values = parse_overrides(settings)
+    assert values["data"]["mixture"] == [{"path": "now", "weight": 1e-05, "weight_end": None}]
+    assert values["optim"]["betas"] == [1e-05, 0.9]
 
 
 @pytest.mark.parametrize(
