@@ -28,6 +28,7 @@ from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
 from generation.scenes.scene import Scene
 from generation.scenes.sources import SceneSource
+from generation.scenes.untrusted import unlikely_extent
 from generation.view import View
 from generation.view_proposals import FirstView, JudgedPath, SecondView, ViewLimits, ViewProposer
 from generation.viewpoints import HasFloors, ViewpointConfig, ViewpointSampler, find_floors
@@ -123,6 +124,8 @@ class PreparedScene:
     """Draws and judges viewpoints."""
     renderer: Renderer
     """Renders what is kept."""
+    warning: str
+    """What is odd about the scene, and what to do; empty where nothing is."""
 
     @classmethod
     def prepare(
@@ -155,6 +158,7 @@ class PreparedScene:
             num_faces=scene.num_faces,
             proposer=ViewProposer(caster, embree, sampler, config.view_limits),
             renderer=supersampled(opened, supersampling),
+            warning=unlikely_extent(scene),
         )
 
 

@@ -19,6 +19,7 @@ from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
 from generation.scenes.digest import load_digested
 from generation.scenes.sources import SceneSource
+from generation.scenes.untrusted import unlikely_extent
 from generation.shard_task import (
     GENERATION_VERSION,
     ShardConfig,
@@ -104,7 +105,9 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
     where the scene cannot be rendered; nothing is left half-written then.
     """
     start = time.perf_counter()
-    renderer, num_faces = _prepare(task.scene, task.scene_digest, task.renderer, task.supersampling)
+    renderer, num_faces, warning = _prepare(
+        task.scene, task.scene_digest, task.renderer, task.supersampling
+    )
     prepared = time.perf_counter()
     remove_other_sidecar(task.shard_path, task.identity, renderer.device)
     poses = task.recorded.world_from_cameras.reshape(-1, 4, 4)
@@ -133,14 +136,15 @@ def regenerate_shard(task: RegenerateTask) -> ShardReport:
         num_renders=len(poses),
         seconds={"prepare": prepared - start, "total": time.perf_counter() - prepared},
         device=renderer.device,
+        warning=warning,
     )
 
 
 @keep_last
 def _prepare(
     source: SceneSource, digest: str, renderer: str, supersampling: int
-) -> tuple[Renderer, int]:
-    """Open a scene's renderer, count its triangles; a worker keeps the last one."""
+) -> tuple[Renderer, int, str]:
+    """Open a scene's renderer, count its triangles, judge its size; a worker keeps the last one."""
     scene = load_digested(source, digest)
     opened = open_renderer(renderer, scene, source)
-    return supersampled(opened, supersampling), scene.num_faces
+    return supersampled(opened, supersampling), scene.num_faces, unlikely_extent(scene)

@@ -136,6 +136,7 @@ def render_shards(task: RenderTask) -> ShardReport:
         num_renders=ledger.num_renders,
         seconds={**ledger.seconds, "prepare": prepare_seconds},
         device=prepared.renderer.device,
+        warning=prepared.warning,
     )
 
 

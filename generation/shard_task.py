@@ -61,6 +61,8 @@ class ShardReport:
     from loaded scene to closed shard, and the others are parts of it."""
     device: str
     """What really rendered."""
+    warning: str = ""
+    """What is odd about the scene, and what to do; empty where nothing is."""
     peak_memory_bytes: int = field(default_factory=_peak_memory_bytes)
     """Of the worker's process so far."""
     versions: dict[str, str] = field(default_factory=versions)

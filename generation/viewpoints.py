@@ -255,7 +255,7 @@ def find_floors(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Flo
     if len(surfaces) == 0:
         raise SceneError(
             f"scene {scene.scene_id!r}: no upward surface to stand on in "
-            f"{_extent(scene)}; is its up axis right (Y is up)?"
+            f"{scene.extent}; is its up axis right (Y is up)?"
         )
     headroom = _headroom(caster, surfaces) >= config.max_height_m + 0.1
     clear = headroom.copy()
@@ -265,19 +265,14 @@ def find_floors(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Flo
     positions = _without_furniture(surfaces[enclosed], floor)
     if len(positions) == 0:
         raise SceneError(
-            f"scene {scene.scene_id!r}: no place to stand in {_extent(scene)}: of "
+            f"scene {scene.scene_id!r}: no place to stand in {scene.extent}: of "
             f"{len(surfaces)} places on upward surfaces, {int(headroom.sum())} have "
             f"{config.max_height_m + 0.1:.1f} m of headroom, {int(clear.sum())} also "
             f"{floor.clearance_m} m of clearance, {int(enclosed.sum())} are also enclosed by "
             f"walls, and none of those is a floor of {floor.min_area_m2} m2; "
-            "are its units metres and its up axis right?"
+            "are its units metres (units_to_meters) and its up axis right?"
         )
     return Floors(positions, floor.step_m)
-
-
-def _extent(scene: Scene) -> str:
-    size = scene.bounds[1] - scene.bounds[0]
-    return f"{size[0]:.2f} x {size[1]:.2f} x {size[2]:.2f} m"
 
 
 def _columns(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Float64:
@@ -300,7 +295,7 @@ def _columns(scene: Scene, caster: RayCaster, config: ViewpointConfig) -> Float6
     if enclosed.sum() * len(around) > MAX_FINE_COLUMNS:
         raise SceneError(
             f"scene {scene.scene_id!r}: {enclosed.sum() * coarse_step**2:.3g} m2 enclosed by walls "
-            f"in {_extent(scene)}; are its units metres? "
+            f"in {scene.extent}; are its units metres (units_to_meters)? "
             "If so, raise pairs.viewpoints.floor.step_m"
         )
     fine = (surfaces[enclosed][:, None, [0, 2]] + around).reshape(-1, 2)

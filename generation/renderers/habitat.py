@@ -107,7 +107,8 @@ class HabitatRenderer:
         if len(positions) == 0:
             raise SceneError(
                 f"scene {self._scene.scene_id!r}: its navigation mesh ({file or 'computed'}) is "
-                "empty, there is no place to stand; are its units metres and its up axis right?"
+                "empty, there is no place to stand; are its units metres (units_to_meters) and "
+                "its up axis right?"
             )
         return Floors(positions, step_m)
 

@@ -104,6 +104,12 @@ class Scene:
         """(2, 3) smallest and largest corner in metres."""
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
+    @property
+    def extent(self) -> str:
+        """Its sides along x, y and z, for messages."""
+        low, high = self.bounds.astype(float)
+        return " x ".join(f"{side:.2f}" for side in high - low) + " m"
+
 
 def transformed(scene: Scene, linear: Float64, translation: Float64 | None = None) -> Scene:
     """Return a scene whose vertices are linear (3, 3) @ vertex + translation (3,).

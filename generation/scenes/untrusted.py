@@ -23,6 +23,10 @@ MAX_DEPTH = 256
 """Nodes above each other in a glTF file; trimesh's time grows with the square of it."""
 MAX_EXTENT_M = 10_000.0
 """Side of a scene; the grid on which floors are searched grows with it."""
+INDOOR_SIDES_M = (0.5, 500.0)
+"""Longer horizontal side that an indoor scan may have; a wide ground around a house takes 200 m."""
+MAX_INDOOR_HEIGHT_M = 100.0
+"""That a room in centimetres exceeds, taken for metres."""
 MAX_ROUNDING_M = 1e-3
 """Distance of neighbouring float32 coordinates, which grows with that from the origin."""
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -122,3 +126,15 @@ def check_extent(scene: Scene, path: str) -> None:
             f"{path}: the scene lies {farthest_m:.3g} m from its origin, where coordinates of 32 "
             f"bits are {np.spacing(farthest_m):.1g} m apart; move it to its origin"
         )
+
+
+def unlikely_extent(scene: Scene) -> str:
+    """Say that a scene has the size of no indoor scan, and what to do; "" where it may be one."""
+    width_m, height_m, depth_m = (scene.bounds[1].astype(float) - scene.bounds[0]).tolist()
+    least_m, most_m = INDOOR_SIDES_M
+    if least_m <= max(width_m, depth_m) <= most_m and height_m <= MAX_INDOOR_HEIGHT_M:
+        return ""
+    return (
+        f"it spans {scene.extent}, as no indoor scan does; if its units are not metres, let a "
+        "stage configuration beside it say units_to_meters"
+    )

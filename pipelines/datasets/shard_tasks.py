@@ -112,11 +112,13 @@ def _done(
 ) -> tuple[dict[str, ShardReport], list[tuple[Task, str]]]:
     """Do tasks; return the reports by task name, and what failed and why.
 
-    Warns, as soon as a report says it, where a worker is not as good or not the same as the others.
+    Warns, as soon as a report says it, where a worker is not as good or not the same as the others,
+    and where something is odd about a scene.
     """
     reports: dict[str, ShardReport] = {}
     failures: list[tuple[Task, str]] = []
     devices: Counter[str] = Counter()
+    odd_scenes: set[str] = set()
     told_of_packages = False
     outcomes = executor.run(
         work,
@@ -135,6 +137,9 @@ def _done(
             if report.device not in devices:
                 _warn_of_software(renderer, report.device)
             devices[report.device] += 1
+            if report.warning and report.scene_id not in odd_scenes:
+                odd_scenes.add(report.scene_id)
+                logger.warning("%s: %s", report.scene_id, report.warning)
             told_of_packages = told_of_packages or _warned_of_packages(report.versions)
     _tell_of_devices(renderer, devices)
     return reports, failures

@@ -11,9 +11,10 @@ from PIL import Image
 
 from generation.scenes.asset_config import AssetConfig
 from generation.scenes.mesh_files import MESH_ENDINGS, load_mesh_scene
-from generation.scenes.scene import SceneError
+from generation.scenes.scene import Scene, SceneError, transformed
 from generation.scenes.sets import scene_files_among
 from generation.scenes.sources import SceneSource, resolve_scenes
+from generation.scenes.untrusted import unlikely_extent
 from pipelines.scene_sets import scene_sets
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # one row: left red, right green
@@ -668,3 +669,20 @@ class TestHostileFiles:
         path.write_text("v 500000 0 4649776\nv 500001 0 4649776\nv 500000 0 4649777\nf 1 2 3\n")
         with pytest.raises(SceneError, match=r"lies 4\.65e\+06 m from its origin, .* move it"):
             SceneSource(scene_id="a", path=str(path)).load()
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (1000, "it spans 5000.00 x 2600.00 x 4000.00 m"),
+        (100, "it spans 500.00 x 260.00 x 400.00 m"),
+        (0.01, "it spans 0.05 x 0.03 x 0.04 m"),
+        (1, ""),
+        (0.3048, ""),
+        (30, ""),
+    ],
+)
+def test_a_size_that_no_indoor_scan_has_is_told(box_room: Scene, scale: float, said: str):
+    text = unlikely_extent(transformed(box_room, scale * np.eye(3)))
+    assert text.startswith(said)
+    assert bool(text) == bool(said)

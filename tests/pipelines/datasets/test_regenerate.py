@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from generation.errors import CrossviewError
 from generation.regenerate_task import RegenerateTask
 from generation.scenes.export import export_glb
 from generation.scenes.procedural import make_room
+from generation.scenes.scene import joined, transformed
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import REGENERATED_NAME, ShardError
 from generation.shards.verify import verify_dataset
@@ -92,6 +94,19 @@ def test_what_was_made_again_can_be_made_again(dataset: Path, tmp_path: Path):
     again(dataset, tmp_path / "first", resolution=48)
     again(tmp_path / "first", tmp_path / "second")
     assert digests(tmp_path / "first", "*.tar") == digests(tmp_path / "second", "*.tar")
+
+
+def test_a_scene_as_large_as_none_is_warned_of_once(tmp_path: Path, caplog):
+    above = transformed(make_room(1), np.eye(3), np.array([0.0, 200.0, 0.0]))
+    export_glb(joined("tower", [make_room(0), above]), tmp_path / "tower.glb")
+    scenes = [str(tmp_path / "tower.glb"), "procedural:0"]
+    config = build(RenderPairsConfig, {**MADE_OF, "scenes": scenes}, source="test")
+    render_pairs(config, tmp_path / "pairs", SERIAL)  # in two shards a scene
+    again(tmp_path / "pairs", tmp_path / "again")
+    told = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    for message in told:
+        assert re.search(r"^tower: it spans .* x 20\d\.\d\d x .* m.*units_to_meters", message)
+    assert len(told) == 2
 
 
 def test_poses_stay_at_another_resolution_and_field_of_view(dataset: Path, tmp_path: Path):
