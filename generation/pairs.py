@@ -26,7 +26,7 @@ from generation.renderers.choice import KINDS, open_renderer
 from generation.renderers.embree import EmbreeRenderer
 from generation.renderers.protocol import Renderer
 from generation.renderers.supersampling import supersampled
-from generation.scenes.scene import Scene
+from generation.scenes.scene import Scene, SceneError
 from generation.scenes.sources import SceneSource
 from generation.scenes.untrusted import unlikely_extent
 from generation.view import View
@@ -140,8 +140,15 @@ class PreparedScene:
         """Build a scene's ray hierarchy, find its floors, open its renderer.
 
         source: where the scene is from, for renderers that load scenes themselves. Raises
-        SceneError where nobody can stand in it, RendererError where it cannot be rendered.
+        SceneError where nobody can stand in it, or every view of it would be blank, RendererError
+        where it cannot be rendered.
         """
+        if config.view_limits.min_contrast > 0 and scene.is_of_one_color:
+            raise SceneError(
+                f"scene {scene.scene_id!r}: this mesh has neither texture nor vertex colours, so "
+                "its views would be blank; export it with colours, or accept such views with "
+                "--set pairs.views.min_contrast=0"
+            )
         caster = RayCaster(scene)
         embree = EmbreeRenderer(scene, caster=caster)
         opened = embree if renderer == embree.name else open_renderer(renderer, scene, source)

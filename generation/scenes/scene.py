@@ -105,6 +105,16 @@ class Scene:
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
     @property
+    def is_of_one_color(self) -> bool:
+        """Whether all of it has the same colour, as a mesh has whose file names none."""
+        used = [self.materials[index] for index in np.unique(self.face_materials)]
+        return (
+            len({material.base_color for material in used}) == 1
+            and not any(material.texture for material in used)
+            and bool((self.vertex_colors == self.vertex_colors[0]).all())
+        )
+
+    @property
     def extent(self) -> str:
         """Its sides along x, y and z, for messages."""
         low, high = self.bounds.astype(float)

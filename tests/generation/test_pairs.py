@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,8 @@ from generation.covisibility import covisibility_a_in_b, official_covisibility
 from generation.errors import CrossviewError
 from generation.overlap import OverlapBand
 from generation.pairs import MAX_HALVINGS, Pair, PairConfig, PairFinder, PreparedScene
-from generation.scenes.scene import Material, Scene
+from generation.scenes.scene import Material, Scene, SceneError
+from generation.view_proposals import ViewLimits
 
 SMALL = {"image_size": (64, 64)}
 
@@ -71,11 +74,43 @@ def test_a_band_that_the_scene_cannot_give_ends_after_a_bounded_number_of_propos
 
 
 def test_blank_walls_are_rejected_by_name(box_room: Scene):
-    fields = vars(box_room) | {"materials": (Material(),)}
+    colors = box_room.vertex_colors.copy()
+    colors[0] -= 1  # not blank to the last bit, which is refused at once
+    fields = vars(box_room) | {"materials": (Material(),), "vertex_colors": colors}
     config = PairConfig(max_tries=20, **SMALL)
     (pair,), ledger = find_pairs(Scene(**fields), config, [0])
     assert pair is None
     assert set(ledger.rejections) == {"first view almost blank", "first view too close"}
+
+
+@pytest.mark.parametrize("materials", [1, 2])
+def test_a_mesh_without_colours_is_refused_unless_blank_views_are_wanted(
+    box_room: Scene, materials: int
+):
+    colorless = replace(
+        box_room,
+        materials=(*(Material(base_color=(0.4, 0.4, 0.4)) for _ in range(materials)), Material()),
+        face_materials=(np.arange(box_room.num_faces) % materials).astype(np.int32),
+    )
+    with pytest.raises(SceneError, match="neither texture nor vertex colours"):
+        PreparedScene.prepare(colorless, PairConfig(**SMALL))
+    for config in (
+        PairConfig(views=ViewLimits(min_contrast=0.0), **SMALL),
+        PairConfig(overlap=OverlapBand.parse("official"), **SMALL),
+    ):
+        (pair,), _ = find_pairs(colorless, config, [0])
+        assert pair is not None
+        assert (pair.view1.depth_m > 0).all()
+
+
+def test_colours_of_materials_alone_are_colours(box_room: Scene):
+    painted = replace(
+        box_room,
+        materials=(Material(), Material(base_color=(0.4, 0.4, 0.4))),
+        face_materials=(np.arange(box_room.num_faces) % 2).astype(np.int32),
+    )
+    (pair,), _ = find_pairs(painted, PairConfig(**SMALL), [0])
+    assert pair is not None
 
 
 @pytest.mark.parametrize("text", ["0.6-0.4", "0.5-0.5", "-0.1-0.5", "0.5-1.5", "half", "0.5", ""])
