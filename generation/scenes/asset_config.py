@@ -16,6 +16,8 @@ from generation.scenes.scene import SceneError
 STAGE_CONFIG_ENDING = ".stage_config.json"
 OBJECT_CONFIG_ENDING = ".object_config.json"
 
+DEFAULT_UP = "y"
+"""The up axis of meshes of which nothing else is said."""
 UP_AXES = {
     "x": (1, 0, 0),
     "-x": (-1, 0, 0),
@@ -110,10 +112,15 @@ def asset_config_of(path: Path, up: str, *, units_to_meters: float = 1.0) -> Ass
     """
     if path.name.endswith(STAGE_CONFIG_ENDING):
         return AssetConfig.read(path)
-    beside = path.with_name(path.stem + STAGE_CONFIG_ENDING)
+    beside = stage_config_beside(path)
     if beside.exists():
         return AssetConfig.read(beside)
     return AssetConfig.with_up(path, up, units_to_meters=units_to_meters)
+
+
+def stage_config_beside(mesh_path: Path) -> Path:
+    """Return where the stage configuration of a mesh lies, if there is one."""
+    return mesh_path.with_name(mesh_path.stem + STAGE_CONFIG_ENDING)
 
 
 def read_config(path: Path) -> dict[str, Any]:

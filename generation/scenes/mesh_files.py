@@ -404,9 +404,11 @@ class _Format:
     """The file's meshes."""
     check: Callable[[Path, Budget], None] | None = None
     """Raises SceneError where the header tells that the file is no good."""
+    has_up: bool = False
+    """Whether the format's specification says which axis is up."""
 
 
-_GLTF = _Format(files=_files_of_gltf, parts=_gltf_parts, check=_check_gltf)
+_GLTF = _Format(files=_files_of_gltf, parts=_gltf_parts, check=_check_gltf, has_up=True)
 _FORMATS = {
     ".glb": _GLTF,
     ".gltf": _GLTF,
@@ -415,6 +417,7 @@ _FORMATS = {
 }
 MESH_ENDINGS = tuple(_FORMATS)
 """Of one mesh in several formats, the first of these is taken."""
+ENDINGS_WITHOUT_UP = tuple(ending for ending, each in _FORMATS.items() if not each.has_up)
 
 
 def _format(path: Path) -> _Format:

@@ -11,10 +11,22 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from generation.errors import first_few
 from generation.locations import location
-from generation.scenes.asset_config import STAGE_CONFIG_ENDING, UP_AXES, asset_config_of
+from generation.scenes.asset_config import (
+    DEFAULT_UP,
+    STAGE_CONFIG_ENDING,
+    UP_AXES,
+    asset_config_of,
+    stage_config_beside,
+)
 from generation.scenes.composed import SCENE_INSTANCE_ENDING, load_composed_scene, read_layout
-from generation.scenes.mesh_files import MESH_ENDINGS, files_of_mesh, load_mesh_scene
+from generation.scenes.mesh_files import (
+    ENDINGS_WITHOUT_UP,
+    MESH_ENDINGS,
+    files_of_mesh,
+    load_mesh_scene,
+)
 from generation.scenes.procedural import make_room
 from generation.scenes.remote import fetched, is_url, remote_matches
 from generation.scenes.scene import Scene, SceneError
@@ -40,7 +52,7 @@ class SceneSource:
     """Stable name without dots or slashes."""
     path: str = ""
     """Mesh file, stage configuration or scene instance, or its URL; empty for a procedural room."""
-    up: str = "y"
+    up: str = DEFAULT_UP
     """The file's up axis, where no stage configuration says it: one of UP_AXES."""
     units_to_meters: float = 1.0
     """Length of one of the file's units in metres, where no stage configuration says it."""
@@ -95,7 +107,7 @@ class SceneSource:
 
 
 def resolve_scenes(
-    patterns: list[str], *, up: str = "y", sets: Mapping[str, SceneSet] | None = None
+    patterns: list[str], *, up: str = DEFAULT_UP, sets: Mapping[str, SceneSet] | None = None
 ) -> list[SceneSource]:
     """Turn patterns into sources, in a stable order: sorted within a pattern, patterns as given.
 
@@ -128,6 +140,23 @@ def resolve_scenes(
     _check_names(sources)
     _warn_of_left_out(sources)
     return sources
+
+
+def tell_of_assumed_up(sources: Iterable[SceneSource]) -> None:
+    """Log which meshes are taken with the default up axis though nothing says that it is theirs.
+
+    Behind a URL, a stage configuration may still say it.
+    """
+    assumed = [
+        Path(source.path).name
+        for source in sources
+        if source.up == DEFAULT_UP
+        and source.path.lower().endswith(ENDINGS_WITHOUT_UP)
+        and (source.is_remote or not stage_config_beside(Path(source.path)).exists())
+    ]
+    if assumed:
+        names = first_few(assumed)
+        logger.info("%s: no axis is said to be up; taken: %s (--up)", names, DEFAULT_UP)
 
 
 def _sources(pattern: str, up: str, sets: Mapping[str, SceneSet]) -> Iterator[SceneSource]:

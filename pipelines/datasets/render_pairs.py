@@ -21,8 +21,9 @@ from generation.pairs import PairConfig
 from generation.plain import to_plain
 from generation.render_task import RenderTask, render_shards
 from generation.renderers.choice import KINDS, RENDERERS, chosen_renderer
+from generation.scenes.asset_config import DEFAULT_UP
 from generation.scenes.digest import navmesh_digest, scene_digest
-from generation.scenes.sources import SceneSource, resolve_scenes
+from generation.scenes.sources import SceneSource, resolve_scenes, tell_of_assumed_up
 from generation.shard_task import ShardConfig, ShardReport
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import Sidecar
@@ -51,7 +52,7 @@ class RenderPairsConfig:
 
     scenes: tuple[str, ...]
     """Mesh files, folders, globs, or procedural:FIRST-LAST."""
-    up: str = "y"
+    up: str = DEFAULT_UP
     """Up axis of meshes without a stage configuration: x, y, z, -x, -y or -z."""
     num_pairs: int | None = None
     """Pairs in all, of each level where there are levels, dealt evenly to the scenes; or give
@@ -221,6 +222,7 @@ def render_pairs(
     """
     config = config.resolved()
     tasks = plan_tasks(config, out)
+    tell_of_assumed_up(dict.fromkeys(task.scene for task in tasks))
     with _claimed(config, out, tasks):
         start = time.perf_counter()
         made = make_missing(render_shards, tasks, executor, out, verify=verify)

@@ -13,7 +13,7 @@ from generation.scenes.asset_config import AssetConfig
 from generation.scenes.mesh_files import MESH_ENDINGS, load_mesh_scene
 from generation.scenes.scene import Scene, SceneError, transformed
 from generation.scenes.sets import scene_files_among
-from generation.scenes.sources import SceneSource, resolve_scenes
+from generation.scenes.sources import SceneSource, resolve_scenes, tell_of_assumed_up
 from generation.scenes.untrusted import unlikely_extent
 from pipelines.scene_sets import scene_sets
 
@@ -482,6 +482,15 @@ class TestResolving:
             (tmp_path / name).touch()
         sources = resolve_scenes([str(tmp_path / "*.glb")])
         assert [Path(s.path).name for s in sources] == ["a.glb", "b.basis.glb"]
+
+    def test_meshes_that_do_not_say_which_axis_is_up_are_told(self, tmp_path: Path, caplog):
+        for name in ("a.OBJ", "b.ply", "c.glb", "d.ply", "d.stage_config.json"):
+            (tmp_path / name).touch()
+        caplog.set_level("INFO")
+        url = "https://localhost/e.ply"
+        for up in ("y", "z"):
+            tell_of_assumed_up(resolve_scenes(["procedural:0", str(tmp_path), url], up=up))
+        assert caplog.messages == ["a.OBJ, b.ply, e.ply: no axis is said to be up; taken: y (--up)"]
 
     @pytest.mark.parametrize(
         "pattern", ["procedural:", "procedural:5-2", "procedural:a", "nothing-*.glb"]

@@ -315,7 +315,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(dataset: Pat
     assert digests(tmp_path / "out") == digests(dataset)
 
 
-def test_one_bad_scene_is_reported_and_the_others_finish(tmp_path: Path):
+def test_one_bad_scene_is_reported_and_the_others_finish(tmp_path: Path, caplog):
+    caplog.set_level("INFO")
     (tmp_path / "bad.glb").write_bytes(b"not a mesh")
     config = config_of(
         scenes=[str(tmp_path / "bad.glb"), "procedural:0", str(tmp_path / "gone.ply")], num_pairs=6
@@ -326,6 +327,7 @@ def test_one_bad_scene_is_reported_and_the_others_finish(tmp_path: Path):
     assert result.failures[0].startswith("bad: ")
     assert "bad.glb" in result.failures[0]
     assert "gone.ply: no such file" in result.failures[1]
+    assert caplog.messages[0] == "gone.ply: no axis is said to be up; taken: y (--up)"
     table = summary_table(result)
     assert "failed" in table
     assert "procedural-000000" in table
