@@ -50,10 +50,16 @@ def write_safetensors(weights: dict[str, Tensor], path: Path) -> None:
 def read_model_folder(path: Path) -> CroCo:
     """Load the model, for evaluation, of a folder or of the safetensors file in it.
 
-    Raises CrossviewError where a file is missing, damaged or another model's.
+    Raises CrossviewError where a file is missing, damaged or another model's, or an encoder's.
     """
     folder, weights_path = (path, path / WEIGHTS_NAME) if path.is_dir() else (path.parent, path)
-    return model_of(_read_config(folder / CONFIG_NAME), _read_tensors(weights_path), weights_path)
+    weights = _read_tensors(weights_path)
+    if any(name.startswith("blocks.") for name in weights):  # timm's name of enc_blocks
+        raise CrossviewError(
+            f"{weights_path}: an encoder alone, as export --to timm writes: expected weights of a "
+            "whole model"
+        )
+    return model_of(_read_config(folder / CONFIG_NAME), weights, weights_path)
 
 
 def _read_config(path: Path) -> ModelConfig:

@@ -113,6 +113,14 @@ def test_the_printed_line_makes_the_model_in_timm(run, tmp_path, capsys):
         torch.testing.assert_close(model.forward_features(images), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["encoder.safetensors", "model.safetensors"])
+def test_an_encoder_alone_is_no_model(run, tmp_path, name):
+    assert export(run, tmp_path) == 0  # a model's configuration lies beside it, too
+    write_timm(load_model(run), tmp_path / name)
+    with pytest.raises(CrossviewError, match=f"{name}: an encoder alone, as export --to timm"):
+        load_model(tmp_path / name)
+
+
 def assert_equal_models(first, second):
     assert first.config == second.config
     ours, theirs = first.state_dict(), second.state_dict()
