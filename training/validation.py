@@ -62,8 +62,8 @@ class ValidationPairs:
     shuffled: Tensor
     """(n,) whose reference stands in for each pair's own: of another room where there are two."""
     truth: Tensor | None
-    """(n, N, 2) true_places of each target patch in its reference; None without depth, and for a
-    model that sees no reference."""
+    """(n, N, 2) true_places of each target patch in its reference, NaN for a pair without depth;
+    None where the first has none, and for a model that sees no reference."""
     samples: Int64
     """(n,) sample numbers in the index."""
 
@@ -180,13 +180,17 @@ class _ValidationReader:
 
     def _true_places(self, sample: int, images: list[UInt8]) -> Float32:
         size = self._model.image_size
+        try:
+            depths = self._reader.depths(sample)
+        except SampleError:
+            raise
+        except ShardError:  # among tars of several datasets, some may have no depth
+            return np.full((self._model.num_patches, 2), np.nan, np.float32)
         view1, view2 = (
             View(
                 camera=centre_cropped(camera, size), color=image, depth_m=centre_crop(depth_m, size)
             )
-            for camera, image, depth_m in zip(
-                self._reader.cameras(sample), images, self._reader.depths(sample)
-            )
+            for camera, image, depth_m in zip(self._reader.cameras(sample), images, depths)
         )
         return true_places(view1, view2, self._model.patch_size)
 

@@ -142,7 +142,7 @@ class ShardIndex:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the shards are tars from elsewhere, of which nothing but two images is known."""
+        """Whether `crossview index` made it: nothing is known of what made the tars."""
         return not self.config
 
     @property
@@ -245,8 +245,8 @@ class ShardReader:
         for ending in endings:
             if ending not in members:
                 hint = ""
-                if self.index.dataset(shard).is_plain:
-                    hint = "; tars from elsewhere hold two images a pair and nothing else"
+                if self.index.dataset(shard).is_plain and META not in members:
+                    hint = "; of tars from elsewhere nothing but two images a pair is known"
                 elif ending in DEPTHS:
                     hint = "; render the pairs again with --depth"
                 raise ShardError(f"{path}: sample {key!r} has no {ending}{hint}")

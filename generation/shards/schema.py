@@ -78,7 +78,7 @@ class Sidecar:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its tar is from elsewhere, of two images a sample and nothing else we know of."""
+        """Whether `crossview index` made it: nothing is known of what made the tar."""
         return self.entry is not None and not self.task
 
     def to_json(self) -> str:

@@ -12,7 +12,7 @@ from generation.errors import CrossviewError, MachineError
 from generation.files import file_sha256
 from generation.locations import contents, filesystem, is_remote
 from generation.retries import retried
-from generation.shards.plain_tars import plain_places
+from generation.shards.plain_tars import plain_contents
 from generation.shards.schema import ShardEntry, Sidecar, sidecar_path
 from generation.shards.writer import member_places
 
@@ -85,7 +85,12 @@ def _tar_flaws(tar: Path, sidecar: Sidecar, sha256: str) -> Iterator[str]:
 def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[str]:
     """Yield in what a sidecar disagrees with what its tar holds."""
     try:
-        places = plain_places(path) if sidecar.is_plain else member_places(path)
+        if sidecar.is_plain:
+            scene, places = plain_contents(path)
+            of_scene = scene == entry.scene
+        else:
+            places = member_places(path)
+            of_scene = all(key.startswith(f"{entry.scene}-") for key in places)
     except (tarfile.TarError, CrossviewError) as error:
         yield f"{path.name} is not a tar ({error})"
         return
@@ -95,5 +100,5 @@ def _member_flaws(path: Path, sidecar: Sidecar, entry: ShardEntry) -> Iterator[s
         yield f"its member offsets are not those of {path.name}"
     if len(places) != entry.count:
         yield f"it counts {entry.count} pairs, {path.name} holds {len(places)}"
-    if not sidecar.is_plain and not all(key.startswith(f"{entry.scene}-") for key in places):
+    if not of_scene:
         yield f"it names scene {entry.scene!r}, its keys another one"

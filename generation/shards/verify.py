@@ -146,7 +146,7 @@ def _findings(
         for key, members in _pairs(tar, sidecar):
             of_pair = (
                 plain_flaws(key, members)
-                if sidecar.is_plain
+                if sidecar.is_plain and META not in members
                 else pair_flaws(key, members, entry.scene, expected)
             )
             problems += [Problem(file=entry.name, what=w, mend=AS_WRITTEN) for w in of_pair]

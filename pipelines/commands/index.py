@@ -16,7 +16,9 @@ def add(commands: Any) -> None:
         description="Write a sidecar beside each tar of a folder, and index.json: then `crossview "
         "pretrain` takes it as data. Each sample is two JPEG images of one key: KEY.view1.jpg and "
         "KEY.view2.jpg, or KEY.1.jpg and KEY.2.jpg. A tar counts as one scene, of which training "
-        "holds some out: make two at least, or validate on another folder.",
+        "holds some out: make two at least, or validate on another folder. Tars of rendered pairs, "
+        "such as those of several datasets in one folder without their other files, keep their "
+        "scenes and depth.",
         epilog="example: crossview index video-pairs",
     )
     parser.set_defaults(command=run)
@@ -28,5 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from generation.shards.plain_tars import index_plain_tars
 
     index = index_plain_tars(options.folder)
-    print(f"{options.folder}: {index.num_pairs} pairs in {len(index.shards)} tars")
+    print(
+        f"{options.folder}: {index.num_pairs} pairs of {len(index.scenes)} scenes in "
+        f"{len(index.shards)} tars"
+    )
     return 0

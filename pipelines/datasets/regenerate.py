@@ -186,7 +186,7 @@ def read_record(config: RegenerateConfig) -> Record:
     if index.is_plain:
         raise CrossviewError(
             f"{folder}: expected rendered pairs, found tars that `crossview index` made readable; "
-            "they hold no cameras, so their pairs cannot be rendered again"
+            "nothing is known of what made them, so their pairs cannot be rendered again"
         )
     pieces = read_dataset(index, roots, scenes_of(folder))
     return Record(

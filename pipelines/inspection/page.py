@@ -85,7 +85,7 @@ def write_inspection(folder: Path, out: Path, config: InspectConfig) -> Path:
     if index.is_plain:
         raise CrossviewError(
             f"{folder}: expected rendered pairs, found tars that `crossview index` made readable; "
-            "they record no cameras and no co-visibility to show"
+            "nothing is known of what made them; inspect datasets as they were rendered"
         )
     pictures = out.with_suffix("")
     if pictures == out:

@@ -6,10 +6,13 @@ import json
 import re
 import tarfile
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from micro import micro_config
+from one_worker import SERIAL
 from synthetic import pair_members, write_dataset
 
 from generation.errors import CrossviewError
@@ -19,11 +22,13 @@ from generation.shards.schema import INDEX_AGAIN, MEND, ShardError, Sidecar
 from generation.shards.verify import verify_dataset
 from pipelines.cli import main
 from pipelines.config import build
+from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 from training.data import DataConfig, Source, open_split
 from training.loader import Requests, batches
 from training.order import Batches, SamplesTaken, Schedule, Share
 from training.pair_reader import PairReader
 from training.trainer import pretrain
+from training.validation import load_validation_pairs
 
 
 def mixture(*shares, batch_size=16):
@@ -122,7 +127,7 @@ def videos(tmp_path, capsys):
     for name, keys in (("walk", ("a/0", "a/1", "b/0")), ("drive", ("0", "1", "2", "3"))):
         write_plain_tar(tmp_path / "videos" / f"{name}.tar", keys)
     assert main(["index", str(tmp_path / "videos")]) == 0
-    assert "7 pairs in 2 tars" in capsys.readouterr().out
+    assert "7 pairs of 2 scenes in 2 tars" in capsys.readouterr().out
     return tmp_path / "videos"
 
 
@@ -229,18 +234,90 @@ class TestTheirRemedies:
             reader.images(reader.index.num_pairs - 1)
 
     def test_their_depth_is_not_asked_to_be_rendered(self, videos):
-        with pytest.raises(ShardError, match=r"no depth1\.png; tars from elsewhere hold"):
+        with pytest.raises(ShardError, match=r"no depth1\.png; of tars from elsewhere nothing"):
             ShardReader(ShardIndex.open(videos)).depths(0)
 
     def test_they_cannot_be_rendered_again(self, videos, tmp_path, capsys):
         arguments = ["--metadata", str(videos), "--out", str(tmp_path / "out")]
         assert main(["regenerate", *arguments]) == 2
-        assert "they hold no cameras, so their pairs cannot be rend" in capsys.readouterr().err
+        assert "nothing is known of what made them, so their" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """Two rooms of two shards each, with depth; and another room of one shard, without."""
+    out = tmp_path_factory.mktemp("rendered")
+    for name, scenes, depth in (("a", "0-1", True), ("b", "2", False)):
+        values = {
+            "scenes": [f"procedural:{scenes}"],
+            "num_pairs": 4 if depth else 2,
+            "renderer": "embree",
+            "pairs": {"image_size": [40, 40]},
+            "shards": {"pairs_per_shard": 1 if depth else 2, "depth": depth},
+        }
+        render_pairs(build(RenderPairsConfig, values, source="test"), out / name, SERIAL)
+    return out
+
+
+class TestRenderedTars:
+    """Tars of rendered pairs, from two datasets, in one folder."""
+
+    @pytest.fixture
+    def merged(self, rendered, tmp_path):
+        for path in rendered.glob("*/*.tar"):
+            (tmp_path / path.name).symlink_to(path)
+        index_plain_tars(tmp_path)
+        return tmp_path
+
+    def test_keep_their_scenes(self, merged):
+        index = ShardIndex.open(merged)
+        assert [entry.scene[-1] for entry in index.shards] == ["0", "0", "1", "1", "2"]
+        split = open_split(DataConfig(path=merged))
+        assert not {*split.train.scenes} & {*split.val.scenes}
+
+    def test_keep_their_depth_and_cameras(self, merged, rendered, caplog):
+        ours, theirs = (ShardReader(ShardIndex.open(path)) for path in (merged, rendered / "a"))
+        assert np.array_equal(ours.depths(3), theirs.depths(3))
+        assert ours.record(3) == theirs.record(3)
+        with pytest.raises(ShardError, match=r"no depth1\.png; render the pairs again with --de"):
+            ours.depths(4)
+        data = DataConfig(path=merged, val_path=merged)
+        pairs = load_validation_pairs(ours.index, micro_config(merged).model, 6, 1, data)
+        assert len(pairs) == 6
+        known = torch.isfinite(pairs.truth).flatten(1).any(1)
+        assert known.tolist() == [True] * 4 + [False] * 2
+        assert not caplog.records
+
+    def test_are_verified_as_what_they_are(self, merged):
+        assert verify_dataset(merged).problems == ()
+        path = merged / "procedural-000000-000000.json"
+        sidecar = Sidecar.read(path)
+        other = replace(sidecar.entry, scene=path.stem)  # as it was named before
+        path.write_text(replace(sidecar, entry=other).to_json())
+        (problem,) = verify_dataset(merged).problems
+        assert "it names scene 'procedural-000000-000000', its keys another" in problem.what
+
+    def test_of_several_scenes_are_refused(self, rendered, tmp_path):
+        with tarfile.open(tmp_path / "all.tar", "w") as both:
+            for path in sorted(rendered.glob("*/*-000000.tar")):
+                with tarfile.open(path) as tar:
+                    for member in tar:
+                        both.addfile(member, tar.extractfile(member))
+        with pytest.raises(CrossviewError, match=r"all\.tar: pairs of 3 scenes \(procedural-0"):
+            index_plain_tars(tmp_path)
+
+    def test_have_an_index_where_they_were_rendered(self, rendered, capsys):
+        before = (rendered / "a" / "index.json").read_bytes()
+        assert main(["index", str(rendered / "a")]) == 2
+        said = capsys.readouterr().err
+        assert "a: a dataset of rendered pairs, which has its index.json: there is nothing" in said
+        assert "remove" not in said
+        assert (rendered / "a" / "index.json").read_bytes() == before
 
 
 def test_tars_without_cameras_have_no_page(videos, capsys):
     assert main(["inspect", str(videos)]) == 2
-    assert "they record no cameras" in capsys.readouterr().err
+    assert "nothing is known of what made them" in capsys.readouterr().err
     assert not (videos / "inspect").exists()
 
 
