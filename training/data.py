@@ -156,6 +156,11 @@ class Split:
     """SHA-256 of each index.json: by source_names, and 'val_data'."""
 
     @property
+    def datasets(self) -> list[ShardIndex]:
+        """The training part of each dataset, in the order of shares."""
+        return _datasets(self.train)
+
+    @property
     def trained_on_too(self) -> list[str]:
         """Scenes to validate on whose rooms are trained on: none, but with data.val_path."""
         unseen = without_rooms_of(self.train.scenes, self.val).scenes

@@ -40,7 +40,15 @@ from training.metrics_log import MetricsLog, StepWindow
 from training.model.croco import CroCo, initialise
 from training.model.weights import load_weights
 from training.optim import make_optimizer, num_masked
-from training.order import Batches, Schedule, random_masks, rank_part, swapped_views, weights_seed
+from training.order import (
+    Batches,
+    SamplesTaken,
+    Schedule,
+    random_masks,
+    rank_part,
+    swapped_views,
+    weights_seed,
+)
 from training.parallel import (
     load_optimizer,
     sharing_gradients,
@@ -261,7 +269,21 @@ class _Run:
             self.process.device,
             self.precision_name,
         )
+        if len(self.split.datasets) > 1:
+            self._tell_of_mixture()
         return MetricsLog(self.out, self.step)
+
+    def _tell_of_mixture(self) -> None:
+        taken = SamplesTaken(self.schedule, self.num_steps).before(self.num_steps)
+        for index, count in zip(self.split.datasets, taken):
+            logger.info(
+                "of %s %d pairs of %d scenes train: %.3g %% of the run, each %.3g times",
+                index.folder,
+                index.num_pairs,
+                len(index.scenes),
+                100 * count / taken.sum(),
+                count / index.num_pairs,
+            )
 
     def _loop(self, log: MetricsLog | None) -> None:
         if self.process.device.type == "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from generation.bounds import require
@@ -25,7 +26,12 @@ def add(commands: Any) -> None:
         epilog="example: crossview pretrain --data out/pairs --preset tiny --out out/pretrain",
     )
     parser.set_defaults(command=run)
-    parser.add_argument("--data", metavar="DIR", help="folder or URL of the dataset")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="DIR",
+        help="folder or URL of the dataset; of more, with --set 'data.mixture=[{path: DIR}]'",
+    )
     parser.add_argument("--val-data", metavar="DIR", help="another one to validate on")
     parser.add_argument(
         "--preset",
@@ -111,14 +117,22 @@ def _for_launcher(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_of(options: argparse.Namespace) -> PretrainConfig:
-    """Return the configuration that the options give. Raises ConfigError."""
+    """Return the configuration that the options give. Raises CrossviewError."""
     from pipelines.recipe import pretrain_config
 
+    first, *others = options.data or [None]
+    if others:
+        parts = ", ".join(f"{{path: {each}, weight: 1.0}}" for each in others)
+        words = ["--data", first, "--set", f"data.mixture=[{parts}]"]
+        raise CrossviewError(
+            f"--data: expected one dataset, got {', '.join(options.data)}; to train on all of "
+            f"them, give {shlex.join(words)}"
+        )
     values = shared.config_values(
         options,
         {
             "preset": options.preset,
-            "data.path": options.data,
+            "data.path": first,
             "data.val_path": options.val_data,
             "init": options.init,
             "seed": options.seed,

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 import re
 import tarfile
 import tracemalloc
@@ -353,6 +354,15 @@ def test_a_mixture_trains_and_holds_a_scene_out_of_all_datasets(dataset, videos,
     data["mixture"][1]["weight"] = 0.25
     with pytest.raises(CrossviewError, match=r"data\.mixture: .* before, .* now"):
         pretrain(micro_config(dataset, data=data), tmp_path / "run")
+
+
+def test_a_mixture_is_told_by_its_datasets(dataset, videos, tmp_path, caplog):
+    data = {"val_path": str(dataset), "mixture": [{"path": str(videos), "weight": 3.0}]}
+    with caplog.at_level(logging.INFO):
+        pretrain(micro_config(dataset, data=data), tmp_path / "run")
+    told = [record.getMessage() for record in caplog.records]
+    assert f"of {dataset} 48 pairs of 4 scenes train: 25 % of the run, each 0.167 times" in told
+    assert f"of {videos} 7 pairs of 2 scenes train: 75 % of the run, each 3.43 times" in told
 
 
 def test_a_mixture_gives_each_samples_own_bytes(dataset, videos):

@@ -53,6 +53,11 @@ BAD = {
         ["--set", "data.mixture=out/b"],
         "data.mixture: expected a list, each a mapping of path, weight, weight_end, got",
     ),
+    "several datasets": (
+        ["--data", "out/a", "out/b", "c"],
+        "got out/a, out/b, c; to train on all of them, give --data out/a --set "
+        "'data.mixture=[{path: out/b, weight: 1.0}, {path: c, weight: 1.0}]'",
+    ),
     "data below the crop": (
         ["--set", "model.image_size=40"],
         "36 x 36 pixels, but the model takes crops of 40",
