@@ -75,11 +75,17 @@ def earlier_run(
     other_data = diff_plain(state["digests"], split.digests, "SHA-256 of the index of ")
     if lines or other_data:
         settings = [] if other_data else settings_before(state["config"], config)
+        hint = f"\nto go on with it, add --set {shlex.join(settings)}" if settings else ""
+        is_done = state["step"] == (described_run(out) or {}).get("num_steps")
+        lengths = ("optim.max_steps:", "optim.epochs:")
+        if is_done and any(line.startswith(lengths) for line in lines):
+            hint = (
+                f"\nit is done; to train on from its weights, add --init {shlex.quote(str(out))} "
+                "and take another folder as --out"
+            )
         raise CrossviewError(
             f"{out} holds a run that was configured otherwise; take another folder or the same "
-            "configuration:\n  "
-            + "\n  ".join(lines + other_data)
-            + (f"\nto go on with it, add --set {shlex.join(settings)}" if settings else "")
+            "configuration:\n  " + "\n  ".join(lines + other_data) + hint
         )
     if state["step"] < num_steps:
         _require_same_split(split, out)

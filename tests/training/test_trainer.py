@@ -308,6 +308,21 @@ def test_a_run_configured_otherwise_is_not_continued(run, dataset, tmp_path):
         pretrain(micro_config(rendered_again), out)
 
 
+@pytest.mark.parametrize("longer", [{"max_steps": 40}, {"max_steps": None, "epochs": 9.0}])
+def test_more_steps_of_a_run_that_is_done_begin_with_its_weights(run, dataset, tmp_path, longer):
+    out, config = copy_run(run, tmp_path), micro_config(dataset, optim=longer)
+    with pytest.raises(CrossviewError, match=r"optim\.max_steps: 8 before") as caught:
+        pretrain(config, out)
+    assert str(caught.value).endswith(
+        f"\nit is done; to train on from its weights, add --init {out} and take another folder as "
+        "--out"
+    )
+    begun = tmp_path / "begun"
+    pretrain(micro_config(dataset), begun, stopping_after(1))
+    with pytest.raises(CrossviewError, match=r"to go on with it, add --set .*max_steps=8"):
+        pretrain(config, begun)
+
+
 @pytest.mark.parametrize("validated_elsewhere", [False, True])
 def test_a_run_that_held_out_other_scenes_is_not_continued(dataset, tmp_path, validated_elsewhere):
     data = {"val_path": str(dataset)} if validated_elsewhere else {}
