@@ -99,8 +99,10 @@ def require_continued(out: Path, recipe: Plain, tasks: Sequence[ShardTask]) -> N
     asked = {f"{task.name}.tar": task.count for task in tasks}
     lost: Counter[str] = Counter()
     for entry in listed:
-        lost[entry.scene] += max(0, entry.count - asked.get(entry.name, 0))
-    if lost := +lost:
+        fewer = entry.count - asked.get(entry.name, 0)
+        if fewer > 0 and (out / entry.name).exists():  # else the index is wrong, or it is lost
+            lost[entry.scene] += fewer
+    if lost:
         raise CrossviewError(
             f"{out} holds {sum(entry.count for entry in listed)} pairs, and would lose "
             f"{lost.total()}, of {first_few(lost)}: give all of its scenes and at least as many "
