@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -25,6 +26,7 @@ from training.trainer import PretrainResult, pretrain
 
 GIVE_UP = signal.SIGUSR1
 """What a process sends the agent that must not start it again."""
+_POLL_S = 1.0
 
 
 def train_here(config: PretrainConfig, out: Path, stop_file: Path | None = None) -> PretrainResult:
@@ -98,7 +100,7 @@ def train_in_processes(
         reason, stop_file = Path(folder) / "reason", Path(folder) / "stop"
         try:
             with _signals_passed_on(stop_file):
-                launch(config, out, reason, stop_file)
+                launch(config, out, reason, stop_file, os.getpid())
         except (ChildFailedError, RendezvousError, SignalException) as error:
             if reason.exists():
                 raise CrossviewError(reason.read_text()) from error
@@ -114,8 +116,10 @@ def train_in_processes(
             ) from error
 
 
-def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path) -> None:
+def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path, agent: int) -> None:
     """Be one of the processes; what a user can mend goes into the file `reason`, once."""
+    trained = threading.Event()
+    threading.Thread(target=_end_with, args=(agent, trained), daemon=True).start()
     signal.signal(GIVE_UP, signal.SIG_IGN)  # the agent's way to hand it on; each ends by itself
     log_to_stderr()
     try:
@@ -124,8 +128,19 @@ def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path) ->
         with suppress(FileExistsError), open(reason, "x") as stream:
             stream.write(str(error))
             stream.flush()
-            os.kill(os.getppid(), GIVE_UP)  # else the agent would start all of them again
+            with suppress(ProcessLookupError):
+                os.kill(agent, GIVE_UP)  # else it would start all of them again
         sys.exit(1)
+    trained.set()
+
+
+def _end_with(agent: int, trained: threading.Event) -> None:
+    """Have this process save and end when its agent is killed, to hold no GPU any longer."""
+    while os.getppid() == agent:
+        time.sleep(_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    trained.wait()
+    os._exit(0)  # torch would wait for ever for the agent to take what is returned
 
 
 def _first_line(error: Exception) -> str:

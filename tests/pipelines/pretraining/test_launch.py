@@ -198,6 +198,25 @@ def test_processes_outlive_a_kill_and_stop_when_asked(command, data, tmp_path):
     assert_equal(undisturbed, out)
 
 
+@pytest.mark.slow
+def test_processes_whose_launcher_is_killed_save_and_end(command, tmp_path):
+    out = tmp_path / "out"
+    process = command("--launcher", "torchrun", "--nproc", "2", "--out", out)
+    orphans: list[int] = []
+    try:
+        reach(process, out, 12)
+        orphans = members(process.pid)
+        assert len(orphans) == 2
+        kill([process.pid])
+        wait_for(lambda: not any(map(alive, orphans)), seconds=60)
+    finally:
+        kill([*tree(process.pid), process.pid, *orphans])
+        process.communicate(timeout=60)
+    reached = steps(out)[-1]
+    assert 12 <= reached < STEPS
+    assert checkpoint.stored(out)[0].name == f"step_{reached:08d}.pt"
+
+
 def members(pid: int) -> list[int]:
     """The processes that train, of a launcher."""
     return sorted(child for child, words in tree(pid).items() if "spawn_main" in words)
