@@ -49,13 +49,14 @@ def recorded_configuration(out: Path) -> Plain | None:
     Raises ShardError where config.json is damaged and there is no index.
     """
     path = out / CONFIG_NAME
+    there = path.exists()
     try:
         return read_config(path)
     except ShardError as error:
         try:
             config = ShardIndex.open(out).config
         except ShardError:
-            if path.exists():
+            if there:
                 raise error from None
             return None
         logger.warning("%s; what decided the pairs is taken from %s", error, INDEX_NAME)
