@@ -106,7 +106,9 @@ class RayExecutor:
                 for actor in [actor for actor, due in backing_off.items() if due <= now]:
                     del backing_off[actor]
                     busy[actor.start.remote()] = (actor, None)
-                done = _first_done(busy)
+                done = _first_done(busy, min(backing_off.values(), default=math.inf))
+                if done is None:
+                    continue
                 actor, entry = busy.pop(done)
                 reply, lost = _collect(done)
                 false_starts = [*false_starts, reply.error] if lost and not entry else []
@@ -206,14 +208,17 @@ def _check_that_it_listens(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _first_done(busy: dict[Any, tuple[Any, QueueEntry[Any] | None]]) -> Any:
-    """Wait for a worker; say so now and then while there is none."""
+def _first_done(busy: dict[Any, tuple[Any, QueueEntry[Any] | None]], due: float) -> Any | None:
+    """Wait for a worker, or until a time; say so now and then while there is none."""
     import ray
 
     while True:
-        done, _ = ray.wait(list(busy), num_returns=1, timeout=PATIENCE_SECONDS)
+        left = max(0.0, due - time.monotonic())
+        done, _ = ray.wait(list(busy), num_returns=1, timeout=min(PATIENCE_SECONDS, left))
         if done:
             return done[0]
+        if time.monotonic() >= due:
+            return None
         if not any(entry for _, entry in busy.values()):
             logger.warning("no Ray worker yet: the cluster has no CPU free; still waiting")
 

@@ -99,14 +99,15 @@ def test_several_machines_load_each_scene_about_once(cluster, undisturbed, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [None, 5], ids=["all CPUs", "more than there is room for"])
 def test_a_machine_that_lacks_something_leaves_its_tasks_to_the_others_until_it_has_it(
-    cluster, tmp_path: Path, monkeypatch
+    cluster, num_workers, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr(on_ray, "PAUSE_SECONDS", 0.5)
     scans = tmp_path / "scans"
     environment = {"PYTHONPATH": str(Path(task_functions.__file__).parent), "SCANS": str(scans)}
     cluster.add_node(num_cpus=2, env_vars=environment | {"LATE": "yes"})
-    with closing(RayExecutor(address=cluster.address)) as executor:
+    with closing(RayExecutor(address=cluster.address, num_workers=num_workers)) as executor:
         errors = {outcome.error for outcome in executor.run(task_functions.need_scans, range(3))}
         assert errors == {f"on {socket.gethostname()}: no scans here, 3 times"}
         cluster.add_node(num_cpus=1, env_vars=environment)
