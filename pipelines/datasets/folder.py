@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -87,7 +86,7 @@ def claimed(out: Path, config: Plain, recipe: Plain, tasks: Sequence[ShardTask])
 
 
 def require_continued(out: Path, recipe: Plain, tasks: Sequence[ShardTask]) -> None:
-    """Raise CrossviewError where a folder holds a dataset of another recipe, or more than tasks."""
+    """Raise CrossviewError where a folder holds a dataset of another recipe, or more than asked."""
     if different := other_configuration(out, recipe):
         raise CrossviewError(
             f"{out} holds a dataset of another configuration; give what it was made with, choose "
@@ -97,18 +96,25 @@ def require_continued(out: Path, recipe: Plain, tasks: Sequence[ShardTask]) -> N
         listed = ShardIndex.open(out).shards
     except ShardError:  # not finished once, without a pair, or damaged, and then made anew
         return
-    asked = {f"{task.name}.tar": task.count for task in tasks}
-    lost: Counter[str] = Counter()
-    for entry in listed:
-        fewer = entry.count - asked.get(entry.name, 0)
-        if fewer > 0 and (out / entry.name).exists():  # else the index is wrong, or it is lost
-            lost[entry.scene] += fewer
-    if lost:
-        raise CrossviewError(
-            f"{out} holds {sum(entry.count for entry in listed)} pairs, and would lose "
-            f"{lost.total()}, of {first_few(lost)}: give all of its scenes and at least as many "
-            f"pairs of each, choose another --out or, to do without them, remove {INDEX_NAME} first"
-        )
+    if _lost(listed, tasks):  # or the index is wrong, or shards are gone
+        there = [entry for entry in listed if (out / entry.name).exists()]
+        if lost := _lost(there, tasks):
+            raise CrossviewError(
+                f"{out} holds {lost}: give all of its scenes and at least as many pairs, choose "
+                f"another --out or, to do with less, remove {INDEX_NAME} first"
+            )
+
+
+def _lost(listed: Sequence[ShardEntry], tasks: Sequence[ShardTask]) -> str:
+    """Say what tasks would leave out of these shards; "" where nothing."""
+    held = sum(entry.count for entry in listed)
+    asked = sum(task.count for task in tasks)
+    scenes = {task.scene.scene_id for task in tasks}
+    without = sorted({entry.scene for entry in listed} - scenes)
+    if not without and asked >= held:
+        return ""
+    none_of = f", none of them of {first_few(without)}" if without else ""
+    return f"{held} pairs, and this asks for {asked}{none_of}"
 
 
 def _write_config(folder: Path, config: Plain, tasks: Iterable[ShardTask]) -> None:
