@@ -92,17 +92,23 @@ def require_continued(out: Path, recipe: Plain, tasks: Sequence[ShardTask]) -> N
             f"{out} holds a dataset of another configuration; give what it was made with, choose "
             "another --out, or remove the folder:\n  " + "\n  ".join(different)
         )
+    if lost := what_would_be_lost(out, tasks):
+        raise CrossviewError(
+            f"{out} holds {lost}: give all of its scenes and at least as many pairs, choose "
+            f"another --out or, to do with less, remove {INDEX_NAME} first"
+        )
+
+
+def what_would_be_lost(out: Path, tasks: Sequence[ShardTask]) -> str:
+    """Say what a folder's dataset has and tasks would leave out; "" where nothing."""
     try:
         listed = ShardIndex.open(out).shards
     except ShardError:  # not finished once, without a pair, or damaged, and then made anew
-        return
-    if _lost(listed, tasks):  # or the index is wrong, or shards are gone
-        there = [entry for entry in listed if (out / entry.name).exists()]
-        if lost := _lost(there, tasks):
-            raise CrossviewError(
-                f"{out} holds {lost}: give all of its scenes and at least as many pairs, choose "
-                f"another --out or, to do with less, remove {INDEX_NAME} first"
-            )
+        return ""
+    if not _lost(listed, tasks):
+        return ""
+    # Else the index may be wrong, or shards gone.
+    return _lost([entry for entry in listed if (out / entry.name).exists()], tasks)
 
 
 def _lost(listed: Sequence[ShardEntry], tasks: Sequence[ShardTask]) -> str:

@@ -34,6 +34,7 @@ from pipelines.datasets.folder import (
     other_configuration,
     require_continued,
     warn_of_unlisted,
+    what_would_be_lost,
 )
 from pipelines.datasets.run_log import append_run
 from pipelines.datasets.shard_tasks import Made, make_missing
@@ -290,9 +291,10 @@ def _collect(
     )
 
 
-def another_configuration(config: RenderPairsConfig, out: Path) -> list[str]:
-    """Say, a line each, in what a folder's dataset differs from a configuration; empty: nothing."""
-    return other_configuration(out, config.resolved().recipe())
+def another_configuration(config: RenderPairsConfig, out: Path) -> bool:
+    """Return whether a folder's dataset is of another configuration, or more than this asks."""
+    other = other_configuration(out, config.resolved().recipe())
+    return bool(other or what_would_be_lost(out, plan_tasks(config, out)))
 
 
 @contextmanager

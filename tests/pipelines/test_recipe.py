@@ -193,6 +193,16 @@ def test_the_executor_is_closed_before_training_begins(tmp_path: Path):
     assert trained_when_closed == [False]
 
 
+def test_fewer_pairs_move_the_old_ones_aside(tmp_path: Path):
+    name = write_recipe(tmp_path)
+    run_recipe(load_recipe(name, {}), serial(), until="render")
+    held = ShardIndex.open(tmp_path / "out" / "pairs").num_pairs
+    fewer = {"render": {"num_pairs": held - 1}}
+    run_recipe(load_recipe(name, fewer), serial(), until="render")
+    assert ShardIndex.open(tmp_path / "out" / "pairs").num_pairs == held - 1
+    assert ShardIndex.open(tmp_path / "out" / "pairs.before-1").num_pairs == held
+
+
 def test_a_new_seed_moves_the_old_pairs_aside(tmp_path: Path):
     name = write_recipe(tmp_path)
     run_recipe(load_recipe(name, {}), serial(), until="render")
