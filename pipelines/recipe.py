@@ -27,7 +27,7 @@ from generation.renderers.choice import AUTO, chosen_renderer
 from generation.scenes.sources import resolve_scenes
 from generation.shards.reader import ShardIndex
 from generation.shards.schema import INDEX_NAME, ShardError
-from pipelines.config import MANIFESTS, build, load_named
+from pipelines.config import MANIFESTS, load_named
 from pipelines.datasets.folder import recorded_configuration
 from pipelines.datasets.render_pairs import (
     RenderPairsConfig,
@@ -38,13 +38,13 @@ from pipelines.datasets.render_pairs import (
     summary_table,
 )
 from pipelines.executors.protocol import Executor
+from pipelines.pretraining.configuration import pretrain_config
 from pipelines.pretraining.launch import train_here
 from pipelines.report import ReportConfig, write_report
 from pipelines.scene_sets import scene_sets
 from training.checkpoint import load_newest, stored
 from training.config import PretrainConfig, differences
 from training.data import held_out_scenes
-from training.presets import preset
 from training.provenance import described_run
 
 logger = logging.getLogger(__name__)
@@ -107,14 +107,6 @@ def load_recipe(name: str, overrides: dict[str, Any]) -> Recipe:
     Raises ConfigError, or CrossviewError with the names there are.
     """
     return load_named(Recipe, RECIPES, name, overrides, what="recipe")
-
-
-def pretrain_config(values: dict[str, Any], *, source: str) -> PretrainConfig:
-    """Return a pre-training configuration from nested values that may name a `preset`."""
-    values = dict(values)
-    name = values.pop("preset", None)
-    base = {} if name is None else preset(name)
-    return build(PretrainConfig, merge(base, values), source=source)
 
 
 def run_recipe(

@@ -23,7 +23,7 @@ from generation.shards.schema import META, VIEWS, Sidecar
 from generation.shards.writer import open_shard
 from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
 from pipelines.executors.choice import make_executor
-from pipelines.recipe import pretrain_config
+from pipelines.pretraining.configuration import pretrain_config
 from pipelines.tables import format_table
 from training.config import PretrainConfig
 from training.device import device_name, peak_memory_gib, resolved_precision

@@ -118,7 +118,7 @@ def _for_launcher(options: argparse.Namespace) -> dict[str, Any]:
 
 def config_of(options: argparse.Namespace) -> PretrainConfig:
     """Return the configuration that the options give. Raises CrossviewError."""
-    from pipelines.recipe import pretrain_config
+    from pipelines.pretraining.configuration import pretrain_config
 
     first, *others = options.data or [None]
     if others:

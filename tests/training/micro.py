@@ -1,7 +1,7 @@
 """The smallest run that has every part: a preset shrunk to milliseconds a step."""
 
 from generation.plain import merge
-from pipelines.recipe import pretrain_config
+from pipelines.pretraining.configuration import pretrain_config
 
 MICRO = {
     "model": {

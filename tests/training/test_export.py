@@ -17,7 +17,7 @@ from generation.shards.schema import CONFIG_NAME, INDEX_NAME, SCHEMA_VERSION
 from pipelines.cli import main
 from pipelines.config import load_yaml
 from pipelines.datasets.card import CARD_NAME, scene_licences
-from pipelines.recipe import pretrain_config
+from pipelines.pretraining.configuration import pretrain_config
 from training.checkpoint import load_model, load_pretrained, stored
 from training.export import timm_arguments, timm_weights, write_timm
 from training.model.croco import CroCo, ModelConfig, initialise

@@ -9,7 +9,7 @@ import torch
 
 from pipelines.bench.training import bench_train, flops_a_pair, peak_tflops
 from pipelines.cli import main
-from pipelines.recipe import pretrain_config
+from pipelines.pretraining.configuration import pretrain_config
 
 README = " ".join((Path(__file__).parents[3] / "README.md").read_text().split())
 
