@@ -74,6 +74,11 @@ class RegenerateConfig:
         fits = self.jpeg_quality is None or 1 <= self.jpeg_quality <= 100
         require(fits, "jpeg_quality", self.jpeg_quality, "1 to 100")
 
+    @property
+    def folder(self) -> Path:
+        """The dataset, where metadata names its index; else metadata itself."""
+        return self.metadata.parent if self.metadata.name == INDEX_NAME else self.metadata
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -142,7 +147,7 @@ def regenerate(
     before any work, where the record makes no sense, the folder holds a dataset of another
     configuration or more than is recorded, or another run is writing to it.
     """
-    if out.absolute() in (config.metadata.absolute(), config.metadata.absolute().parent):
+    if out.absolute() in (config.metadata.absolute(), config.folder.absolute()):
         raise CrossviewError(f"{out} holds what is recorded; choose another --out")
     record = read_record(config)
     tasks = plan_tasks(config, record, out)
@@ -173,7 +178,7 @@ def read_record(config: RegenerateConfig) -> Record:
     for root in roots:
         if not root.is_dir():
             raise CrossviewError(f"{root}: no such folder; expected one that the scenes lie in")
-    folder = path.parent if path.name == INDEX_NAME else path
+    folder = config.folder
     if not (folder / INDEX_NAME).is_file():
         pieces = read_published(
             path, roots, up=config.up, pairs_per_piece=ShardConfig().pairs_per_shard

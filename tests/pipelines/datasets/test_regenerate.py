@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -413,6 +414,15 @@ def test_what_is_recorded_is_not_written_over(dataset: Path, metadata: str):
     with pytest.raises(CrossviewError, match="holds what is recorded; choose another --out"):
         again(dataset / metadata, dataset, resolution=32)
     assert digests(dataset) == before
+
+
+def test_pairs_may_go_beside_the_archive_that_records_them(scans, tmp_path: Path):
+    dataset, folder = scans
+    labels = {"attic": "attic.glb", "cellar": "cellar.glb"}
+    written = written_metadata(tmp_path / "metadata", dataset, labels)
+    archive = shutil.make_archive(str(tmp_path / "out" / "metadata"), "gztar", written)
+    given = {"roots": [str(folder)], "up": "y", "renderer": "embree"}
+    assert again(Path(archive), tmp_path / "out", **given).index.num_pairs == 4
 
 
 def test_a_sidecar_of_another_kind_is_refused(dataset: Path, tmp_path: Path):
