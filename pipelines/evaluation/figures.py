@@ -78,19 +78,18 @@ def _draw(axes: Any, chart: Bars) -> None:
         axes.axvline(chart.constant, color=LIGHT.soft, linestyle=":", linewidth=1.4)
         axes.annotate(
             "constant",
-            (chart.constant, 0.03),
+            (chart.constant, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(3, 0),
+            xytext=(0, 2),
             textcoords="offset points",
-            rotation=90,
+            ha="center",
             color=LIGHT.soft,
             fontsize=7,
-            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
         )
     axes.set_yticks(range(len(chart.labels)), chart.labels, color=LIGHT.ink, fontsize=9)
     axes.set_ylim(len(chart.labels) - 0.5, -0.5)
     axes.set_xlim(left=0)
-    axes.set_title(chart.title, color=LIGHT.ink, fontsize=10)
+    axes.set_title(chart.title, color=LIGHT.ink, fontsize=10, pad=12)
     axes.set_xlabel(chart.axis, color=LIGHT.soft, fontsize=8)
     axes.tick_params(colors=LIGHT.soft)
     strip(axes, values="x")
