@@ -143,7 +143,10 @@ def test_every_recipe_fits_the_published_model(task):
             "taskonomy_normal",  # as MultiMAE
             {
                 "epochs": 100,
+                "batch_size": 8,
                 "lr": 3e-4,
+                "warmup": 5 / 100,
+                "weight_decay": 0.05,
                 "crop": (384, 384),
                 "head": "dpt",
                 "layer_decay": 0.75,
@@ -157,7 +160,10 @@ def test_every_recipe_fits_the_published_model(task):
                 "epochs": 64,
                 "crop": (512, 512),
                 "head_width": 384,
+                "batch_size": 16,
                 "lr": 1e-4,
+                "warmup": 1 / 64,
+                "weight_decay": 0.05,
                 "layer_decay": 0.75,
                 "drop_path": 0.1,
             },
@@ -169,9 +175,11 @@ def test_every_recipe_fits_the_published_model(task):
                 "crop": (224, 224),
                 "batch_size": 1024,
                 "lr": 5e-4 * 1024 / 256,
+                "min_lr": 1e-6,
+                "warmup": 5 / 100,
+                "weight_decay": 0.05,
                 "layer_decay": 0.65,
                 "drop_path": 0.1,
-                "warmup": 5 / 100,
             },
         ),
         (
@@ -181,6 +189,8 @@ def test_every_recipe_fits_the_published_model(task):
                 "crop": (320, 384),
                 "batch_size": 8,
                 "lr": 2e-5,
+                "warmup": 1 / 240,
+                "weight_decay": 0.05,
                 "betas": (0.9, 0.95),
                 "clip_norm": None,
                 "tile_overlap": 0.9,
@@ -194,6 +204,8 @@ def test_every_recipe_fits_the_published_model(task):
                 "crop": (352, 704),
                 "batch_size": 6,
                 "lr": 3e-5,
+                "warmup": 1 / 32,
+                "weight_decay": 0.05,
                 "betas": (0.9, 0.95),
                 "clip_norm": None,
                 "tile_overlap": 0.9,
@@ -209,6 +221,12 @@ def test_every_recipe_fits_the_published_model(task):
 def test_published_recipes_are_the_papers(task, expected):
     recipe = TASKS[task].recipes["published"]
     assert {name: getattr(recipe, name) for name in expected} == expected
+
+
+def test_the_linear_probe_is_maes_but_for_its_optimizer():
+    recipe = TASKS["classification"].recipes["linear"]
+    assert (recipe.epochs, recipe.warmup, recipe.weight_decay) == (90, 10 / 90, 0)
+    assert recipe.frozen
 
 
 def test_on_the_cpu_no_gpu_is_asked_for_its_random_numbers(opened, monkeypatch):
