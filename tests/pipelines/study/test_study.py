@@ -461,7 +461,7 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
 
 
 def test_croco_and_mae_of_our_study_learn_for_equal_compute():
-    """Over all steps, whose masks differ: to 3 %, as the study says, and the controls for less."""
+    """Over all steps, whose masks differ: to 3 %, and the controls for less."""
 
     @cache
     def flops(model: ModelConfig, mask: MaskConfig) -> float:
@@ -484,7 +484,7 @@ def test_croco_and_mae_of_our_study_learn_for_equal_compute():
     assert spent["unrelated"] == pytest.approx(spent["croco"] / 2, rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "least"), [("follow-up", 11), ("smaller", 4)])
+@pytest.mark.parametrize(("name", "least"), [("follow-up", 11), ("smaller", 4), ("longer", 4)])
 def test_what_is_asked_afterwards_is_asked_of_what_the_study_makes(name: str, least: int):
     """In the folder beside its own, whatever it is called."""
     out = "it is/2026-11-22"
