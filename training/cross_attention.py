@@ -87,8 +87,9 @@ class PatchMatches:
 def match(model: CroCo, image1: Tensor, image2: Tensor) -> PatchMatches:
     """Return the patches of two images that look at each other more than at any other patch.
 
-    image1 and image2 are (1, 3, S, S), normalised; each is once the target and once the reference.
-    Raises CrossviewError for a model that sees no reference.
+    image1 and image2 are (1, 3, H, W), normalised, of multiples of the patch size; each is once the
+    target and once the reference. Raises CrossviewError for a model that sees no reference, and for
+    images of two sizes.
     """
     second_of_first = cross_attention_either_way(model, image1, image2)[0]
     first_of_second = cross_attention_either_way(model, image2, image1)[0]
@@ -98,7 +99,7 @@ def match(model: CroCo, image1: Tensor, image2: Tensor) -> PatchMatches:
     mutual = first_of_second.argmax(1)[second] == first
     order = confidence[mutual].argsort(descending=True)
     first = first[mutual][order]
-    places = grid_places(model.config.grid).to(first.device)
+    places = grid_places(model.grid_of(image1)).to(first.device)
     return PatchMatches(
         first=places[first],
         second=centred_peaks(second_of_first[first], places),

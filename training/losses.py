@@ -5,7 +5,7 @@ Shapes: B batch, N patches row by row, P = patch_size ** 2 * 3 values (row, colu
 
 from __future__ import annotations
 
-from math import isqrt
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,11 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
 
 
-def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
-    """Put (B, N, P) patches of a square image together to (B, 3, H, W)."""
-    side = isqrt(patches.shape[1])
-    assert side * side == patches.shape[1], patches.shape
-    grid = patches.view(patches.shape[0], side, side, patch_size, patch_size, -1)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(
-        patches.shape[0], -1, side * patch_size, side * patch_size
-    )
+def unpatchify(patches: Tensor, patch_size: int, size: Sequence[int]) -> Tensor:
+    """Put (B, N, P) patches together to (B, 3, H, W), given the size (H, W)."""
+    rows, columns = size[0] // patch_size, size[1] // patch_size
+    grid = patches.view(len(patches), rows, columns, patch_size, patch_size, -1)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, *size)
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Pictures of what a model does with a pair: what it completes, and where each patch looked.
 
-Shapes: B batch, N patches row by row over a square grid, S height and width in pixels. Pictures are
-(B, 3, S, S) RGB in 0..1.
+Shapes: B batch, N patches row by row, H and W multiples of the patch size, S height and width of
+squares. Pictures are (B, 3, H, W) RGB in 0..1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GAP = 4
 
 @torch.no_grad()
 def complete(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, 3, S, S) pictures in 0..1: the target with its masked patches predicted.
+    """Return (B, 3, H, W) pictures in 0..1: the target with its masked patches predicted.
 
     target and reference are normalised images as in forward; mask is (B, N), True where hidden. A
     predicted patch takes the mean and deviation of the target's own hidden patch, which the loss
@@ -37,14 +37,14 @@ def complete(model: CroCo, target: Tensor, reference: Tensor, mask: Tensor) -> T
     mean, deviation = patch_statistics(patches)
     predicted = model(target, reference, mask).float() * deviation + mean
     merged = torch.where(mask.to(target.device).unsqueeze(-1), predicted, patches)
-    return denormalise(unpatchify(merged, patch_size)).clamp(0, 1)
+    return denormalise(unpatchify(merged, patch_size, target.shape[-2:])).clamp(0, 1)
 
 
 def masked(images: Tensor, mask: Tensor, patch_size: int) -> Tensor:
     """Return pictures of which the patches that are True in the (B, N) mask are light grey."""
     patches = patchify(images, patch_size)
     hidden = mask.to(images.device).unsqueeze(-1)
-    return unpatchify(patches.masked_fill(hidden, HIDDEN_GREY), patch_size)
+    return unpatchify(patches.masked_fill(hidden, HIDDEN_GREY), patch_size, images.shape[-2:])
 
 
 def colours_of_places(places: Tensor, side: int) -> Tensor:
@@ -68,7 +68,7 @@ def painted(images: Tensor, colours: Tensor, patch_size: int) -> Tensor:
     light = patchify(grey, patch_size).unflatten(-1, (-1, 3))  # (B, N, pixels, 3)
     colours = colours.to(images).expand(len(images), *colours.shape[-2:]).unsqueeze(2)
     mixed = colours * (0.6 + 0.4 * light) + 0.2 * light
-    return unpatchify(mixed.flatten(2), patch_size).clamp(0, 1)
+    return unpatchify(mixed.flatten(2), patch_size, images.shape[-2:]).clamp(0, 1)
 
 
 def as_bytes(picture: Tensor) -> UInt8:

@@ -38,6 +38,16 @@ def test_patches_match_where_the_other_image_shows_them(rows, columns):
     assert (found.confidence.diff() <= 0).all()
 
 
+@pytest.mark.parametrize("size", [(2, SIDE), (SIDE + 1, SIDE + 2)])
+def test_images_of_another_size_than_the_model_s_match(size):
+    height, width = (PATCH_SIZE * patches for patches in size)
+    picture = noise(np.random.default_rng(0), (SIDE + 2) * PATCH_SIZE)[:height, :width]
+    image = normalise(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255)
+    found = match(appearance_model(), image, image)
+    assert {tuple(place) for place in found.first.tolist()} == {*np.ndindex(*size)}
+    assert torch.allclose(found.second, found.first, atol=0.2)
+
+
 def test_matches_are_mutual_and_no_patch_has_two():
     target, reference = torch.randn(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     model = appearance_model()

@@ -34,8 +34,8 @@ def test_the_loss_is_that_of_a_slow_reference():
 
 
 def test_patches_put_together_are_the_image():
-    images = torch.rand(2, 3, 24, 24)
-    assert torch.equal(unpatchify(patchify(images, 8), 8), images)
+    images = torch.rand(2, 3, 24, 40)
+    assert torch.equal(unpatchify(patchify(images, 8), 8, images.shape[-2:]), images)
 
 
 def test_a_completion_keeps_visible_patches_and_the_mean_of_hidden_ones():
@@ -54,3 +54,9 @@ def test_a_completion_keeps_visible_patches_and_the_mean_of_hidden_ones():
     hidden = normalise(completed)[..., 8:, 8:]
     torch.testing.assert_close(hidden, normalise(picture)[..., 8:, 8:].mean().expand_as(hidden))
     torch.testing.assert_close(denormalise(normalise(picture)), picture)
+    wide = normalise(picture.repeat(1, 1, 1, 2))
+    one_hidden = torch.zeros(1, 8, dtype=torch.bool)
+    one_hidden[0, 3] = True  # but the last of the first row
+    completed = complete(model, wide, wide, one_hidden)
+    torch.testing.assert_close(completed[..., :24], denormalise(wide)[..., :24])
+    torch.testing.assert_close(completed[..., 8:, :], denormalise(wide)[..., 8:, :])

@@ -91,7 +91,7 @@ def test_a_patch_head_lays_out_each_patch_at_its_place():
         head.linear.weight.copy_(torch.eye(48))
         head.linear.bias.zero_()
         output = head([channels_first], (12, 12))
-    assert torch.equal(output, unpatchify(patches, 4))
+    assert torch.equal(output, unpatchify(patches, 4, output.shape[-2:]))
 
 
 def test_tokens_are_laid_out_row_by_row():
