@@ -70,7 +70,7 @@ def pair_flaws(
         cameras = cameras_of(meta)
         numbers = {name: float(meta[name]) for name in ("covisibility", *_MEASURED)}
         flaws = [*_meta_flaws(meta, numbers, cameras, scene, expected)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         yield f"{key}: {META} is not as the schema says ({error!r})"
         return
     for view in VIEWS:
