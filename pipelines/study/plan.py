@@ -25,7 +25,8 @@ class Stage:
 
     commands: dict[str, str]
     """By name: a crossview command line without its first word. {out} stands for the study's
-    folder, {seed} for the seed, {NAME} for a phrase of the study."""
+    folder, {seed} for the seed, {NAME} for a phrase of the study; {{seed}} leaves a {seed} for the
+    command, as evaluate takes it."""
     seeds: int = 1
     """How often each is run, with seeds 0, 1, ... The name then ends in -SEED."""
     after: tuple[str, ...] | None = None

@@ -20,7 +20,7 @@ from generation.errors import CrossviewError
 from pipelines.bench.training import flops_a_pair
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
-from pipelines.commands.study_sections import require_sections
+from pipelines.commands.study_checks import require_commands, require_sections
 from pipelines.config import build
 from pipelines.study.plan import STUDIES, Job, Study, jobs_of, load_study, stages_before
 from pipelines.study.report import write_study_report
@@ -261,7 +261,7 @@ def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_pat
     small = "model.image_size=36 optim.batch_size=4 log_every_steps=1"
     train = f"pretrain --preset tiny --data {dataset} --set {small} --out {{out}}/run"
     path = tmp_path / "study.yaml"
-    commands = {"failed": "verify {out}/nothing", "first": train, "second": "index --help"}
+    commands = {"failed": "verify {out}/nothing", "first": train, "second": "scenes"}
     path.write_text(json.dumps({"title": "T", "stages": {"one": {"commands": commands}}}))
     out = tmp_path / "out"
     process = crossview("study", path, "--out", out, "--cores", "1")
@@ -287,7 +287,7 @@ def test_a_result_names_all_commits_that_it_may_come_from(tmp_path: Path, monkey
     for number, (command, commit) in enumerate(goes):
         monkeypatch.setattr("pipelines.study.run.git_commit", lambda root, commit=commit: commit)
         if number == 2:
-            stages = {"one": {"commands": {"help": "index --help"}}}
+            stages = {"one": {"commands": {"sets": "scenes"}}}
             inner.write_text(json.dumps({"title": "T", "stages": stages}))
         assert len(run_study(study(tmp_path, {"checked": command}))) == (number < 2)
     record = json.loads((tmp_path / "done" / "checked.json").read_text())
@@ -393,22 +393,27 @@ def test_what_decides_and_was_not_judged_is_missing_in_the_report(tmp_path: Path
         ({"decisive": {"flows": "epe_px"}}, "decisive = 'flows': expected one of depth, flow"),
         ({"judged_on": "room"}, "judged_on = 'room': expected one of rooms"),
         ({"claims": [["CroCo", "scratch", "Mae"]]}, "claims = 'Mae': expected one of CroCo, MAE, "),
-        ({"runs": {"CroCo": "crocco"}}, "runs = 'crocco': expected one of croco, judge"),
+        ({"runs": {"CroCo": "crocco"}}, "runs = 'crocco': expected one of croco$"),
+        ({"runs": {"CroCo": "judge"}}, "runs = 'judge': expected one of croco$"),
         ({"runs": {"CroCo": "croco"}, "axis": "share"}, "runs = 'CroCo': expected a number"),
         ({"evaluation": "fond"}, "evaluation = 'fond': expected a folder in .*/found"),
         ({"weights": "--wieghts"}, "command 'judge': .*--wieghts"),
+        ({"train": "pretrain --help"}, "command 'croco': .*--help"),
+        ({"train": "pretrian"}, "command 'croco': .*'pretrian'"),
+        ({"train": "pretrain --presett tiny"}, "command 'croco': .*--presett"),
+        ({"train": "pretrain --set optim.max_stepps=2"}, "command 'croco': .*max_steps"),
     ],
 )
-def test_a_name_misspelt_in_a_section_is_told_before_anything_is_run(
-    tmp_path, capsys, changes, words
-):
+def test_what_is_misspelt_is_told_before_anything_is_run(tmp_path, capsys, changes, words):
     judged = {"evaluation": "found", "judged_on": "rooms", "decisive": {"flow": "epe_px"}}
-    weights = changes.pop("weights", "--weights")
+    typed = {"weights": "--weights", "train": "pretrain"}
+    weights, train = (changes.get(name, given) for name, given in typed.items())
+    changes = {name: change for name, change in changes.items() if name not in typed}
     judge = (
         f"evaluate --task depth,flow --data x --val-data rooms=y {weights} CroCo=a --scratch "
         "--weights MAE=b --out {out}/found"
     )
-    commands = {"croco": "verify {out}/nothing", "judge": judge}
+    commands = {"croco": f"{train} --data x --out {{out}}/croco", "judge": judge}
     values = {
         "title": "T",
         "stages": {"one": {"commands": commands}},
@@ -424,12 +429,7 @@ def test_a_name_misspelt_in_a_section_is_told_before_anything_is_run(
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
-    ours = load_study(path.stem, {"out": str(tmp_path)})
-    jobs = jobs_of(ours)
-    for job in jobs:
-        options = _parser().parse_args(list(job.arguments))
-        if options.command is pretrain.run:  # better complained of now than after hours
-            pretrain.config_of(options)
+    require_commands(load_study(path.stem, {"out": str(tmp_path)}))
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,25 +1,34 @@
-"""What the sections of a study name, sought in its commands before hours are spent on them."""
+"""What a study types and what its sections name, checked before hours are spent on it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import chain
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from generation.bounds import require
 from generation.errors import CrossviewError
-from pipelines.commands import evaluate
+from pipelines.cli import COMMANDS
+from pipelines.commands import evaluate, pretrain
 from pipelines.evaluation.benchmarks import Benchmark
 from pipelines.evaluation.contenders import CONSTANT, named_weights
 from pipelines.study.plan import Job, Section, Study, jobs_of, makers_of
 
 
+def require_commands(study: Study) -> None:
+    """Raise CrossviewError for what cannot be typed, or set of training."""
+    for job in _all_jobs(study):
+        _typed(job)
+
+
 def require_sections(study: Study) -> None:
     """Raise CrossviewError for what a section names and no command makes, with what there is."""
-    jobs = jobs_of(replace(study, needs={}))  # nothing is left out
-    commands = dict.fromkeys(job.command for job in jobs)
+    jobs = _all_jobs(study)
+    commands = dict.fromkeys(job.command for job in jobs if job.arguments[:1] == ("pretrain",))
     for name, section in study.sections.items():
         key = f"sections.{name}"
         for command in section.runs.values():
@@ -60,16 +69,44 @@ def _require_one_of(known: Collection[str], key: str, name: str) -> None:
 
 def _asked_of(job: Job) -> tuple[list[str], list[Benchmark]]:
     """Return the labels of weights, and the benchmarks, that an evaluate command names."""
-    parser = _Parser()
-    evaluate.add(parser.add_subparsers())
-    try:
-        options = parser.parse_args(list(job.arguments))
+    options = _typed(job)
+    with _named(job):
         labels = list(named_weights(options.weights, scratch=options.scratch))
         return labels, evaluate.chosen_benchmarks(options)
+
+
+def _all_jobs(study: Study) -> list[Job]:
+    return jobs_of(replace(study, needs={}))  # nothing is left out
+
+
+def _typed(job: Job) -> argparse.Namespace:
+    with _named(job):
+        options = _parser().parse_args(list(job.arguments))
+        if options.command is pretrain.run:
+            pretrain.config_of(options)
+        return options
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    try:
+        yield
     except CrossviewError as error:
         raise CrossviewError(f"command {job.command!r}: {error}") from error
 
 
+@cache
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser()
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for each in COMMANDS:
+        each.add(commands)
+    return parser
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "add_help": False})  # which would end this process
+
     def error(self, message: str) -> NoReturn:
         raise CrossviewError(message)
