@@ -45,6 +45,8 @@ def read_torch_file(path: Path) -> Any:
                 f"{path}: holds {unknown[1]}, which would run code when loaded, and was not; "
                 "expected tensors and plain values alone"
             ) from error
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run what it holds
+            raise UnusableFile(f"{path}: a damaged checkpoint, or no checkpoint at all") from error
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UnusableFile(f"{path}: a damaged checkpoint ({reason})") from error
 

@@ -182,9 +182,10 @@ def _sources(pattern: str, up: str, sets: Mapping[str, SceneSet]) -> Iterator[Sc
         return
     plain = not (glob.has_magic(pattern) or scene_files_among([Path(pattern)]))
     if plain and not Path(pattern).expanduser().exists():
+        known_sets = f"SET:ROOT with one of {', '.join(sets)}, " if sets else ""
         raise SceneError(
             f"{pattern}: no such file or folder; expected mesh files, folders, globs, "
-            f"SET:ROOT with one of {', '.join(sets)}, or {PROCEDURAL}FIRST-LAST"
+            f"{known_sets}or {PROCEDURAL}FIRST-LAST"
         )
     for path in _matching_files(pattern):
         yield SceneSource(scene_id="", path=str(path), up=up)

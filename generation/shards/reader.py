@@ -246,7 +246,10 @@ class ShardReader:
             if ending not in members:
                 hint = ""
                 if self.index.dataset(shard).is_plain and META not in members:
-                    hint = "; of tars from elsewhere nothing but two images a pair is known"
+                    hint = (
+                        "; of tars from elsewhere two images a pair are known, and more where "
+                        "keys begin with the scene that meta.json names"
+                    )
                 elif ending in DEPTHS:
                     hint = "; render the pairs again with --depth"
                 raise ShardError(f"{path}: sample {key!r} has no {ending}{hint}")
