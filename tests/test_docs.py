@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import COMMANDS, _parser, main
+from pipelines.commands.study_checks import require_commands, require_sections
+from pipelines.study.plan import jobs_of, load_study
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -24,6 +26,17 @@ def test_commands_on_a_page_have_options_that_exist(page: Path):
     assert commands
     for command in commands:
         _parser().parse_args(shlex.split(command)[1:])
+
+
+def test_the_study_that_a_page_shows_can_be_run(tmp_path: Path):
+    page = (DOCS / "evaluation.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "study.yaml").write_text(text)
+    study = load_study(str(tmp_path / "study.yaml"), {})
+    require_commands(study)
+    require_sections(study)
+    weights = "plain=out/brightness/plain-{seed}"
+    assert weights in jobs_of(study)[-1].arguments
 
 
 def test_the_study_shows_pictures_of_the_results_and_nothing_else_lies_there():
