@@ -80,7 +80,6 @@ def finished_shard(
     """
     try:
         sidecar = Sidecar.read(sidecar_path(shard_path))
-        size_bytes = size_of(shard_path) if sidecar.entry else 0
     except (ShardError, FileNotFoundError):
         return None  # none, or damaged: the task is done again
     digests = identity.keys() & {"scene_digest", "navmesh_digest"}
@@ -88,7 +87,12 @@ def finished_shard(
         identity = {**identity, **{name: sidecar.task.get(name) for name in digests}}
     if sidecar.task != identity:
         return None
-    if sidecar.entry and size_bytes != sidecar.entry.size_bytes:
+    try:
+        found = (shard_path.name, identity["scene"]["scene_id"], size_of(shard_path))
+    except FileNotFoundError:
+        found = None
+    entry = sidecar.entry
+    if found != (entry and (entry.name, entry.scene, entry.size_bytes)):
         return None
     if verify and sidecar_flaws(shard_path, sidecar):
         return None

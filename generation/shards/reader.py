@@ -362,11 +362,21 @@ def _open_shard(index: ShardIndex, shard: int, cache: ShardCache | None) -> _Ope
     if sidecar.entry != expected:
         mend = index.dataset(shard).mend
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; {mend}")
+    if not _in_the_tar(sidecar.samples, expected):
+        mend = index.dataset(shard).mend
+        raise ShardError(f"{path}: its sidecar lists other samples than it holds; {mend}")
     samples = list(sidecar.samples.items())
     if is_remote(path):
         return _OpenShard(_range_reader(path), samples, 0)
     with _readable(path):
         return _OpenShard(_file_reader(open(path, "rb", buffering=0)), samples, 0)
+
+
+def _in_the_tar(samples: dict[str, dict[str, tuple[int, int]]], entry: ShardEntry) -> bool:
+    """Say whether as many are listed as a tar has, all of them within it."""
+    places = (place for members in samples.values() for place in members.values())
+    within = all(0 < offset <= offset + size <= entry.size_bytes for offset, size in places)
+    return within and len(samples) == entry.count
 
 
 def _file_reader(file: BinaryIO) -> Callable[[int, int], bytes]:

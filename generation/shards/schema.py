@@ -102,8 +102,8 @@ class Sidecar:
                     key: {ending: (int(o), int(s)) for ending, (o, s) in members.items()}
                     for key, members in raw["samples"].items()
                 },
-                attempts=raw["attempts"],
-                rejections=raw["rejections"],
+                attempts=int(raw["attempts"]),
+                rejections={reason: int(count) for reason, count in raw["rejections"].items()},
                 device=raw["device"],
                 shortfall=raw["shortfall"],
             )
@@ -120,7 +120,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raw = json.loads(contents(path))
     except FileNotFoundError:
         raise ShardError(f"{path}: expected {what}, found no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # of UTF-8, of JSON, of huge numbers
         raise ShardError(f"{path}: expected {what}, found {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

@@ -113,10 +113,11 @@ def what_would_be_lost(out: Path, tasks: Sequence[ShardTask]) -> str:
 
 def _lost(listed: Sequence[ShardEntry], tasks: Sequence[ShardTask]) -> str:
     """Say what tasks would leave out of these shards; "" where nothing."""
-    held = sum(entry.count for entry in listed)
+    held = sum({entry.name: entry.count for entry in listed}.values())
     asked = sum(task.count for task in tasks)
     scenes = {task.scene.scene_id for task in tasks}
-    without = sorted({entry.scene for entry in listed} - scenes)
+    own = {f"{task.name}.tar" for task in tasks}  # whatever the index says
+    without = sorted({entry.scene for entry in listed if entry.name not in own} - scenes)
     if not without and asked >= held:
         return ""
     none_of = f", none of them of {first_few(without)}" if without else ""

@@ -235,7 +235,7 @@ class TestTheirRemedies:
             reader.images(reader.index.num_pairs - 1)
 
     def test_their_depth_is_not_asked_to_be_rendered(self, videos):
-        with pytest.raises(ShardError, match=r"no depth1\.png; of tars from elsewhere nothing"):
+        with pytest.raises(ShardError, match=r"no depth1\.png; of tars from elsewhere two"):
             ShardReader(ShardIndex.open(videos)).depths(0)
 
     def test_they_cannot_be_rendered_again(self, videos, tmp_path, capsys):

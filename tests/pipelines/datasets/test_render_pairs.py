@@ -197,6 +197,41 @@ def test_verify_makes_a_shard_anew_whose_bytes_changed(dataset: Path, tmp_path: 
     assert digests(tmp_path) == digests(dataset)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda values: values["entry"].update(scene="another"),
+        lambda values: values["entry"].update(name="another.tar"),
+        lambda values: values.update(entry=None),
+        lambda values: values.update(rejections=None),
+        lambda values: values.update(attempts="many"),
+    ],
+)
+def test_a_shard_whose_sidecar_contradicts_it_is_made_anew(dataset: Path, tmp_path: Path, damage):
+    copy_of(dataset, tmp_path)
+    path = min(tmp_path.glob("procedural-*.json"))
+    values = json.loads(path.read_text())
+    damage(values)
+    path.write_text(json.dumps(values, indent=1) + "\n")
+    render_pairs(config_of(), tmp_path, SERIAL)
+    assert digests(tmp_path) == digests(dataset)
+
+
+@pytest.mark.parametrize("damage", ["another scene", "twice"])
+def test_an_index_that_is_wrong_of_shards_of_the_run_is_written_anew(
+    dataset: Path, tmp_path: Path, damage: str
+):
+    copy_of(dataset, tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    if damage == "twice":
+        index["shards"].append(index["shards"][0])
+    else:
+        index["shards"][0]["scene"] = "another"
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    render_pairs(config_of(), tmp_path, SERIAL)
+    assert digests(tmp_path) == digests(dataset)
+
+
 def test_a_damaged_shard_that_could_not_be_made_anew_is_not_listed(dataset: Path, tmp_path: Path):
     copy_of(dataset, tmp_path)
     tar = with_another_byte(tmp_path)
