@@ -120,6 +120,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raw = json.loads(contents(path))
     except FileNotFoundError:
         raise ShardError(f"{path}: expected {what}, found no such file") from None
+    except CrossviewError:  # a ValueError too, that says nothing of the file
+        raise
     except (OSError, RecursionError, ValueError) as error:  # of UTF-8, of JSON, of huge numbers
         raise ShardError(f"{path}: expected {what}, found {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None

@@ -87,6 +87,9 @@ def test_a_shard_that_a_store_does_not_give_is_no_damaged_one(served, capsys, mo
     sidecar = Sidecar.read(location(f"{url}/{tar.stem}.json"))
     with pytest.raises(MachineError, match="not to be had"):
         sidecar_flaws(location(f"{url}/{tar.name}"), sidecar)
+    monkeypatch.setattr(Files, "refused", f"{tar.stem}.json")
+    with pytest.raises(MachineError, match="not to be had"):
+        Sidecar.read(location(f"{url}/{tar.stem}.json"))
 
 
 def test_bad_times_of_a_web_server_pass(served, tmp_path, capsys, monkeypatch):
