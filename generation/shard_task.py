@@ -80,7 +80,7 @@ def finished_shard(
     """
     try:
         sidecar = Sidecar.read(sidecar_path(shard_path))
-    except (ShardError, FileNotFoundError):
+    except ShardError:
         return None  # none, or damaged: the task is done again
     digests = identity.keys() & {"scene_digest", "navmesh_digest"}
     if any(identity[name] == UNREADABLE for name in digests):

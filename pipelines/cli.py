@@ -141,10 +141,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     version = metadata.version("crossview")
     parser.add_argument("--version", action="version", version=f"crossview {version}")
+    add_commands(parser)
+    return parser
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Have a parser take every command, by a parser of its own kind."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)
-    return parser
 
 
 if __name__ == "__main__":

@@ -359,11 +359,10 @@ def _open_shard(index: ShardIndex, shard: int, cache: ShardCache | None) -> _Ope
         return _OpenShard(_file_reader(tar), list(sidecar.samples.items()), expected.size_bytes)
     sidecar = Sidecar.read(sidecar_path(path))
     index.check_size(shard)
+    mend = index.dataset(shard).mend
     if sidecar.entry != expected:
-        mend = index.dataset(shard).mend
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; {mend}")
     if not _in_the_tar(sidecar.samples, expected):
-        mend = index.dataset(shard).mend
         raise ShardError(f"{path}: its sidecar lists other samples than it holds; {mend}")
     samples = list(sidecar.samples.items())
     if is_remote(path):

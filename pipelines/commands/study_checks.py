@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from generation.bounds import require
 from generation.errors import CrossviewError
-from pipelines.cli import COMMANDS
+from pipelines.cli import add_commands
 from pipelines.commands import evaluate, pretrain
 from pipelines.evaluation.benchmarks import Benchmark
 from pipelines.evaluation.contenders import CONSTANT, named_weights
@@ -98,9 +98,7 @@ def _named(job: Job) -> Iterator[None]:
 @cache
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser()
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for each in COMMANDS:
-        each.add(commands)
+    add_commands(parser)
     return parser
 
 
