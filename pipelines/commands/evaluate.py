@@ -29,13 +29,18 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--weights",
         action="append",
-        required=True,
+        default=[],
         metavar="[LABEL=]PATH",
         help=f"{shared.WEIGHTS}; once for each model; {{seed}} in PATH stands for 0, 1, ... of "
         "--seeds",
     )
     parser.add_argument(
-        "--scratch", action="store_true", help="judge random weights of the same shape too"
+        "--scratch",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="PRESET",
+        help="judge random weights too, of the first --weights' shape or of a preset's",
     )
     parser.add_argument(
         "--task", required=True, metavar="NAME,...", help="tasks; an unknown name lists all of them"

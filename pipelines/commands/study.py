@@ -15,8 +15,8 @@ def add(commands: Any) -> None:
         "study",
         help="run a study: many commands, each once, and a report",
         description="Run a study (a YAML file, or one of ours by name: evidence, follow-up, "
-        "smaller, longer): its stages of crossview commands, as many at a time as there are cores, "
-        "then its report. What is done is not done again. SIGTERM, or Ctrl-C once, ends the "
+        "smaller, equal-compute): its stages of crossview commands, as many at a time as there are "
+        "cores, then its report. What is done is not done again. SIGTERM, or Ctrl-C once, ends the "
         "commands that run, to be gone on with, and exits with 0 where none has failed.",
         epilog="example: crossview study evidence --out out/evidence",
     )

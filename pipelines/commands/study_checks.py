@@ -43,7 +43,7 @@ def require_sections(study: Study) -> None:
 
 
 def _require_judged(key: str, section: Section, jobs: Sequence[Job]) -> None:
-    labels: list[str] = []
+    labels = [*section.beside]
     benchmarks: list[Benchmark] = []
     for job in jobs:
         own_labels, own_benchmarks = _asked_of(job)

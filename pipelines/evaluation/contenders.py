@@ -13,6 +13,7 @@ from training.checkpoint import load_model
 from training.downstream.evaluation import untrained
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import weights_digest
+from training.presets import model_config
 
 SCRATCH = "scratch"
 """Label of the network that is not pre-trained."""
@@ -61,17 +62,18 @@ class Contender:
         return model
 
 
-def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Contender]:
-    """Turn [LABEL=]PATH texts into contenders; scratch adds one of the first's shape.
+def contenders(texts: Sequence[str], *, seeds: int, scratch: str | bool) -> list[Contender]:
+    """Turn [LABEL=]PATH texts into contenders.
 
-    Every file is read once. Raises CrossviewError as named_weights does, and where a path holds no
-    model.
+    scratch adds random weights: of the shape of a preset's model, or of the first's where it names
+    none. Every file is read once. Raises CrossviewError as named_weights does, and where a path
+    holds no model, or there is no such preset.
     """
     read = cache(lambda path: Weights.of(load_model(path)))
     found: list[Contender] = []
     for label, pattern in named_weights(texts, scratch=scratch).items():
         if pattern is None:
-            config = found[0].weights[0].config
+            config = _shape_of(scratch) if isinstance(scratch, str) else found[0].weights[0].config
             weights = [Weights.of(untrained(config, seed)) for seed in range(seeds)]
         else:
             weights = [read(pattern.replace(_SEED, str(seed))) for seed in range(seeds)]
@@ -79,11 +81,18 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: bool) -> list[Conte
     return found
 
 
-def named_weights(texts: Sequence[str], *, scratch: bool) -> dict[str, str | None]:
+def named_weights(texts: Sequence[str], *, scratch: str | bool) -> dict[str, str | None]:
     """Return the paths of [LABEL=]PATH texts by their labels, and SCRATCH, which has none.
 
-    Raises CrossviewError where two have one label, or a label is none.
+    Raises CrossviewError where two have one label, or a label is none, and where nothing is named,
+    or there is no shape for SCRATCH.
     """
+    if isinstance(scratch, str):
+        _shape_of(scratch)
+    elif not texts:
+        raise CrossviewError(
+            "nothing to judge: --weights PATH, or --scratch PRESET for random weights alone"
+        )
     named: list[tuple[str, str | None]] = []
     for text in texts:
         label, path = label_and_path("--weights", text)
@@ -104,3 +113,10 @@ def named_weights(texts: Sequence[str], *, scratch: bool) -> dict[str, str | Non
             )
         require_folder_name("--weights", label)
     return dict(named)
+
+
+def _shape_of(preset: str) -> ModelConfig:
+    try:
+        return model_config(preset)
+    except CrossviewError as error:
+        raise CrossviewError(f"--scratch: {error}") from error

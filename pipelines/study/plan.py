@@ -40,6 +40,16 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Row:
+    """What an evaluation said of some weights."""
+
+    evaluation: str
+    """Its folder, below the study's."""
+    weights: str
+    """Their label there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """A part of the results: some runs of pre-training, or an evaluation."""
 
@@ -61,13 +71,15 @@ class Section:
     """What the labels measure, where they are numbers: the metrics are drawn over them."""
     evaluation: str | None = None
     """Folder of an evaluation below the study's, whose tables and bars are shown."""
+    beside: dict[str, Row] = field(default_factory=dict)
+    """Label -> a row of another evaluation, also of another study's, shown in the same tables."""
     judged_on: str | None = None
     """Label of the shards of which alone the judgements are shown, also their name in
     Study.needs, where they need something; None: all."""
     samples: tuple[str, ...] = ()
     """Pictures of the evaluation that are shown, by their paths below its folder."""
     claims: tuple[tuple[str, ...], ...] = ()
-    """Labels of the evaluation, each of which is said to be ahead of those after it."""
+    """Labels of the evaluation and of rows beside it, each said to be ahead of those after it."""
     decisive: dict[str, str] = field(default_factory=dict)
     """Benchmark, without the label of judged_on -> the metric by which claims are judged."""
 

@@ -6,9 +6,9 @@ import json
 import math
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from generation.files import write_text_whole
 from pipelines.evaluation.benchmarks import task_and_label
+from pipelines.evaluation.contenders import CONSTANT
 from pipelines.evaluation.figures import bars_figure
 from pipelines.evaluation.report import (
     MISSING,
@@ -256,16 +257,18 @@ def _evaluation_parts(
     assert section.evaluation is not None
     folder = study.out / section.evaluation
     own = makers_of(folder, jobs)
-    if not (folder / "results.json").exists():
+    if not (found := _records(folder)):
         return [_not_run(study, *(job.command for job in own))]
     records = [
-        each
-        for each in json.loads((folder / "results.json").read_text())
-        if section.judged_on in (None, task_and_label(each["benchmark"])[1])
+        each for each in found if section.judged_on in (None, task_and_label(each["benchmark"])[1])
     ]
     if not records:
         return [_not_run(study, section.judged_on)]
-    parts = [f"### {part}" for part in parts_of(records)]
+    others = _rows_beside(study, section, {each["benchmark"] for each in records})
+    missing = [label for label, rows in others.items() if not rows]
+    records = sorted(chain(records, *others.values()), key=lambda e: e["weights"] == CONSTANT)
+    parts = [f"There is no {label} yet." for label in missing]
+    parts += [f"### {part}" for part in parts_of(records)]
     parts.append(exhibits.values("evaluation", records))
     if not all(is_done(study.out, job) for job in own):
         parts.insert(0, "Its command has not been done to its end, or is another by now.")
@@ -285,6 +288,26 @@ def _evaluation_parts(
         else:
             parts.append(f"There is no {sample}.")
     return parts
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """Return what an evaluation's results.json holds; nothing where there is none."""
+    path = folder / "results.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _rows_beside(
+    study: Study, section: Section, benchmarks: Collection[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the records of other evaluations that a section shows, by their labels here."""
+    return {
+        label: [
+            {**each, "weights": label}
+            for each in _records(study.out / row.evaluation)
+            if each["weights"] == row.weights and each["benchmark"] in benchmarks
+        ]
+        for label, row in section.beside.items()
+    }
 
 
 def _not_run(study: Study, *names: str | None) -> str:

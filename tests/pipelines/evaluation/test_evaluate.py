@@ -43,7 +43,9 @@ from training.downstream.evaluation import VERSION, untrained
 from training.downstream.recipe import Recipe
 from training.downstream.tasks import TASKS
 from training.model.croco import ModelConfig
+from training.model.weights import weights_digest
 from training.model_folder import write_model_folder
+from training.presets import model_config
 
 QUICK = ["--set", "max_steps=2", "batch_size=2", "head_width=8", "precision=float32"]
 
@@ -304,6 +306,33 @@ def test_what_is_trained_alike_is_trained_once(data, weights, tmp_path, trained)
 
 class Cut(Exception):
     pass
+
+
+def test_random_weights_are_judged_alone_where_a_preset_is_their_shape():
+    (alone,) = contenders([], seeds=2, scratch="tiny")
+    assert alone.label == "scratch"
+    assert [each.config for each in alone.weights] == [model_config("tiny")] * 2
+    first, second = (each.sha256 for each in alone.weights)
+    assert first == weights_digest(untrained(model_config("tiny"), 0)) != second
+
+
+def test_a_preset_is_the_shape_of_random_weights_beside_others(weights):
+    one, scratch = contenders([str(weights / "one")], seeds=1, scratch="mae")
+    assert one.weights[0].config != scratch.weights[0].config == model_config("mae")
+
+
+@pytest.mark.parametrize(
+    ("scratch", "words"),
+    [
+        ([], "nothing to judge: --weights PATH, or --scratch PRESET"),
+        (["--scratch"], "nothing to judge: --weights PATH, or --scratch PRESET"),
+        (["--scratch", "tinny"], "--scratch: preset = 'tinny': expected one of tiny, "),
+    ],
+)
+def test_what_is_no_contender_is_refused(scratch, words, data, tmp_path, capsys):
+    assert evaluate(*scratch, "--task", "depth", "--data", data, "--out", tmp_path / "out") == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_is_kept_until_all_is_judged(weights, tmp_path, monkeypatch):

@@ -317,19 +317,29 @@ def test_an_unknown_phrase_is_named(tmp_path: Path):
 
 def report_of(out: Path, values: dict[str, list[float]], **section) -> str:
     """Return the report of an evaluation in which these were features_pck, by labels."""
-    command = "evaluate --task correspondence --data x --weights A=a --out {out}/found"
-    found = {"heading": "Found", "evaluation": "found", **section}
-    records = [
-        {
-            **{"benchmark": "correspondence", "metric": "features_pck", "weights": label},
-            **{"unit": "", "higher_is_better": True, "values": each, "mean": max(each, default=0)},
-            **{"minutes_a_seed": 0.1, "failed": []},
-        }
-        for label, each in values.items()
-    ]
+    records = [record_of(label, each) for label, each in values.items()]
     (out / "found").mkdir()
     (out / "found" / "results.json").write_text(json.dumps(records))
+    return report_again(out, **section)
+
+
+def report_again(out: Path, **section) -> str:
+    command = "evaluate --task correspondence --data x --weights A=a --out {out}/found"
+    found = {"heading": "Found", "evaluation": "found", **section}
     return write_study_report(study(out, {"judge": command}, sections={"found": found}), out)
+
+
+def record_of(label: str, values: list[float], benchmark: str = "correspondence") -> dict:
+    """Return a record of results.json."""
+    return {
+        **{"benchmark": benchmark, "metric": "features_pck", "weights": label},
+        **{"unit": "", "higher_is_better": True, "values": values, "mean": max(values, default=0)},
+        **{"minutes_a_seed": 0.1, "failed": []},
+    }
+
+
+ROW = {"old": {"evaluation": "../other", "weights": "CroCo"}}
+BESIDE = {"A, long": {"evaluation": "other", "weights": "A"}}
 
 
 def test_an_evaluation_is_told_of_its_numbers(tmp_path: Path):
@@ -338,6 +348,30 @@ def test_an_evaluation_is_told_of_its_numbers(tmp_path: Path):
     assert f"### correspondence\n\n{TASKS['correspondence'].summary}\n\n" in text
     assert "| weights | features_pck ↑ | seeds | minutes a seed |" in text
     assert "| A | 0.600 ± 0.141 | 2 | 0.1 |" in text
+
+
+def test_rows_of_other_evaluations_stand_beside_and_take_part(tmp_path: Path):
+    """Those of the same benchmarks, by the label that they are given; none yet is said."""
+    before = report_of(
+        tmp_path, {"A": [0.5, 0.3], "constant": [0.1]}, beside=BESIDE, claims=[["A, long", "A"]]
+    )
+    assert "There is no A, long yet." in before
+    assert "| A, long | A | correspondence | features_pck | - | - | - |" in before
+    (tmp_path / "other").mkdir()
+    others = [
+        record_of("A", [0.8, 0.6]),
+        record_of("B", [0.9, 0.9]),
+        record_of("A", [0.1, 0.2], benchmark="correspondence-rooms"),
+        record_of("constant", [0.2]),
+    ]
+    (tmp_path / "other" / "results.json").write_text(json.dumps(others))
+    text = report_again(tmp_path, beside=BESIDE, claims=[["A, long", "A"]])
+    rows = re.findall(r"^\| (A.*?|B.*?|const.*?) \| ([-0-9. ±]+) \| .* \| 0.1 \|$", text, re.M)
+    assert rows == [("A", "0.400 ± 0.141"), ("A, long", "0.700 ± 0.141")]
+    assert text.index("| A, long | 0.7") < text.index("| constant (the same")
+    assert "| A, long | A | correspondence | features_pck | +0.300 | +2.1 | yes |" in text
+    assert "There is no" not in text
+    assert "correspondence-rooms" not in text
 
 
 def test_no_spread_decides_no_claim(tmp_path: Path):
@@ -393,6 +427,10 @@ def test_what_decides_and_was_not_judged_is_missing_in_the_report(tmp_path: Path
         ({"decisive": {"flows": "epe_px"}}, "decisive = 'flows': expected one of depth, flow"),
         ({"judged_on": "room"}, "judged_on = 'room': expected one of rooms"),
         ({"claims": [["CroCo", "scratch", "Mae"]]}, "claims = 'Mae': expected one of CroCo, MAE, "),
+        (
+            {"beside": ROW, "claims": [["CroCo", "row"]]},
+            "claims = 'row': expected one of old, CroCo",
+        ),
         ({"runs": {"CroCo": "crocco"}}, "runs = 'crocco': expected one of croco$"),
         ({"runs": {"CroCo": "judge"}}, "runs = 'judge': expected one of croco$"),
         ({"runs": {"CroCo": "croco"}, "axis": "share"}, "runs = 'CroCo': expected a number"),
@@ -484,7 +522,9 @@ def test_croco_and_mae_of_our_study_learn_for_equal_compute():
     assert spent["unrelated"] == pytest.approx(spent["croco"] / 2, rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "least"), [("follow-up", 11), ("smaller", 4), ("longer", 4)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("follow-up", 11), ("smaller", 4), ("equal-compute", 4)]
+)
 def test_what_is_asked_afterwards_is_asked_of_what_the_study_makes(name: str, least: int):
     """In the folder beside its own, whatever it is called."""
     out = "it is/2026-11-22"
@@ -493,6 +533,8 @@ def test_what_is_asked_afterwards_is_asked_of_what_the_study_makes(name: str, le
     made = {job.arguments[job.arguments.index("--out") + 1] for job in jobs_of(first)}
     words = [word for job in jobs_of(second) for word in job.arguments if "/.." in word]
     used = {normpath(word.rpartition("=")[2].replace("{seed}", "0")) for word in words}
+    rows = [row for section in second.sections.values() for row in section.beside.values()]
+    used |= {normpath(second.out / row.evaluation) for row in rows}
     assert len(used) >= least
     assert used <= made
     assert normpath(load_study(name, {}).out / "..") == str(load_study("evidence", {}).out)
