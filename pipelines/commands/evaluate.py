@@ -39,8 +39,9 @@ def add(commands: Any) -> None:
         nargs="?",
         const=True,
         default=False,
-        metavar="PRESET",
-        help="judge random weights too, of the first --weights' shape or of a preset's",
+        metavar="SHAPE",
+        help="judge random weights too, of the first --weights' shape or, where SHAPE is given, of "
+        "that preset's or of what lies at that path",
     )
     parser.add_argument(
         "--task", required=True, metavar="NAME,...", help="tasks; an unknown name lists all of them"

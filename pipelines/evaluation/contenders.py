@@ -13,7 +13,7 @@ from training.checkpoint import load_model
 from training.downstream.evaluation import untrained
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import weights_digest
-from training.presets import model_config
+from training.presets import PRESETS, model_config
 
 SCRATCH = "scratch"
 """Label of the network that is not pre-trained."""
@@ -65,9 +65,9 @@ class Contender:
 def contenders(texts: Sequence[str], *, seeds: int, scratch: str | bool) -> list[Contender]:
     """Turn [LABEL=]PATH texts into contenders.
 
-    scratch adds random weights: of the shape of a preset's model, or of the first's where it names
-    none. Every file is read once. Raises CrossviewError as named_weights does, and where a path
-    holds no model, or there is no such preset.
+    scratch adds random weights: of the shape of a preset's model or of what a path holds, or of the
+    first's where it names neither. Every file is read once. Raises CrossviewError as named_weights
+    does, and where a path holds no model.
     """
     read = cache(lambda path: Weights.of(load_model(path)))
     found: list[Contender] = []
@@ -84,14 +84,12 @@ def contenders(texts: Sequence[str], *, seeds: int, scratch: str | bool) -> list
 def named_weights(texts: Sequence[str], *, scratch: str | bool) -> dict[str, str | None]:
     """Return the paths of [LABEL=]PATH texts by their labels, and SCRATCH, which has none.
 
-    Raises CrossviewError where two have one label, or a label is none, and where nothing is named,
-    or there is no shape for SCRATCH.
+    Raises CrossviewError where two have one label, or a label is none, and where there is nothing
+    to judge, or nothing that says what shape SCRATCH has.
     """
-    if isinstance(scratch, str):
-        _shape_of(scratch)
-    elif not texts:
+    if not texts and not isinstance(scratch, str):
         raise CrossviewError(
-            "nothing to judge: --weights PATH, or --scratch PRESET for random weights alone"
+            "nothing to judge: --weights PATH, or --scratch SHAPE for random weights alone"
         )
     named: list[tuple[str, str | None]] = []
     for text in texts:
@@ -115,8 +113,12 @@ def named_weights(texts: Sequence[str], *, scratch: str | bool) -> dict[str, str
     return dict(named)
 
 
-def _shape_of(preset: str) -> ModelConfig:
+def _shape_of(preset_or_path: str) -> ModelConfig:
+    if preset_or_path in PRESETS:
+        return model_config(preset_or_path)
     try:
-        return model_config(preset)
+        return load_model(preset_or_path).config
     except CrossviewError as error:
-        raise CrossviewError(f"--scratch: {error}") from error
+        raise CrossviewError(
+            f"--scratch: {error}; it is no preset either, which are {', '.join(PRESETS)}"
+        ) from error

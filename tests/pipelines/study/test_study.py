@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from os.path import normpath
 from pathlib import Path
 
@@ -523,14 +524,16 @@ def test_croco_and_mae_of_our_study_learn_for_equal_compute():
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("follow-up", 11), ("smaller", 4), ("equal-compute", 4)]
+    ("name", "least"), [("follow-up", 11), ("smaller", 4), ("equal-compute", 6)]
 )
 def test_what_is_asked_afterwards_is_asked_of_what_the_study_makes(name: str, least: int):
     """In the folder beside its own, whatever it is called."""
     out = "it is/2026-11-22"
-    first = load_study("evidence", {"out": out})
+    firsts = [load_study("evidence", {"out": out})]
+    firsts += [load_study("smaller", {"out": f"{out}/smaller"})] if name == "equal-compute" else []
     second = load_study(name, {"out": f"{out}/{name}"})
-    made = {job.arguments[job.arguments.index("--out") + 1] for job in jobs_of(first)}
+    jobs = chain(*map(jobs_of, firsts))
+    made = {normpath(job.arguments[job.arguments.index("--out") + 1]) for job in jobs}
     words = [word for job in jobs_of(second) for word in job.arguments if "/.." in word]
     used = {normpath(word.rpartition("=")[2].replace("{seed}", "0")) for word in words}
     rows = [row for section in second.sections.values() for row in section.beside.values()]
