@@ -79,6 +79,8 @@ def test_the_readmes_dataset_and_its_python_example_work(tmp_path: Path, monkeyp
     names = {}
     exec(compile(example, "docs/pairs.md", "exec"), names)
     assert names["large"].color.shape == (512, 512, 3)
+    assert names["wide"].color.shape == (256, 512, 3)
+    assert names["wide"].depth_m[128, 256] > 0
     low, high = names["points_world"].min(axis=0), names["points_world"].max(axis=0)
     room_low, room_high = names["source"].load().bounds
     assert (room_low - 0.01 < low).all()

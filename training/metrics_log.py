@@ -154,8 +154,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     A line that is cut is left out: the last one of a killed run, or one on a disk that was full.
     """
-    lines = []
+    lines: list[Any] = []
     for text in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError):
             lines.append(json.loads(text))
-    return lines
+    return [line for line in lines if isinstance(line, dict)]

@@ -33,8 +33,11 @@ def _camera(record: dict[str, Any], pose: str) -> Camera:
     height, width = (int(size) for size in record["image_size"])
     if min(height, width) < 1:
         raise ValueError(f"image_size is {height} x {width}")
+    intrinsics = _matrix(record, "intrinsics", 3)
+    if intrinsics[0, 1] or intrinsics[1, 0] or (intrinsics[2] != [0, 0, 1]).any():
+        raise ValueError("intrinsics are more than focal lengths and a principal point")
     return Camera(
-        intrinsics=_matrix(record, "intrinsics", 3),
+        intrinsics=intrinsics,
         world_from_camera=world_from_camera,
         image_size=(height, width),
     )

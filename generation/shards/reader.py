@@ -76,10 +76,10 @@ class ShardIndex:
         try:
             index = cls(
                 folder=folder,
-                config=raw["config"],
+                config=dict(raw["config"]),
                 shards=tuple(ShardEntry(**entry) for entry in raw["shards"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ShardError(f"{path}: not a dataset's index ({error!r})") from error
         if not index.shards:
             raise ShardError(f"{path}: the dataset holds no pairs")
@@ -357,25 +357,19 @@ def _open_shard(index: ShardIndex, shard: int, cache: ShardCache | None) -> _Ope
     if cache is not None and is_remote(path):
         tar, sidecar = cache.open(path, expected)
         return _OpenShard(_file_reader(tar), list(sidecar.samples.items()), expected.size_bytes)
-    sidecar = Sidecar.read(sidecar_path(path))
-    index.check_size(shard)
     mend = index.dataset(shard).mend
+    try:
+        sidecar = Sidecar.read(sidecar_path(path))
+    except ShardError as error:
+        raise ShardError(f"{error}; {mend}") from error
+    index.check_size(shard)
     if sidecar.entry != expected:
         raise ShardError(f"{path}: its sidecar is not the one that the index lists; {mend}")
-    if not _in_the_tar(sidecar.samples, expected):
-        raise ShardError(f"{path}: its sidecar lists other samples than it holds; {mend}")
     samples = list(sidecar.samples.items())
     if is_remote(path):
         return _OpenShard(_range_reader(path), samples, 0)
     with _readable(path):
         return _OpenShard(_file_reader(open(path, "rb", buffering=0)), samples, 0)
-
-
-def _in_the_tar(samples: dict[str, dict[str, tuple[int, int]]], entry: ShardEntry) -> bool:
-    """Say whether as many are listed as a tar has, all of them within it."""
-    places = (place for members in samples.values() for place in members.values())
-    within = all(0 < offset <= offset + size <= entry.size_bytes for offset, size in places)
-    return within and len(samples) == entry.count
 
 
 def _file_reader(file: BinaryIO) -> Callable[[int, int], bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ class ShardEntry:
     sha256: str
     """Of the tar's bytes."""
 
+    def __post_init__(self) -> None:
+        texts, numbers = (self.name, self.scene, self.sha256), (self.count, self.size_bytes)
+        if not all(isinstance(each, str) for each in texts):
+            raise TypeError(f"name, scene and sha256 are {texts}, not three texts")
+        if not all(isinstance(each, int) for each in numbers):
+            raise TypeError(f"count and size_bytes are {numbers}, not two whole numbers")
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}, not at least 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
@@ -91,11 +101,15 @@ class Sidecar:
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:
-        """Read a sidecar. Raises ShardError where it is missing or not one of this schema."""
+        """Read a sidecar.
+
+        Raises ShardError where it is missing, not one of this schema, or its samples cannot be
+        those of its tar.
+        """
         raw = read_json(path, "a shard's sidecar")
         try:
             entry = raw["entry"]
-            return cls(
+            sidecar = cls(
                 entry=ShardEntry(**entry) if entry else None,
                 task=raw["task"],
                 samples={
@@ -109,6 +123,16 @@ class Sidecar:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ShardError(f"{path}: not a shard's sidecar ({error!r})") from error
+        if not sidecar._fits_its_tar():
+            raise ShardError(f"{path}: it lists other samples than its tar holds")
+        return sidecar
+
+    def _fits_its_tar(self) -> bool:
+        """Say whether as many samples are listed as there are pairs, apart and within the tar."""
+        count, size_bytes = (self.entry.count, self.entry.size_bytes) if self.entry else (0, 0)
+        places = sorted(chain(*(members.values() for members in self.samples.values())))
+        bounds = [0, *chain(*((at, at + size) for at, size in places)), size_bytes]
+        return len(self.samples) == count and all(low <= high for low, high in pairwise(bounds))
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

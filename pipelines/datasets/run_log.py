@@ -93,11 +93,14 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     """Return a folder's recorded runs, oldest first. Raises CrossviewError where damaged."""
     path = folder / RUN_LOG_NAME
     try:
-        return [json.loads(text) for text in path.read_text().splitlines()]
+        runs = [json.loads(text) for text in path.read_text().splitlines()]
     except FileNotFoundError:
         return []
     except ValueError as error:
         raise CrossviewError(f"{path}: not a log of runs ({error}); remove it") from error
+    if not all(isinstance(run, dict) and isinstance(run.get("scenes"), dict) for run in runs):
+        raise CrossviewError(f"{path}: not a log of runs (a line names no scenes); remove it")
+    return runs
 
 
 def work_by_scene(runs: Iterable[dict[str, Any]]) -> dict[str, SceneWork]:

@@ -203,6 +203,27 @@ class TestBadInput:
         with pytest.raises(ShardError, match=r"index\.json"):
             ShardIndex.open(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("count", "5"), ("count", 0), ("count", None), ("scene", ["a"]), ("sha256", None)],
+    )
+    def test_an_index_with_other_types_of_a_shard(self, tmp_path: Path, name: str, value: object):
+        write_dataset(tmp_path)
+        path = tmp_path / "index.json"
+        raw = json.loads(path.read_text())
+        raw["shards"][1][name] = value
+        path.write_text(json.dumps(raw))
+        with pytest.raises(ShardError, match=r"index\.json: not a dataset's index"):
+            ShardIndex.open(tmp_path)
+
+    @pytest.mark.parametrize("config", [None, [1], "procedural"])
+    def test_an_index_whose_configuration_is_none(self, tmp_path: Path, config: object):
+        write_dataset(tmp_path)
+        path = tmp_path / "index.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "config": config}))
+        with pytest.raises(ShardError, match=r"index\.json: not a dataset's index"):
+            ShardIndex.open(tmp_path)
+
     def test_an_index_without_pairs(self, tmp_path: Path):
         ShardIndex(folder=tmp_path, config={}, shards=()).write()
         with pytest.raises(ShardError, match="holds no pairs"):

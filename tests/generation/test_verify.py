@@ -396,6 +396,10 @@ class TestPairs:
             ({"hfov_deg": 61}, "intrinsics are not those of hfov_deg 61"),
             ({"hfov_deg": 0.0}, "meta.json is not as the schema says (ZeroDivisionError"),
             ({"intrinsics": [[1, 0], [0, 1]]}, "intrinsics is not a 3 x 3 matrix"),
+            (
+                {"intrinsics": [[28, 9, 32], [0, 28, 32], [0, 0, 1]]},
+                "intrinsics are more than focal",
+            ),
             ({"intrinsics": [[float("nan")] * 3] * 3}, "intrinsics is not a 3 x 3 matrix"),
             ({"covisibility_official": 1.2}, "covisibility_official is 1.2, expected 0 to 1"),
             ({"covisibility_official": None}, "not as the schema says"),

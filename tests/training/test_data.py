@@ -276,19 +276,21 @@ def test_a_missing_or_cut_shard_is_found_before_any_work(dataset, tmp_path):
         open_split(DataConfig(path=cut))
 
 
-@pytest.mark.parametrize("place", [None, (10**30, 10), (512, 10**15), (-5, 10)])
+@pytest.mark.parametrize("place", [None, (10**30, 10), (512, 10**15), (-5, 10), "another's"])
 def test_a_sidecar_that_lists_other_samples_than_its_tar_holds_is_named(dataset, tmp_path, place):
     def damage(folder, tars):
         sidecar = Sidecar.read(sidecar_path(tars[0]))
         key = next(iter(sidecar.samples))
         if place is None:
             del sidecar.samples[key]
+        elif place == "another's":
+            sidecar.samples[key]["view1.jpg"] = sidecar.samples[key]["view2.jpg"]
         else:
             sidecar.samples[key]["view1.jpg"] = place
         sidecar.write(tars[0])
 
     reader = PairReader(ShardIndex.open(damaged(dataset, tmp_path, damage)), 32)
-    with pytest.raises(ShardError, match=r"0000.tar: its sidecar lists other samples .*--verify"):
+    with pytest.raises(ShardError, match=r"0000.json: it lists other samples .*--verify"):
         reader.views(0)
 
 

@@ -58,6 +58,12 @@ def test_what_had_no_room_is_warned_of_once_and_written_later(tmp_path, room, ca
     assert curve(tmp_path) == dict.fromkeys(range(1, 8), 0.5)
 
 
+def test_lines_that_are_no_records_are_left_out(tmp_path):
+    path = tmp_path / METRICS_NAME
+    path.write_bytes(b'{"kind": "val", "step": 1}\nnull\n[]\n5\n"x"\n\xff\n{"kind": "tra')
+    assert read_lines(path) == [{"kind": "val", "step": 1}]
+
+
 def test_a_disk_that_stays_full_ends_nothing(tmp_path, caplog):
     log = MetricsLog(tmp_path, 0)
 

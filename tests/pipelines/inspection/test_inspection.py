@@ -14,6 +14,7 @@ import pytest
 from one_worker import SERIAL
 from PIL import Image
 
+from generation.errors import CrossviewError
 from generation.locations import location
 from generation.machine import processor
 from generation.raycast import RayCaster
@@ -26,7 +27,7 @@ from pipelines.cli import main
 from pipelines.config import build
 from pipelines.datasets.pair_table import PairTable
 from pipelines.datasets.render_pairs import RenderPairsConfig, render_pairs
-from pipelines.datasets.run_log import read_runs, work_by_scene
+from pipelines.datasets.run_log import RUN_LOG_NAME, read_runs, work_by_scene
 from pipelines.inspection.page import (
     InspectConfig,
     choose_rows,
@@ -402,6 +403,13 @@ def test_the_table_has_the_geometry_of_the_poses(dataset: Path):
     relative = np.linalg.inv(pose1) @ pose2
     assert table.baseline_m[3] == pytest.approx(np.linalg.norm(relative[:3, 3]))
     assert table.angle_deg[3] == pytest.approx(np.degrees(np.arccos(relative[2, 2])))
+
+
+@pytest.mark.parametrize("line", ["{", "null", "[]", "{}", '{"scenes": ["a"]}'])
+def test_a_damaged_log_of_runs_is_named(tmp_path: Path, line: str):
+    (tmp_path / RUN_LOG_NAME).write_text(line + "\n")
+    with pytest.raises(CrossviewError, match=r"runs.jsonl: not a log of runs .*; remove it"):
+        read_runs(tmp_path)
 
 
 def test_runs_are_logged_and_added_up(dataset: Path, tmp_path: Path):
