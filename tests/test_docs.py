@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import COMMANDS, _parser, main
-from pipelines.commands.study_checks import require_commands, require_sections
+from pipelines.commands.study_checks import check_study
 from pipelines.study.plan import jobs_of, load_study
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -33,15 +33,14 @@ def test_the_study_that_a_page_shows_can_be_run(tmp_path: Path):
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "study.yaml").write_text(text)
     study = load_study(str(tmp_path / "study.yaml"), {})
-    require_commands(study)
-    require_sections(study)
+    check_study(study)
     weights = "plain=out/brightness/plain-{seed}"
     assert weights in jobs_of(study)[-1].arguments
 
 
 def test_the_study_shows_pictures_of_the_results_and_nothing_else_lies_there():
     shown = pictures_of(DOCS / "study.md")
-    folders = [DOCS / "results", DOCS / "follow-up", DOCS / "smaller"]
+    folders = [DOCS / name for name in ("results", "follow-up", "smaller", "equal-compute")]
     pages = [DOCS.parent / "RESULTS.md", *(folder / "RESULTS.md" for folder in folders[1:])]
     named = {picture for page in pages for picture in pictures_of(page)}
     assert shown <= named

@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what is left, write the report."""
     from generation.plain import merge
-    from pipelines.commands.study_checks import require_commands, require_sections
+    from pipelines.commands.study_checks import check_study
     from pipelines.study.plan import load_study
     from pipelines.study.report import write_study_report
     from pipelines.study.run import run_study
@@ -54,8 +54,7 @@ def run(options: argparse.Namespace) -> int:
     out = None if options.out is None else str(options.out)
     overrides = merge(shared.nested({"out": out}), parse_overrides(options.set))
     study = load_study(options.study, overrides)
-    require_commands(study)
-    require_sections(study)
+    check_study(study)
     failures = [] if options.report_only else run_study(study, options.cores)
     print(write_study_report(study, options.report or study.out))
     return shared.report_failures(failures, "commands")

@@ -19,15 +19,15 @@ from pipelines.evaluation.contenders import CONSTANT, named_weights
 from pipelines.study.plan import Job, Section, Study, jobs_of, makers_of
 
 
-def require_commands(study: Study) -> None:
-    """Raise CrossviewError for what cannot be typed, or set of training."""
-    for job in _all_jobs(study):
+def check_study(study: Study) -> None:
+    """Check its commands and sections.
+
+    Raises CrossviewError for what cannot be typed, or set of training, and for what a section names
+    and no command makes, with what there is.
+    """
+    jobs = jobs_of(replace(study, needs={}))  # nothing is left out
+    for job in jobs:
         _typed(job)
-
-
-def require_sections(study: Study) -> None:
-    """Raise CrossviewError for what a section names and no command makes, with what there is."""
-    jobs = _all_jobs(study)
     commands = dict.fromkeys(job.command for job in jobs if job.arguments[:1] == ("pretrain",))
     for name, section in study.sections.items():
         key = f"sections.{name}"
@@ -73,10 +73,6 @@ def _asked_of(job: Job) -> tuple[list[str], list[Benchmark]]:
     with _named(job):
         labels = list(named_weights(options.weights, scratch=options.scratch))
         return labels, evaluate.chosen_benchmarks(options)
-
-
-def _all_jobs(study: Study) -> list[Job]:
-    return jobs_of(replace(study, needs={}))  # nothing is left out
 
 
 def _typed(job: Job) -> argparse.Namespace:

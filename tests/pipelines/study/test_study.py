@@ -8,28 +8,30 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from itertools import chain
 from os.path import normpath
 from pathlib import Path
 
 import pytest
+import torch
 from processes import crossview, wait_for
 from synthetic import write_dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from generation.errors import CrossviewError
 from pipelines.bench.training import flops_a_pair
 from pipelines.cli import _parser, main
 from pipelines.commands import pretrain
-from pipelines.commands.study_checks import require_commands, require_sections
+from pipelines.commands.evaluate import chosen_benchmarks
+from pipelines.commands.study_checks import check_study
 from pipelines.config import build
 from pipelines.study.plan import STUDIES, Job, Study, jobs_of, load_study, stages_before
 from pipelines.study.report import write_study_report
 from pipelines.study.run import run_study
 from training.config import PretrainConfig
-from training.data import DataConfig
+from training.downstream.datasets.shards import open_shards
+from training.downstream.evaluation import fine_tuned, untrained
 from training.downstream.tasks import TASKS
-from training.model.croco import ModelConfig
 from training.optim import MaskConfig, num_masked
 
 
@@ -467,15 +469,10 @@ def test_what_is_misspelt_is_told_before_anything_is_run(tmp_path, capsys, chang
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_command_of_our_studies_can_be_typed(path: Path, tmp_path: Path):
-    require_commands(load_study(path.stem, {"out": str(tmp_path)}))
-
-
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path: Path):
     """A name misspelt, or a stage that comes too soon, would show after hours."""
     ours = load_study(path.stem, {"out": str(tmp_path)})
-    require_sections(ours)
+    check_study(ours)
     ours = replace(ours, needs=dict.fromkeys(ours.needs, tmp_path))  # which is there
     jobs = jobs_of(ours)
     assert ours.needs.keys() <= {*ours.phrases, *(job.command for job in jobs)}
@@ -499,28 +496,57 @@ def test_what_our_studies_compare_is_made_by_their_commands(path: Path, tmp_path
             assert label in labels, sample
 
 
+def pretraining_of(job: Job) -> PretrainConfig:
+    return pretrain.config_of(_parser().parse_args(list(job.arguments)))
+
+
+def pretraining_flops(config: PretrainConfig) -> float:
+    """Return what all steps cost, whose masks differ."""
+    num_steps, patches = config.optim.max_steps, config.model.num_patches
+    ratios = [config.mask.ratio_at(step, num_steps) for step in range(num_steps)]
+    hidden = Counter(num_masked(ratio, patches) for ratio in ratios)
+    return config.optim.batch_size * sum(
+        steps * flops_a_pair(replace(config, mask=MaskConfig(ratio=masked / patches)))
+        for masked, steps in hidden.items()
+    )
+
+
 def test_croco_and_mae_of_our_study_learn_for_equal_compute():
-    """Over all steps, whose masks differ: to 3 %, and the controls for less."""
-
-    @cache
-    def flops(model: ModelConfig, mask: MaskConfig) -> float:
-        return flops_a_pair(PretrainConfig(data=DataConfig(path=Path()), model=model, mask=mask))
-
-    spent = {}
-    for job in jobs_of(load_study("evidence", {})):
-        if job.command in ("croco", "mae", "unrelated"):
-            config = pretrain.config_of(_parser().parse_args(list(job.arguments)))
-            num_steps = config.optim.max_steps
-            ratios = [config.mask.ratio_at(step, num_steps) for step in range(num_steps)]
-            patches = config.model.num_patches
-            hidden = Counter(num_masked(ratio, patches) for ratio in ratios)
-            spent[job.command] = config.optim.batch_size * sum(
-                steps * flops(config.model, MaskConfig(ratio=masked / patches))
-                for masked, steps in hidden.items()
-            )
+    """To 3 %, and the controls for less."""
+    spent = {
+        job.command: pretraining_flops(pretraining_of(job))
+        for job in jobs_of(load_study("evidence", {}))
+        if job.command in ("croco", "mae", "unrelated") and job.seed == 0
+    }
     assert spent["mae"] == pytest.approx(spent["croco"], rel=0.03)
     assert spent["croco"] / (5000 * 32) == pytest.approx(1.85e9, rel=0.005)
     assert spent["unrelated"] == pytest.approx(spent["croco"] / 2, rel=0.01)
+
+
+def test_no_pretraining_is_fine_tuned_for_what_pretraining_cost(tmp_path: Path):
+    """And for the steps that the models beside it were fine-tuned for."""
+    (config,) = (
+        pretraining_of(job)
+        for job in jobs_of(load_study("smaller", {}))
+        if job.name == "croco-narrow-0"
+    )
+    spent_before = pretraining_flops(config)
+    splits = open_shards(write_dataset(tmp_path))
+    jobs = jobs_of(load_study("equal-compute", {}))
+    assert [job.command for job in jobs] == ["pose", "flow", "flow-of-few", "depth"]
+    for job in jobs:
+        options = _parser().parse_args(list(job.arguments))
+        task, recipe = next((each.task, each.recipe) for each in chosen_benchmarks(options))
+        one = replace(recipe, max_steps=1, batch_size=1)
+        with FlopCounterMode(display=False) as counter:
+            fine_tuned(
+                **{"task": task, "model": untrained(config.model, 0), "splits": splits},
+                **{"recipe": one, "seed": 0, "device": torch.device("cpu"), "num_workers": 0},
+                **{"report": lambda step, loss: None, "snapshot": None},
+            )
+        more = recipe.num_steps(60_000) - task.recipes["short"].num_steps(60_000)
+        spent = more * recipe.batch_size * counter.get_total_flops()
+        assert spent == pytest.approx(spent_before, rel=0.005), job.command
 
 
 @pytest.mark.parametrize(
