@@ -108,30 +108,35 @@ def parse_overrides(assignments: Iterable[str]) -> Plain:
     return values
 
 
-def build(cls: type[T], values: Mapping[str, Any], *, source: str | Path) -> T:
+def build(
+    cls: type[T], values: Mapping[str, Any], *, source: str | Path, besides: tuple[str, ...] = ()
+) -> T:
     """Make a dataclass, and those in it, of nested values; source is named in every complaint.
+
+    besides: keys that might have been meant and are not fields, taken out of values before.
 
     Fields may be int, float, str, bool, Path, Literal, tuple, dict[str, X], dataclasses, and unions
     of these. Whole numbers pass for floats, text for a dataclass that has a `parse`; nothing else
     is converted. Raises ConfigError.
     """
     try:
-        made: T = _build(cls, values, "")
+        made: T = _build(cls, values, "", besides)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     return made
 
 
-def _build(cls: Any, values: Any, key: str) -> Any:
+def _build(cls: Any, values: Any, key: str, besides: tuple[str, ...] = ()) -> Any:
     if not isinstance(values, Mapping):
         raise _mistyped(cls, values, key)
     fields = {field.name: field for field in _fields(cls)}
     for name in values:
         if name not in fields:
-            near = _nearest(name, fields)
+            known = [*besides, *fields]
+            near = _nearest(name, known)
             raise ConfigError(
                 f"{_below(key, name)}: unknown key (given {_show(values[name])}){near}; "
-                f"expected one of {', '.join(fields)}"
+                f"expected one of {', '.join(known)}"
             )
     kinds = get_type_hints(cls)
     arguments = {}

@@ -18,4 +18,4 @@ def pretrain_config(values: dict[str, Any], *, source: str) -> PretrainConfig:
     values = dict(values)
     name = values.pop("preset", None)
     base = {} if name is None else preset(name)
-    return build(PretrainConfig, merge(base, values), source=source)
+    return build(PretrainConfig, merge(base, values), source=source, besides=("preset",))

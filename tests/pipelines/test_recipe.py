@@ -246,6 +246,7 @@ def test_the_papers_recipe_is_the_papers():
         ({"pretrain": {"data": 5}}, r"pretrain\.data: expected .*, got 5"),
         ({"pretrain": {"data": None}}, r"pretrain\.data: expected .*, got null"),
         ({"pretrain": {"preset": "huge"}}, r"pretrain\.preset = 'huge'.*tiny"),
+        ({"pretrain": {"presett": "tiny"}}, r"presett: unknown key.*did you mean preset\?"),
         ({"pretrain": {"optim": {"base_lr": "1e-4"}}}, r"pretrain\.optim\.base_lr: .*1\.0e-4"),
     ],
 )
