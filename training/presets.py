@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from generation.errors import CrossviewError
-from training.model.croco import ModelConfig
 
 # Small budgets want many small steps and a mask that rises: matching emerges while half of the
 # target is visible and survives until almost all is hidden, and most of the run at the full ratio
@@ -117,8 +116,3 @@ def preset(name: str) -> dict[str, Any]:
     if not isinstance(name, str) or name not in PRESETS:
         raise CrossviewError(f"preset = {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def model_config(name: str) -> ModelConfig:
-    """Return what a preset trains. Raises CrossviewError naming the presets there are."""
-    return ModelConfig(**preset(name).get("model", {}))

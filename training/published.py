@@ -19,7 +19,7 @@ from torch import Tensor
 from generation.errors import CrossviewError
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import differences, model_of, shapes_of
-from training.presets import PUBLISHED, model_config
+from training.presets import PRESETS, PUBLISHED
 from training.torch_file import write_torch_file
 
 _FIELDS = {
@@ -107,7 +107,7 @@ def _config_by_tensors(weights: dict[str, Tensor], where: Path | str) -> ModelCo
     found = shapes_of(weights)
     problems: dict[str, list[str]] = {}
     for name in PUBLISHED:
-        config = model_config(name)
+        config = ModelConfig(**PRESETS[name]["model"])
         with torch.device("meta"):
             expected = shapes_of(CroCo(config).state_dict())
         problems[name] = differences(expected, found)

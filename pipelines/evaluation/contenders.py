@@ -13,7 +13,7 @@ from training.checkpoint import load_model
 from training.downstream.evaluation import untrained
 from training.model.croco import CroCo, ModelConfig
 from training.model.weights import weights_digest
-from training.presets import PRESETS, model_config
+from training.presets import PRESETS
 
 SCRATCH = "scratch"
 """Label of the network that is not pre-trained."""
@@ -115,7 +115,7 @@ def named_weights(texts: Sequence[str], *, scratch: str | bool) -> dict[str, str
 
 def _shape_of(preset_or_path: str) -> ModelConfig:
     if preset_or_path in PRESETS:
-        return model_config(preset_or_path)
+        return ModelConfig(**PRESETS[preset_or_path]["model"])
     try:
         return load_model(preset_or_path).config
     except CrossviewError as error:

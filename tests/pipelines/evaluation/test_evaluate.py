@@ -46,7 +46,7 @@ from training.downstream.tasks import TASKS
 from training.model.croco import ModelConfig
 from training.model.weights import weights_digest
 from training.model_folder import write_model_folder
-from training.presets import model_config
+from training.presets import PRESETS
 
 QUICK = ["--set", "max_steps=2", "batch_size=2", "head_width=8", "precision=float32"]
 
@@ -312,9 +312,10 @@ class Cut(Exception):
 def test_random_weights_are_judged_alone_where_their_shape_is_named(weights):
     (alone,) = contenders([], seeds=2, scratch="tiny")
     assert alone.label == "scratch"
-    assert [each.config for each in alone.weights] == [model_config("tiny")] * 2
+    tiny = ModelConfig(**PRESETS["tiny"]["model"])
+    assert [each.config for each in alone.weights] == [tiny] * 2
     first, second = (each.sha256 for each in alone.weights)
-    assert first == weights_digest(untrained(model_config("tiny"), 0)) != second
+    assert first == weights_digest(untrained(tiny, 0)) != second
     one, scratch = contenders([str(weights / "one")], seeds=1, scratch=f"{weights}/two-0")
     shape = load_model(weights / "two-0").config
     assert one.weights[0].config != scratch.weights[0].config == shape
