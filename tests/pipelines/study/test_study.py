@@ -533,7 +533,7 @@ def test_no_pretraining_is_fine_tuned_for_what_pretraining_cost(tmp_path: Path):
     spent_before = pretraining_flops(config)
     splits = open_shards(write_dataset(tmp_path))
     jobs = jobs_of(load_study("equal-compute", {}))
-    assert [job.command for job in jobs] == ["pose", "flow", "flow-of-few"]
+    assert [job.command for job in jobs] == ["pose", "flow", "flow-of-few", "flow-as-long"]
     for job in jobs:
         options = _parser().parse_args(list(job.arguments))
         task, recipe = next((each.task, each.recipe) for each in chosen_benchmarks(options))
@@ -553,12 +553,12 @@ def test_no_pretraining_is_fine_tuned_for_what_pretraining_cost(tmp_path: Path):
     ("name", "least"), [("follow-up", 11), ("smaller", 4), ("equal-compute", 6)]
 )
 def test_what_is_asked_afterwards_is_asked_of_what_the_study_makes(name: str, least: int):
-    """In the folder beside its own, whatever it is called."""
+    """In the folder beside its own, whatever it is called, or in its own."""
     out = "it is/2026-11-22"
     firsts = [load_study("evidence", {"out": out})]
     firsts += [load_study("smaller", {"out": f"{out}/smaller"})] if name == "equal-compute" else []
     second = load_study(name, {"out": f"{out}/{name}"})
-    jobs = chain(*map(jobs_of, firsts))
+    jobs = chain(*map(jobs_of, [*firsts, second]))
     made = {normpath(job.arguments[job.arguments.index("--out") + 1]) for job in jobs}
     words = [word for job in jobs_of(second) for word in job.arguments if "/.." in word]
     used = {normpath(word.rpartition("=")[2].replace("{seed}", "0")) for word in words}
