@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--data",
         nargs="+",
+        action="extend",
         metavar="DIR",
         help="folder or URL of the dataset; of more, with --set 'data.mixture=[{path: DIR}]'",
     )

@@ -54,7 +54,7 @@ BAD = {
         "data.mixture: expected a list, each a mapping of path, weight, weight_end, got",
     ),
     "several datasets": (
-        ["--data", "out/a", "out/b", "c"],
+        ["--data", "out/a", "out/b", "--data", "c"],
         "got out/a, out/b, c; to train on all of them, give --data out/a --set "
         "'data.mixture=[{path: out/b, weight: 1.0}, {path: c, weight: 1.0}]'",
     ),
