@@ -53,10 +53,6 @@ BAD = {
         ["--set", "data.mixture=out/b"],
         "data.mixture: expected a list, each a mapping of path, weight, weight_end, got",
     ),
-    "several datasets": (
-        ["--data", "out/b", "c"],  # after the --data that every run here is given
-        " --set 'data.mixture=[{path: out/b, weight: 1.0}, {path: c, weight: 1.0}]'",
-    ),
     "data below the crop": (
         ["--set", "model.image_size=40"],
         "36 x 36 pixels, but the model takes crops of 40",
@@ -96,6 +92,19 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
     status, said = pretrain(*words)
     assert status == 2
     assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["out/b", "c"], ["out/b", "--data", "c"]], ids=str)
+def test_several_datasets_are_refused_with_words_for_all_of_them(pretrain, tmp_path, words):
+    """Also those that `--data` is given once more for."""
+    status, said = pretrain("--data", *words, data=Path("out/a"))
+    assert status == 2
+    assert (
+        "got out/a, out/b, c; to train on all of them, give --data out/a --set "
+        "'data.mixture=[{path: out/b, weight: 1.0}, {path: c, weight: 1.0}]'"
+    ) in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
