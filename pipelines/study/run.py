@@ -81,7 +81,8 @@ def _run_all(
                     running[pool.submit(_run, out, job, stop)] = job
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            # Not for ever: a signal that another thread takes does not wake this one.
+            for future in wait(running, _POLL_S, FIRST_COMPLETED).done:
                 job = running.pop(future)
                 if problem := future.result():
                     failures.append(f"{job.name}: {problem}")

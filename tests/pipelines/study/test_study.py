@@ -258,6 +258,28 @@ def test_a_study_that_is_stopped_has_not_failed(tmp_path: Path):
     assert list((out / "done").iterdir()) == []
 
 
+def test_a_signal_that_another_thread_takes_stops_a_study(tmp_path: Path):
+    """The kernel gives it to any thread, which does not wake the one that waits for commands."""
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    os.mkfifo(pairs / "index.json")
+    late = threading.Timer(30, (pairs / "index.json").write_text, ["no JSON"])
+
+    def ask() -> None:
+        wait_for((tmp_path / "logs" / "waits.log").exists)
+        time.sleep(1)  # until it waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    asks = threading.Thread(target=ask)
+    for thread in (asks, late):
+        thread.start()
+    assert run_study(study(tmp_path, {"waits": f"verify {pairs}"})) == []
+    assert late.is_alive(), "the command ended by itself"
+    late.cancel()
+    asks.join()
+    assert list((tmp_path / "done").iterdir()) == []
+
+
 def test_what_is_stopped_is_not_done_although_training_then_exits_with_0(tmp_path: Path):
     """SIGTERM ends the study and the command that it runs, and no other begins."""
     dataset = write_dataset(tmp_path / "pairs")
