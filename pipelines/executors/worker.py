@@ -6,7 +6,6 @@ there is. Whatever a task does to its child, the parent goes on and says what ha
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import resource
@@ -25,12 +24,12 @@ from pathlib import Path
 
 from generation.bounds import require
 from generation.errors import CrossviewError, MachineError
+from pipelines.orphans import signal_when_orphaned
 
 GIB = 2**30
 OWN_PATH = "import sys; sys.path = list(filter(None, sys.path)); "
 """What a `python -c` begins with that is to import the same as this one, not what lies around."""
 _CHILD = f"{OWN_PATH}from pipelines.executors.worker import serve; serve(*map(int, sys.argv[1:]))"
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +168,7 @@ def _die_with(parent: int) -> None:
 
     Elsewhere than on Linux an orphan finishes its task and ends when it looks for the next.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_orphaned(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before this
         os._exit(1)
 

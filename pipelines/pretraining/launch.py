@@ -20,6 +20,7 @@ import torch
 from generation.errors import CrossviewError
 from generation.machine import num_cores
 from pipelines.log import log_to_stderr
+from pipelines.orphans import signal_when_orphaned
 from training.config import PretrainConfig
 from training.stopping import SIGNALS, StopRequest, signals_blocked
 from training.trainer import PretrainResult, pretrain
@@ -119,6 +120,8 @@ def train_in_processes(
 def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path, agent: int) -> None:
     """Be one of the processes; what a user can mend goes into the file `reason`, once."""
     trained = threading.Event()
+    # torch has it sent SIGINT, which may come twice, and the second would end it unsaved.
+    signal_when_orphaned(0)
     threading.Thread(target=_end_with, args=(agent, trained), daemon=True).start()
     signal.signal(GIVE_UP, signal.SIG_IGN)  # the agent's way to hand it on; each ends by itself
     log_to_stderr()
