@@ -120,7 +120,7 @@ def train_in_processes(
 def _member(config: PretrainConfig, out: Path, reason: Path, stop_file: Path, agent: int) -> None:
     """Be one of the processes; what a user can mend goes into the file `reason`, once."""
     trained = threading.Event()
-    # torch has it sent SIGINT, which may come twice, and the second would end it unsaved.
+    # When the agent is killed, torch has this sent SIGINT, which may come twice: once too often.
     signal_when_orphaned(0)
     threading.Thread(target=_end_with, args=(agent, trained), daemon=True).start()
     signal.signal(GIVE_UP, signal.SIG_IGN)  # the agent's way to hand it on; each ends by itself

@@ -264,6 +264,7 @@ def test_a_signal_that_another_thread_takes_stops_a_study(tmp_path: Path):
     pairs.mkdir()
     os.mkfifo(pairs / "index.json")
     late = threading.Timer(30, (pairs / "index.json").write_text, ["no JSON"])
+    late.daemon = True  # where nobody reads, it would wait for ever
 
     def ask() -> None:
         wait_for((tmp_path / "logs" / "waits.log").exists)
